@@ -1,0 +1,1 @@
+//! Layer 4: what may be asked of a lab, running or not.

@@ -1,0 +1,5 @@
+//! Layer 2: decides the fate of every packet, as a VPC does.
+
+pub mod verdict;
+
+pub use verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Outcome, Rule, Stage, Verdict};

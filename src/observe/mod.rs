@@ -1,0 +1,1 @@
+//! Layer 3: traces, captures and counters as people read them.

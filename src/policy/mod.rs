@@ -1,0 +1,1 @@
+//! Layer 2: IAM policy documents and what they allow.

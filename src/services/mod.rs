@@ -1,0 +1,1 @@
+//! Layer 3: mock AWS services behind one front door.

@@ -1,0 +1,1 @@
+//! Layer 1: packets as bytes. Parses, builds, sums and segments; knows no meaning.
