@@ -143,6 +143,10 @@ impl Conn {
 
     /// Sends everything that may be sent now.
     pub(super) fn transmit(&mut self, now: Instant, outlet: Outlet<'_>) {
+        // At the end of TIME-WAIT smoltcp would also forget what has not been read.
+        if self.end.is_some() {
+            return;
+        }
         let mut link = Link {
             port: self.port,
             mtu: self.mtu,
@@ -160,6 +164,9 @@ impl Conn {
     /// When it must be looked at again, whatever arrives.
     pub(super) fn deadline(&mut self, now: Instant, limits: &StackLimits) -> Instant {
         let life = self.end_of_life(limits);
+        if self.end.is_some() {
+            return life;
+        }
         match self.iface.poll_at(stack_time(now), &self.sockets) {
             // "At once" straight after sending would be a busy loop: come back in a moment.
             Some(at) => Instant((at.total_micros().max(0) as u64).saturating_mul(1000))
