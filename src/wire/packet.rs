@@ -86,7 +86,9 @@ impl Packet {
     /// Validates a frame: virtio header, IPv4 header with options, fragment fields, and the header of TCP, UDP or
     /// ICMP. Checksums are not looked at: see [`Packet::verify_checksums`]. Bytes after the IP total length are
     /// ignored. Never panics, whatever the bytes.
-    #[inline]
+    // Inlined always: as a call, handing the result over through memory takes five times what reading it does
+    // (20 ns against 3.6, `benches/wire.rs`).
+    #[inline(always)]
     pub fn parse(frame: &[u8]) -> Result<Packet, Malformed> {
         let hdr = VnetHdr::read(frame).ok_or(Malformed::Short)?;
         let ip = &frame[IP_OFFSET..];
@@ -374,7 +376,7 @@ struct Transport {
     unused: u32,
 }
 
-#[inline]
+#[inline(always)]
 fn read_transport(proto: Proto, fragment: u16, l4: &[u8]) -> Result<Transport, Malformed> {
     match proto {
         Proto::TCP => {
@@ -427,7 +429,7 @@ fn read_transport(proto: Proto, fragment: u16, l4: &[u8]) -> Result<Transport, M
 fn bad_fragment(fragment: u16, ihl: usize, len: usize) -> bool {
     let end = usize::from((fragment & 0x1fff) << 3) + len + ihl;
     let more_fragments = fragment & 0x2000 != 0;
-    end > usize::from(u16::MAX) || (more_fragments && (len % 8 != 0 || len == 0))
+    end > usize::from(u16::MAX) || (more_fragments && (!len.is_multiple_of(8) || len == 0))
 }
 
 /// The rules of virtio 1.2, 5.1.6.2, for what a lab's TUN can send: a checksum to complete lies where the protocol has
