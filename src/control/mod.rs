@@ -1,1 +1,5 @@
 //! Layer 4: what may be asked of a lab, running or not.
+
+pub mod api;
+pub mod rows;
+pub mod store;

@@ -1,1 +1,5 @@
 //! Layer 5: threads, sockets and the clock: a `Plan` becomes a running network.
+
+pub mod client;
+pub mod clock;
+pub mod poller;
