@@ -3,7 +3,8 @@
 //!
 //! The service names of `services.txt` are those that `DescribeVpcEndpointServices` lists in us-east-1 (collected by
 //! widdix/aws-cf-templates, Apache-2.0) and those of the PrivateLink Guide's table. The file only grows at its end:
-//! a line's number is the service's public address. Host names are those that botocore 1.43 makes.
+//! a line's number is the service's public address; `!` marks what has public hosts but no interface endpoint. Host
+//! names are those that botocore 1.43 makes.
 
 mod public;
 mod regions;
@@ -30,6 +31,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// `vpclab` has a server for it; any other service needs a `backend`.
     pub builtin: bool,
+    /// An interface endpoint can lead to it.
+    pub endpoint: bool,
 }
 
 /// How clients talk to a service (botocore 1.43's choice where the model lists several).
@@ -174,9 +177,11 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
     Catalogue { services, by_name, by_host }
 });
 
-fn describe(name: &'static str) -> Service {
+fn describe(line: &'static str) -> Service {
+    let name = line.strip_prefix('!').unwrap_or(line);
     Service {
         name,
+        endpoint: name == line,
         host: host_of(name),
         ports: match name {
             "email-smtp" => &[25, 465, 587, 2465, 2587],
@@ -246,6 +251,7 @@ const MORE_HOSTS: &[(&str, &[&str])] = &[
     ("iot.data", &["iot"]),
     ("pricing.api", &["pricing"]),
     ("ecs", &["ecs-a", "ecs-t"]),
+    ("es", &["aos"]),
 ];
 
 #[cfg(test)]

@@ -221,6 +221,8 @@ mod tests {
             ("iam.amazonaws.com", "iam", "us-east-1", Global),
             ("iam.global.api.aws", "iam", "us-east-1", DualStack),
             ("email.eu-west-1.amazonaws.com", "email-smtp", "eu-west-1", Regional),
+            ("aos.eu-west-1.api.aws", "es", "eu-west-1", DualStack),
+            ("support.us-east-1.amazonaws.com", "support", "us-east-1", Regional),
         ] {
             assert_eq!(known(host), (service, region, form), "{host}");
         }
