@@ -1,5 +1,6 @@
 //! Layer 1: the nouns of AWS. `Spec` is what a user wrote, `Plan` is what it means; no packets, no I/O.
 
+pub mod catalogue;
 pub mod credentials;
 pub mod plan;
 
