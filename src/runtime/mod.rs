@@ -3,4 +3,6 @@
 pub mod bridge;
 pub mod client;
 pub mod clock;
+pub mod credentials;
+pub mod listeners;
 pub mod poller;
