@@ -34,7 +34,14 @@ fn every_client_works_with_every_service_without_configuration() {
         let secret = format!("secret-{client}");
         aws(&["secretsmanager", "create-secret", "--name", &secret, "--secret-string", "hunter2"]).ok();
         let value = aws(&[
-            "secretsmanager", "get-secret-value", "--secret-id", &secret, "--query", "SecretString", "--output", "text",
+            "secretsmanager",
+            "get-secret-value",
+            "--secret-id",
+            &secret,
+            "--query",
+            "SecretString",
+            "--output",
+            "text",
         ])
         .ok();
         assert_eq!(value.trim(), "hunter2", "{client}");
@@ -187,7 +194,12 @@ fn the_guest_times_out_and_explain_names_the_missing_rule() {
     let why = lab.vpclab("explain", &["guest", "https://s3.eu-west-1.amazonaws.com"]);
     assert_eq!(why.code, 1);
     let second = why.out.lines().nth(1).unwrap_or_default();
-    assert!(second.starts_with("NO   SG_INGRESS at endpoint app.s3") || second.starts_with("NO   SG_INGRESS at endpoint s3"), "{}", why.out);
+    assert!(
+        second.starts_with("NO   SG_INGRESS at endpoint app.s3")
+            || second.starts_with("NO   SG_INGRESS at endpoint s3"),
+        "{}",
+        why.out
+    );
     assert!(why.out.contains("tcp 443 from sg:guest"), "the smallest change: {}", why.out);
 }
 
@@ -212,7 +224,11 @@ fn dig_agrees_with_aws_in_every_case() {
     // Unknown below the zone: NXDOMAIN with the fixed SOA, never a public answer.
     let unknown = dig(&["nothing.sts.eu-west-1.amazonaws.com"]);
     assert!(unknown.contains("status: NXDOMAIN"), "{unknown}");
-    assert!(unknown.contains("900\tIN\tSOA\tns-1536.awsdns-00.co.uk. awsdns-hostmaster.amazon.com. 1 7200 900 1209600 86400"), "{unknown}");
+    assert!(
+        unknown
+            .contains("900\tIN\tSOA\tns-1536.awsdns-00.co.uk. awsdns-hostmaster.amazon.com. 1 7200 900 1209600 86400"),
+        "{unknown}"
+    );
     // AAAA of an IPv4 endpoint: NODATA.
     let aaaa = dig(&["AAAA", "sts.eu-west-1.amazonaws.com"]);
     assert!(aaaa.contains("status: NOERROR") && aaaa.contains("ANSWER: 0"), "{aaaa}");
@@ -235,11 +251,14 @@ fn two_hundred_parallel_downloads_have_equal_checksums() {
     lab.exec("web", &[&aws2(), "s3", "cp", "--quiet", "object", "s3://reports/object"]).ok();
     let script = "import boto3\nprint(boto3.client('s3').generate_presigned_url('get_object', Params={'Bucket': 'reports', 'Key': 'object'}))";
     let url = lab.exec("web", &[&python(), "-c", script]).ok();
-    let config: String =
-        (0..200).map(|n| format!("url = \"{}\"\noutput = \"down/{n}\"\n", url.trim())).collect();
+    let config: String = (0..200).map(|n| format!("url = \"{}\"\noutput = \"down/{n}\"\n", url.trim())).collect();
     std::fs::create_dir(lab.dir.path().join("down")).expect("folder");
     std::fs::write(lab.dir.path().join("curl.conf"), config).expect("curl configuration");
-    lab.exec("web", &["curl", "-sS", "--fail", "--parallel", "--parallel-immediate", "--parallel-max", "200", "-K", "curl.conf"]).ok();
+    lab.exec(
+        "web",
+        &["curl", "-sS", "--fail", "--parallel", "--parallel-immediate", "--parallel-max", "200", "-K", "curl.conf"],
+    )
+    .ok();
     let want = std::fs::read(lab.dir.path().join("object")).expect("object");
     for n in 0..200 {
         let got = std::fs::read(lab.dir.path().join(format!("down/{n}"))).expect("download");
@@ -251,7 +270,8 @@ fn two_hundred_parallel_downloads_have_equal_checksums() {
 fn the_tutorial_of_the_readme_works_from_init_to_down() {
     let dir = tempfile::tempdir().expect("folder");
     let name = common::unique_name();
-    let vpclab = |args: &[&str]| common::run(common::vpclab().current_dir(dir.path()).env("VPCLAB_LAB", &name).args(args));
+    let vpclab =
+        |args: &[&str]| common::run(common::vpclab().current_dir(dir.path()).env("VPCLAB_LAB", &name).args(args));
     let starter = vpclab(&["init"]).ok();
     std::fs::write(dir.path().join("lab.vpclab.yaml"), starter).expect("written");
     vpclab(&["up", "--name", &name]).ok();
@@ -268,7 +288,11 @@ fn the_tutorial_of_the_readme_works_from_init_to_down() {
 #[test]
 fn moto_on_the_hosts_loopback_answers_behind_the_endpoint() {
     let moto = common_moto();
-    let yaml = format!("{}\n", topology("demo.yaml").replace("services:", &format!("services:\n  sts: {{ backend: \"http://127.0.0.1:{}\" }}", moto.port)));
+    let yaml = format!(
+        "{}\n",
+        topology("demo.yaml")
+            .replace("services:", &format!("services:\n  sts: {{ backend: \"http://127.0.0.1:{}\" }}", moto.port))
+    );
     let lab = Lab::up(&yaml);
     let said = lab.exec("web", &[&aws2(), "sts", "get-caller-identity", "--output", "json"]).ok();
     assert!(said.contains("\"Account\""), "{said}");

@@ -104,11 +104,27 @@ fn run_brings_up_executes_and_leaves_nothing_with_the_commands_code() {
     std::fs::write(dir.path().join("lab.vpclab.yaml"), topology("demo.yaml")).expect("written");
     let name = unique_name();
     let said = run(vpclab().current_dir(dir.path()).args([
-        "run", "--name", &name, "lab.vpclab.yaml", "web", "--", "sh", "-c", "aws --version >/dev/null 2>&1; exit 42",
+        "run",
+        "--name",
+        &name,
+        "lab.vpclab.yaml",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "aws --version >/dev/null 2>&1; exit 42",
     ]));
     assert_eq!(said.code, 42, "{}", said.err);
     assert!(leftovers(&name).is_empty());
-    let said = run(vpclab().current_dir(dir.path()).args(["run", "--name", &name, "lab.vpclab.yaml", "web", "--", "/no/such"]));
+    let said = run(vpclab().current_dir(dir.path()).args([
+        "run",
+        "--name",
+        &name,
+        "lab.vpclab.yaml",
+        "web",
+        "--",
+        "/no/such",
+    ]));
     assert_eq!(said.code, 127, "{}", said.err);
     assert!(leftovers(&name).is_empty());
 }
@@ -123,8 +139,11 @@ fn exec_is_not_misled_by_a_hostile_home_and_environment() {
         "[default]\naws_access_key_id = AKIAWRONG\naws_secret_access_key = wrong\n[prod]\naws_access_key_id = AKIAPROD\naws_secret_access_key = wrong\n",
     )
     .expect("credentials");
-    std::fs::write(home.path().join(".aws/config"), "[default]\nregion = ap-south-1\nendpoint_url = http://127.0.0.1:1\n")
-        .expect("config");
+    std::fs::write(
+        home.path().join(".aws/config"),
+        "[default]\nregion = ap-south-1\nendpoint_url = http://127.0.0.1:1\n",
+    )
+    .expect("config");
     let mut command = lab.exec_command("web", &[&aws2(), "sts", "get-caller-identity"]);
     command
         .env("HOME", home.path())
@@ -148,7 +167,19 @@ fn exec_is_not_misled_by_a_hostile_home_and_environment() {
     assert!(seen.contains(&lab.dir.path().canonicalize().expect("folder").display().to_string()), "{seen}");
     assert!(seen.contains("AWS_DEFAULT_REGION=eu-west-1") && seen.contains("AWS_REGION=eu-west-1"), "{seen}");
     // One variable can be kept, or set, on purpose.
-    let set = run(vpclab().args(["exec", "-l", &lab.name, "--env", "AWS_PROFILE=mine", "web", "--", "sh", "-c", "echo $AWS_PROFILE"])).ok();
+    let set = run(vpclab().args([
+        "exec",
+        "-l",
+        &lab.name,
+        "--env",
+        "AWS_PROFILE=mine",
+        "web",
+        "--",
+        "sh",
+        "-c",
+        "echo $AWS_PROFILE",
+    ]))
+    .ok();
     assert_eq!(set.trim(), "mine");
 }
 
@@ -171,7 +202,8 @@ fn no_exec_reaches_the_hosts_name_service() {
             counting.fetch_add(1, Ordering::SeqCst);
         }
     });
-    let seen = lab.sh("web", "getent hosts sts.eu-west-1.amazonaws.com; getent hosts example.com; ls -A /run/systemd/resolve");
+    let seen =
+        lab.sh("web", "getent hosts sts.eu-west-1.amazonaws.com; getent hosts example.com; ls -A /run/systemd/resolve");
     let reached = std::os::unix::net::UnixStream::connect(&socket).is_ok();
     std::fs::remove_file(&socket).expect("removed");
     if made {

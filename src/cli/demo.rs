@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use super::common::{Done, Failure};
+use super::common::{Done, Failure, wait_for_line};
 use super::probe::{Outcome, Seen};
 use crate::control::api::{DropRow, Ps};
 
@@ -94,7 +94,7 @@ impl Story {
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()?;
-        if !first_line_comes(&mut up) {
+        if !wait_for_line(&mut up) {
             let code = up.wait()?.code().unwrap_or(3);
             std::fs::remove_dir_all(&dir).ok();
             return Err(Failure::host("the lab did not come up").with_exit(u8::try_from(code).unwrap_or(3)));
@@ -129,7 +129,9 @@ impl Story {
         let said = match self.client {
             Client::Aws => self.show_exec("web", &words("aws sts get-caller-identity --output json"), None)?,
             Client::Curl => {
-                let script = format!("{CREDENTIALS}{SIGNED} --aws-sigv4 aws:amz:eu-west-1:sts -d 'Action=GetCallerIdentity&Version=2011-06-15' https://{STS}/");
+                let script = format!(
+                    "{CREDENTIALS}{SIGNED} --aws-sigv4 aws:amz:eu-west-1:sts -d 'Action=GetCallerIdentity&Version=2011-06-15' https://{STS}/"
+                );
                 self.show_exec("web", &sh(&script), Some("curl --aws-sigv4 aws:amz:eu-west-1:sts -d Action=GetCallerIdentity https://sts.eu-west-1.amazonaws.com/"))?
             }
         };
@@ -147,10 +149,22 @@ impl Story {
                 self.show_exec("web", &words("aws s3 cp --no-progress s3://reports/up.bin down.bin"), None)?;
             }
             Client::Curl => {
-                let up = format!("{CREDENTIALS}{SIGNED} --fail --aws-sigv4 aws:amz:eu-west-1:s3 -T up.bin https://reports.{S3}/up.bin");
-                self.show_exec("web", &sh(&up), Some(&format!("curl --aws-sigv4 aws:amz:eu-west-1:s3 -T up.bin https://reports.{S3}/up.bin")))?;
-                let down = format!("{CREDENTIALS}{SIGNED} --fail --aws-sigv4 aws:amz:eu-west-1:s3 -o down.bin https://reports.{S3}/up.bin");
-                self.show_exec("web", &sh(&down), Some(&format!("curl --aws-sigv4 aws:amz:eu-west-1:s3 -o down.bin https://reports.{S3}/up.bin")))?;
+                let up = format!(
+                    "{CREDENTIALS}{SIGNED} --fail --aws-sigv4 aws:amz:eu-west-1:s3 -T up.bin https://reports.{S3}/up.bin"
+                );
+                self.show_exec(
+                    "web",
+                    &sh(&up),
+                    Some(&format!("curl --aws-sigv4 aws:amz:eu-west-1:s3 -T up.bin https://reports.{S3}/up.bin")),
+                )?;
+                let down = format!(
+                    "{CREDENTIALS}{SIGNED} --fail --aws-sigv4 aws:amz:eu-west-1:s3 -o down.bin https://reports.{S3}/up.bin"
+                );
+                self.show_exec(
+                    "web",
+                    &sh(&down),
+                    Some(&format!("curl --aws-sigv4 aws:amz:eu-west-1:s3 -o down.bin https://reports.{S3}/up.bin")),
+                )?;
             }
         }
         let back = std::fs::read(self.dir.join("down.bin")).unwrap_or_default();
@@ -198,13 +212,17 @@ impl Story {
         let exe = self.exe.display().to_string();
         for (what, args, code) in probes {
             let user: &[&str] = if what == "udp" { &[] } else { &["--user", "root"] };
-            let command: Vec<String> = std::iter::once(exe.clone()).chain(args.iter().map(|a| (*a).to_owned())).collect();
+            let command: Vec<String> =
+                std::iter::once(exe.clone()).chain(args.iter().map(|a| (*a).to_owned())).collect();
             let said = self.exec("web", user, &command)?;
             let seen: Option<Seen> = serde_json::from_str(&said.out).ok();
             let silent = seen.as_ref().is_some_and(|s| s.result == Outcome::Silent);
             let row = self.drops("web")?.into_iter().rev().find(|row| row.code == code || row.proto == what);
             let said_code = row.as_ref().map_or("no drop recorded", |r| r.code.as_str());
-            println!("   web: {what:8} {}   {said_code}", if silent { "nothing comes back" } else { "SOMETHING CAME BACK" });
+            println!(
+                "   web: {what:8} {}   {said_code}",
+                if silent { "nothing comes back" } else { "SOMETHING CAME BACK" }
+            );
             if !silent {
                 indent(&said.err);
             }
@@ -227,14 +245,26 @@ impl Story {
         for i in &ps.instances {
             let ways: Vec<String> = i.ways.iter().map(|(way, bytes)| format!("{way} {bytes} bytes")).collect();
             let c = &i.counters;
-            println!("   {:24} out {:>9}  in {:>9}  dropped {:>3}   {}", i.name, c.bytes_out, c.bytes_in, c.drops, ways.join(", "));
+            println!(
+                "   {:24} out {:>9}  in {:>9}  dropped {:>3}   {}",
+                i.name,
+                c.bytes_out,
+                c.bytes_in,
+                c.drops,
+                ways.join(", ")
+            );
         }
         let mut private = 0;
         for e in &ps.endpoints {
             for eni in e.enis.iter().filter(|eni| eni.counters.packets_in > 0) {
                 let c = &eni.counters;
                 private += c.bytes_in + c.bytes_out;
-                println!("   {:24} in  {:>9}  out {:>8}", format!("{}@{} {}", e.name, eni.az, eni.ip), c.bytes_in, c.bytes_out);
+                println!(
+                    "   {:24} in  {:>9}  out {:>8}",
+                    format!("{}@{} {}", e.name, eni.az, eni.ip),
+                    c.bytes_in,
+                    c.bytes_out
+                );
             }
         }
         self.expect("two megabytes went through endpoints", private > 2_000_000);
@@ -327,7 +357,8 @@ C=$(curl -sS -H "X-aws-ec2-metadata-token: $T" $I/meta-data/iam/security-credent
 of() { printf '%s' "$C" | tr -d '\n' | sed "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/"; }
 "#;
 
-const SIGNED: &str = r#"curl -sS --user "$(of AccessKeyId):$(of SecretAccessKey)" -H "x-amz-security-token: $(of Token)""#;
+const SIGNED: &str =
+    r#"curl -sS --user "$(of AccessKeyId):$(of SecretAccessKey)" -H "x-amz-security-token: $(of Token)""#;
 
 fn words(command: &str) -> Vec<String> {
     command.split_whitespace().map(str::to_owned).collect()
@@ -350,16 +381,4 @@ fn indent(text: &str) {
     for line in text.trim_end().lines() {
         println!("   {line}");
     }
-}
-
-/// True when the attached `up` has printed its table: the lab is ready. False if it ended before.
-fn first_line_comes(up: &mut std::process::Child) -> bool {
-    use std::io::{BufRead, BufReader};
-    let Some(out) = up.stdout.take() else { return false };
-    let mut reader = BufReader::new(out);
-    let mut line = String::new();
-    let came = reader.read_line(&mut line).is_ok_and(|n| n > 0);
-    // Whatever else it prints must find a reader.
-    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
-    came
 }

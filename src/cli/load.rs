@@ -87,7 +87,8 @@ pub fn run(args: Args) -> Done {
                 Kind::Recv => CHARGEN,
                 Kind::Rr | Kind::Crr => ECHO,
             });
-            let measured = measure(kind, SocketAddr::new(address, port), Duration::from_secs_f64(seconds.clamp(0.05, 600.0)))?;
+            let measured =
+                measure(kind, SocketAddr::new(address, port), Duration::from_secs_f64(seconds.clamp(0.05, 600.0)))?;
             print_json(&measured)
         }
     }
@@ -166,9 +167,8 @@ fn trip(stream: &mut TcpStream) -> io::Result<Duration> {
 
 fn summarise(m: &mut Measured, mut trips: Vec<Duration>) {
     trips.sort_unstable();
-    let at = |share: f64| {
-        trips.get(((trips.len() as f64 - 1.0) * share) as usize).map_or(0.0, |t| t.as_secs_f64() * 1e6)
-    };
+    let at =
+        |share: f64| trips.get(((trips.len() as f64 - 1.0) * share) as usize).map_or(0.0, |t| t.as_secs_f64() * 1e6);
     m.p50_us = at(0.5);
     m.p99_us = at(0.99);
     m.trips = trips.len() as u64;

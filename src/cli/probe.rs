@@ -86,7 +86,9 @@ fn probe(args: &Args) -> Result<Seen, Failure> {
         Err(e) => return Ok(seen(Outcome::NoName, None, e.to_string())),
     };
     let tried = match args.kind {
-        Kind::Tcp | Kind::Tcp6 => TcpStream::connect_timeout(&address, args.timeout).map(|_| (Outcome::Connected, String::new())),
+        Kind::Tcp | Kind::Tcp6 => {
+            TcpStream::connect_timeout(&address, args.timeout).map(|_| (Outcome::Connected, String::new()))
+        }
         Kind::Line => line(address, args.timeout),
         Kind::Udp => udp(address, args.timeout),
         Kind::Ping => ping(address.ip(), args.timeout),

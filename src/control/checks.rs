@@ -134,7 +134,10 @@ fn judge_ways(check: &CheckPlan, ways: &[String], went: bool) -> (bool, String) 
 fn same_way(seen: &str, wanted: &str) -> bool {
     let split = |way: &str| way.split_once(':').map(|(k, n)| (k.to_owned(), n.to_owned())).unwrap_or_default();
     let ((seen_kind, seen_name), (kind, name)) = (split(seen), split(wanted));
-    seen_kind == kind && (seen_name == name || seen_name.rsplit('.').next() == name.rsplit('.').next() && !(seen_name.contains('.') && name.contains('.')))
+    seen_kind == kind
+        && (seen_name == name
+            || seen_name.rsplit('.').next() == name.rsplit('.').next()
+                && !(seen_name.contains('.') && name.contains('.')))
 }
 
 fn result(check: &CheckPlan, ok: bool, seen: String, rule: String) -> CheckResult {
@@ -206,7 +209,10 @@ pub fn junit(lab: &str, results: &[CheckResult]) -> String {
             out.push_str("/>\n");
         } else {
             let message = escape(&format!("line {}: expected {}; seen {}", r.line, r.expected, r.seen));
-            out.push_str(&format!(">\n    <failure message=\"{message}\">{}</failure>\n  </testcase>\n", escape(&r.rule)));
+            out.push_str(&format!(
+                ">\n    <failure message=\"{message}\">{}</failure>\n  </testcase>\n",
+                escape(&r.rule)
+            ));
         }
     }
     out.push_str("</testsuite>\n");
@@ -298,7 +304,12 @@ mod tests {
 
     #[test]
     fn an_address_outside_the_block_fails() {
-        let want = check(Expect::Result { exit: None, stdout: None, stderr: None, in_cidr: Some("10.0.0.0/16".parse().expect("a block")) });
+        let want = check(Expect::Result {
+            exit: None,
+            stdout: None,
+            stderr: None,
+            in_cidr: Some("10.0.0.0/16".parse().expect("a block")),
+        });
         let ran = |a: [u8; 4]| Ran { addresses: vec![a.into()], ..Ran::default() };
         assert!(judge_ran(&want, &ran([10, 0, 1, 4])).ok);
         assert!(!judge_ran(&want, &ran([198, 18, 0, 1])).ok);

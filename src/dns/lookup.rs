@@ -189,7 +189,8 @@ fn soa_text(data: &[u8]) -> Option<String> {
     let server = WireName::read(data)?;
     let rest = &data[server.as_bytes().len()..];
     let mailbox = WireName::read(rest)?;
-    let numbers = rest[mailbox.as_bytes().len()..].chunks_exact(4).map(|n| u32::from_be_bytes([n[0], n[1], n[2], n[3]]));
+    let numbers =
+        rest[mailbox.as_bytes().len()..].chunks_exact(4).map(|n| u32::from_be_bytes([n[0], n[1], n[2], n[3]]));
     let numbers: Vec<String> = numbers.map(|n| n.to_string()).collect();
     Some(format!("{}. {}. {}", name::text(server.as_bytes()), name::text(mailbox.as_bytes()), numbers.join(" ")))
 }
@@ -223,7 +224,10 @@ fn notes(zones: &Zones, vpc: usize, told: &Lookup) -> Vec<String> {
         } else if let Some((apex, _)) = endpoint.private.iter().find(|(apex, _)| {
             endpoint.private_dns && (zones.public_names)(apex).is_some_and(|addr| public.contains(&addr))
         }) {
-            notes.push(format!("endpoint {} answers for {apex}; its private DNS does not cover this name", endpoint.name));
+            notes.push(format!(
+                "endpoint {} answers for {apex}; its private DNS does not cover this name",
+                endpoint.name
+            ));
         }
     }
     notes
