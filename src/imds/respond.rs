@@ -78,10 +78,9 @@ pub(super) fn respond(request: &Request<'_>, now: UnixTime, view: &View<'_>, tok
     let mut response = match tree::find(view, request.path) {
         Found::Leaf(leaf) => Response { data: true, ..Response::ok(leaf.body, leaf.content_type) },
         Found::Listing(names) => Response { data: true, ..Response::ok(names, "text/plain") },
-        Found::NeedsSlash => Response {
-            location: Some(format!("http://169.254.169.254{}/", request.path)),
-            ..Response::error(301)
-        },
+        Found::NeedsSlash => {
+            Response { location: Some(format!("http://169.254.169.254{}/", request.path)), ..Response::error(301) }
+        }
         Found::Nothing => Response::error(404),
     };
     response.token_ttl = token_ttl;

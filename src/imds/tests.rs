@@ -54,8 +54,7 @@ impl Lab {
     }
 
     fn feed(&mut self, session: &mut Session, bytes: &[u8], now: UnixTime) -> usize {
-        let view =
-            View { plan: &self.plan, instance: self.instance, credentials: &self.book, launched: LAUNCHED };
+        let view = View { plan: &self.plan, instance: self.instance, credentials: &self.book, launched: LAUNCHED };
         session.input(bytes, now, &view, &mut self.tokens)
     }
 
@@ -70,7 +69,8 @@ impl Lab {
     }
 
     fn token(&mut self) -> String {
-        self.ask("PUT", "/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 21600\r\nContent-Length: 0\r\n").body
+        self.ask("PUT", "/latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 21600\r\nContent-Length: 0\r\n")
+            .body
     }
 
     fn get(&mut self, path: &str) -> Answer {

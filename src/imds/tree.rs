@@ -255,9 +255,7 @@ fn identity_document(view: &View<'_>) -> String {
 /// EC2's own layout: two spaces, a space on both sides of the colon.
 fn pretty(object: &serde_json::Value) -> String {
     let Some(map) = object.as_object() else { return object.to_string() };
-    let members: Vec<String> = map
-        .iter()
-        .map(|(key, value)| format!("  {} : {value}", serde_json::Value::from(key.as_str())))
-        .collect();
+    let members: Vec<String> =
+        map.iter().map(|(key, value)| format!("  {} : {value}", serde_json::Value::from(key.as_str()))).collect();
     format!("{{\n{}\n}}", members.join(",\n"))
 }
