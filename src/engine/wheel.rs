@@ -128,7 +128,7 @@ mod tests {
         wheel.schedule(1, Instant::from_millis(30_000));
         wheel.schedule(2, Instant::from_millis(100));
         wheel.cancel(2);
-        assert_eq!(drain(&mut wheel, Instant::from_millis(999)), []);
+        assert!(drain(&mut wheel, Instant::from_millis(999)).is_empty());
         let deadline = wheel.next_deadline();
         assert!(deadline > Instant::from_millis(1_000) && deadline < Instant::from_millis(1_000 + 135));
         assert_eq!(drain(&mut wheel, deadline), [0]);
