@@ -38,14 +38,7 @@ impl Zones {
     /// answer at all, because the VPC has no `dns_support`, because what came is no query, or because `out` has no room
     /// for an empty answer. `shuffle_seed` orders the addresses: another seed, another order. 4,096 bytes of `out` are
     /// enough for UDP.
-    pub fn answer(
-        &self,
-        vpc: usize,
-        query: &[u8],
-        shuffle_seed: u64,
-        out: &mut [u8],
-        transport: Transport,
-    ) -> usize {
+    pub fn answer(&self, vpc: usize, query: &[u8], shuffle_seed: u64, out: &mut [u8], transport: Transport) -> usize {
         let Some(vpc) = self.vpcs.get(vpc).filter(|v| v.serves) else { return 0 };
         // Shorter than a header or itself an answer: replying could loop between two servers.
         if query.len() < HEADER || query[2] & FLAG_QR != 0 {
@@ -57,9 +50,10 @@ impl Zones {
         };
         let limit = match transport {
             Transport::Tcp => usize::from(u16::MAX),
-            Transport::Udp => asked.edns.as_ref().map_or(PLAIN_UDP_SIZE, |e| {
-                usize::from(e.size).clamp(PLAIN_UDP_SIZE, usize::from(EDNS_UDP_SIZE))
-            }),
+            Transport::Udp => asked
+                .edns
+                .as_ref()
+                .map_or(PLAIN_UDP_SIZE, |e| usize::from(e.size).clamp(PLAIN_UDP_SIZE, usize::from(EDNS_UDP_SIZE))),
         };
         let room = limit.min(out.len());
         let Some(mut writer) = Writer::new(&mut out[..room], query, &asked) else { return 0 };
@@ -139,7 +133,11 @@ impl Asked {
                 if record < before || edns.is_some() || query[start] != 0 {
                     return Err(Rcode::FormErr);
                 }
-                edns = Some(Edns { size: be16(query, at + 2)?, version: query[at + 5], dnssec_ok: query[at + 6] & EDNS_DO != 0 });
+                edns = Some(Edns {
+                    size: be16(query, at + 2)?,
+                    version: query[at + 5],
+                    dnssec_ok: query[at + 6] & EDNS_DO != 0,
+                });
             }
             at = end;
         }

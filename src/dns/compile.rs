@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::base::{Cidr, EniIx};
-use crate::model::{Plan, catalogue};
 use crate::model::plan::{EndpointPlan, EniOwner, VpcPlan};
+use crate::model::{Plan, catalogue};
 
 use super::name::{self, MAX_NAME, WireName};
 use super::zone::{Node, QType, Synthesis, Zone, ZoneKind, instance_name};

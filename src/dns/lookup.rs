@@ -190,7 +190,8 @@ fn soa_text(data: &[u8]) -> Option<String> {
     let server = WireName::read(data)?;
     let rest = &data[server.as_bytes().len()..];
     let mailbox = WireName::read(rest)?;
-    let numbers = rest[mailbox.as_bytes().len()..].chunks_exact(4).map(|n| u32::from_be_bytes([n[0], n[1], n[2], n[3]]));
+    let numbers =
+        rest[mailbox.as_bytes().len()..].chunks_exact(4).map(|n| u32::from_be_bytes([n[0], n[1], n[2], n[3]]));
     let numbers: Vec<String> = numbers.map(|n| n.to_string()).collect();
     Some(format!("{}. {}. {}", name::text(server.as_bytes()), name::text(mailbox.as_bytes()), numbers.join(" ")))
 }
@@ -224,7 +225,8 @@ fn notes(zones: &Zones, vpc: usize, told: &Lookup) -> Vec<String> {
             continue;
         }
         let same_service = |apex: &str| {
-            catalogue::public_name(apex).is_some_and(|n| n.service.name == public.service.name && n.region == public.region)
+            catalogue::public_name(apex)
+                .is_some_and(|n| n.service.name == public.service.name && n.region == public.region)
         };
         if let Some((apex, _)) = endpoint.private.iter().find(|(apex, _)| same_service(apex)) {
             let form = match public.form {
@@ -235,7 +237,9 @@ fn notes(zones: &Zones, vpc: usize, told: &Lookup) -> Vec<String> {
                 PublicForm::Regional => "another name",
             };
             let (service, name) = (public.service.name, &endpoint.name);
-            notes.push(format!("{form} of {service} that private DNS of endpoint {name} does not cover; it covers {apex}"));
+            notes.push(format!(
+                "{form} of {service} that private DNS of endpoint {name} does not cover; it covers {apex}"
+            ));
         }
     }
     notes

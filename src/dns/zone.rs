@@ -194,11 +194,20 @@ pub(super) struct Node {
 pub(super) enum Synthesis {
     Nothing,
     /// `ip-10-0-1-10` for every private address: Route 53 Resolver answers by plain synthesis.
-    Instances { vpc_blocks: Box<[Cidr]>, ttl: u32 },
+    Instances {
+        vpc_blocks: Box<[Cidr]>,
+        ttl: u32,
+    },
     /// The way back.
-    Reverse { vpc_blocks: Box<[Cidr]>, domain: Box<[u8]>, ttl: u32 },
+    Reverse {
+        vpc_blocks: Box<[Cidr]>,
+        domain: Box<[u8]>,
+        ttl: u32,
+    },
     /// The catalogue's public names.
-    Public { ttl: u32 },
+    Public {
+        ttl: u32,
+    },
 }
 
 pub(super) struct Zone {
@@ -357,8 +366,13 @@ fn is_private(addr: Ipv4Addr, vpc_blocks: &[Cidr]) -> bool {
 /// True if private addresses begin with the first `octets` bytes of `addr`.
 fn holds_private(addr: Ipv4Addr, octets: u8, vpc_blocks: &[Cidr]) -> bool {
     let block = Cidr::containing(addr, octets * 8);
-    let rfc1918 = [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
-    rfc1918.iter().map(|(net, len)| Cidr::containing(*net, *len)).chain(vpc_blocks.iter().copied()).any(|c| c.overlaps(block))
+    let rfc1918 =
+        [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
+    rfc1918
+        .iter()
+        .map(|(net, len)| Cidr::containing(*net, *len))
+        .chain(vpc_blocks.iter().copied())
+        .any(|c| c.overlaps(block))
 }
 
 /// The address in `\x0cip-10-0-1-10`: one label, numbers without leading zeros.
@@ -444,7 +458,15 @@ mod tests {
 
     #[test]
     fn addresses_have_one_spelling() {
-        for bad in ["ip-10-0-1", "ip-10-0-1-10-1", "ip-10-0-01-1", "ip-256-0-0-1", "ip-10-0--1", "xp-10-0-0-1", "a.ip-10-0-0-1"] {
+        for bad in [
+            "ip-10-0-1",
+            "ip-10-0-1-10-1",
+            "ip-10-0-01-1",
+            "ip-256-0-0-1",
+            "ip-10-0--1",
+            "xp-10-0-0-1",
+            "a.ip-10-0-0-1",
+        ] {
             let wire = name::wire(bad).expect("name");
             assert_eq!(instance_address(&wire[..wire.len() - 1]), None, "{bad}");
         }
