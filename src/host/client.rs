@@ -14,7 +14,9 @@ use rustix::net::{RecvFlags, Shutdown};
 use tokio::sync::oneshot;
 
 use super::channel;
-use super::cmd::{BindSocket, DialAddr, EtcFiles, HostCmd, HostReply, InstanceHost, Message, Offloads, Request, RunSpec};
+use super::cmd::{
+    BindSocket, DialAddr, EtcFiles, HostCmd, HostReply, InstanceHost, Message, Offloads, Request, RunSpec,
+};
 
 /// A handle; clones share the socket. When the last is dropped, the keeper sees the end and removes the lab.
 #[derive(Clone)]

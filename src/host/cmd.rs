@@ -40,34 +40,18 @@ pub enum HostCmd {
     /// Answer: [`HostReply::Made`], beside it one TUN per ENI and the network namespace, in this order.
     MakeInstance(InstanceHost),
     /// Ends the instance's processes, removes its namespace. By path, `VPC.NAME`.
-    RemoveInstance {
-        path: String,
-    },
+    RemoveInstance { path: String },
     /// New contents of the files that `exec` lays over /etc, in place.
-    SetFiles {
-        path: String,
-        files: EtcFiles,
-    },
+    SetFiles { path: String, files: EtcFiles },
     /// Connect to a server of this machine. Beside [`HostReply::Done`]: the socket, connected and non-blocking.
-    Dial {
-        addr: DialAddr,
-        timeout_ms: u32,
-    },
+    Dial { addr: DialAddr, timeout_ms: u32 },
     /// A socket bound in the instance's namespace (TCP: listening), non-blocking, beside [`HostReply::Done`].
-    Bind {
-        path: String,
-        socket: BindSocket,
-    },
+    Bind { path: String, socket: BindSocket },
     /// Run a command as the instance, detached; two descriptors beside it are its stdout and stderr.
     /// Answer: [`HostReply::Started`]; its end is told by [`Message::Exited`].
-    Run {
-        path: String,
-        spec: RunSpec,
-    },
+    Run { path: String, spec: RunSpec },
     /// End a command started by `Run`: SIGTERM, and SIGKILL when it stays.
-    Kill {
-        run: u64,
-    },
+    Kill { run: u64 },
     /// Remove everything and end. The answer comes first; the removal is done when the lab's lock is free.
     Shutdown,
 }
