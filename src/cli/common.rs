@@ -167,6 +167,17 @@ pub fn print_json(value: &impl serde::Serialize) -> Done {
     Ok(0)
 }
 
+/// True when the child has printed a line; false if it ended before. What else it prints finds a reader.
+pub fn wait_for_line(child: &mut std::process::Child) -> bool {
+    use std::io::{BufRead, BufReader};
+    let Some(out) = child.stdout.take() else { return false };
+    let mut reader = BufReader::new(out);
+    let mut line = String::new();
+    let came = reader.read_line(&mut line).is_ok_and(|n| n > 0);
+    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    came
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

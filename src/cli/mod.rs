@@ -5,6 +5,7 @@
 
 mod common;
 
+mod bench;
 mod clean;
 mod completion;
 mod demo;
@@ -16,9 +17,11 @@ mod exec;
 mod explain;
 mod flows;
 mod init;
+mod load;
 mod logs;
 mod ls;
 mod names;
+mod probe;
 mod ps;
 mod run;
 mod schema;
@@ -82,6 +85,8 @@ enum Verb {
     Flows(flows::Args),
     /// Output of an instance's `run` commands
     Logs(logs::Args),
+    /// What users quote, beside a kernel baseline in the same run
+    Bench(bench::Args),
     /// Check a topology without starting it
     Validate(validate::Args),
     /// JSON Schema of the topology file
@@ -92,6 +97,10 @@ enum Verb {
     Completion(completion::Args),
     /// The version
     Version(version::Args),
+    #[command(name = "__probe", hide = true)]
+    Probe(probe::Args),
+    #[command(name = "__load", hide = true)]
+    Load(load::Args),
     #[cfg(target_os = "linux")]
     #[command(name = "__keeper", hide = true)]
     Keeper(up::KeeperArgs),
@@ -144,6 +153,9 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Drops(args) => drops::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Logs(args) => logs::run(args),
+        Verb::Bench(args) => bench::run(args),
+        Verb::Probe(args) => probe::run(args),
+        Verb::Load(args) => load::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Schema(args) => schema::run(args),
         Verb::Doctor(args) => doctor::run(args),

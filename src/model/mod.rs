@@ -3,5 +3,6 @@
 pub mod catalogue;
 pub mod credentials;
 pub mod plan;
+pub mod spec;
 
 pub use plan::Plan;
