@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Cidr;
+use crate::model::catalogue;
 
-use super::compile::PublicNames;
 use super::name::{self, MAX_NAME, WireName};
 
 /// Seconds for which a negative answer may be kept: the TTL of the SOA record (RFC 2308 5; Route 53's default SOA).
@@ -206,7 +206,6 @@ pub(super) enum Synthesis {
     },
     /// The catalogue's public names.
     Public {
-        names: PublicNames,
         ttl: u32,
     },
 }
@@ -310,9 +309,9 @@ impl Zone {
                 Some((addr, octets)) if octets < 4 && holds_private(addr, octets, vpc_blocks) => Outcome::NoData,
                 _ => Outcome::NoName,
             },
-            Synthesis::Public { names, ttl } => {
+            Synthesis::Public { ttl } => {
                 let mut space = [0; MAX_NAME];
-                match name::host_text(name.as_bytes(), &mut space).and_then(names) {
+                match name::host_text(name.as_bytes(), &mut space).and_then(catalogue::public_addr) {
                     Some(addr) => give_address(addr, *ttl, asked, emit),
                     None => Outcome::NoName,
                 }
