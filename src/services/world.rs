@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use rustls::ServerConfig;
@@ -22,6 +23,7 @@ pub struct World {
     pub keyring: Keyring,
     pub events: Events,
     pub ids: Ids,
+    pub dial_timeout: Duration,
     /// Wall-clock milliseconds at the clock's origin.
     epoch_ms: u64,
     current: RwLock<Arc<Compiled>>,
@@ -34,6 +36,7 @@ impl World {
         dialer: Arc<dyn Dialer>,
         credentials: Arc<RwLock<Arc<CredentialBook>>>,
         seed: [u8; 32],
+        dial_timeout: Duration,
     ) -> World {
         let epoch_ms = (clock.unix().0 * 1_000).saturating_sub(clock.now().as_millis());
         let keyring = Keyring { book: credentials, issued: RwLock::default() };
@@ -43,6 +46,7 @@ impl World {
             keyring,
             events: Events::default(),
             ids: Ids::new(seed),
+            dial_timeout,
             epoch_ms,
             current: RwLock::new(Arc::new(compiled)),
         }
