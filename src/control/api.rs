@@ -305,6 +305,8 @@ pub struct Gauges {
     pub flows: u64,
     /// Frames a TUN would not take.
     pub tun_full: u64,
+    /// Frames a TUN refused otherwise.
+    pub tun_errors: u64,
     pub sleeps: u64,
     pub frames: u64,
 }

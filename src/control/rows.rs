@@ -1,8 +1,9 @@
-//! Drops as people read them: indices become names, rules become the text the user wrote.
+//! Drops, flows and names as people read them: indices become names, rules become the text the user wrote.
 
 use crate::base::{EniIx, FiveTuple};
-use crate::control::api::{DropRow, Filter};
-use crate::engine::{Decider, Direction, DropRecord};
+use crate::control::api::{DropRow, Filter, FlowRow, NameRow};
+use crate::dns;
+use crate::engine::{Decider, Direction, DropRecord, FlowSnapshot};
 use crate::model::Plan;
 use crate::model::plan::EniOwner;
 
@@ -26,6 +27,60 @@ pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::In
         },
         count: record.count,
     }
+}
+
+/// `ended`: the flow is over, and the row says so.
+pub fn flow_row(plan: &Plan, flow: &FlowSnapshot, ended: bool, clock: &dyn Fn(crate::base::Instant) -> u64) -> FlowRow {
+    let target = plan.eni(flow.target);
+    FlowRow {
+        from: plan.eni_label(flow.initiator),
+        to: plan.eni_label(flow.target),
+        src: end(flow.tuple, true),
+        dst: end(flow.tuple, false),
+        name: match target.owner {
+            EniOwner::Instance(i, _) => plan.instances[i].common.path.clone(),
+            EniOwner::Endpoint(e) => plan.endpoints[e].common.path.clone(),
+        },
+        proto: flow.tuple.proto.to_string(),
+        state: if ended { "ended".to_owned() } else { flow.state.as_str().to_owned() },
+        tracked: flow.tracked,
+        way: flow.way.as_str().to_owned(),
+        bytes_out: flow.bytes_out,
+        bytes_in: flow.bytes_in,
+        started_ms: clock(flow.started),
+        last_ms: clock(flow.last),
+    }
+}
+
+pub fn flow_passes(plan: &Plan, filter: &Filter, row: &FlowRow, now_ms: u64) -> bool {
+    filter.from.as_deref().is_none_or(|w| names_end(plan, w, &row.from, &row.src))
+        && filter.to.as_deref().is_none_or(|w| names_end(plan, w, &row.to, &row.dst))
+        && filter.since_ms.is_none_or(|ms| row.last_ms.saturating_add(ms) >= now_ms)
+}
+
+/// The names of endpoints (indices in `Plan::endpoints`) that exist for clients: of one zone letter, of one kind.
+pub fn name_rows(plan: &Plan, endpoints: &[usize], zone: Option<char>, kind: Option<&str>) -> Vec<NameRow> {
+    let mut rows = Vec::new();
+    for &at in endpoints {
+        for name in dns::names(plan, at) {
+            let kind_here = match name.kind {
+                dns::NameKind::Regional => "regional",
+                dns::NameKind::Zonal => "zonal",
+                dns::NameKind::Private => "private",
+            };
+            let in_zone = zone.is_none_or(|z| name.zone.as_ref().is_some_and(|n| n.ends_with(z)));
+            if name.active && in_zone && kind.is_none_or(|k| k == kind_here) {
+                rows.push(NameRow {
+                    endpoint: plan.endpoints[at].common.path.clone(),
+                    name: name.name,
+                    kind: kind_here.to_owned(),
+                    zone: name.zone,
+                    addresses: name.addrs,
+                });
+            }
+        }
+    }
+    rows
 }
 
 /// What an address is called in a VPC: `web`, `s3@b`, `resolver`, `imds`, or itself.

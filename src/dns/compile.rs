@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::base::{Cidr, EniIx};
-use crate::model::Plan;
-use crate::model::plan::{EndpointPlan, EniOwner, VpcPlan};
+use crate::model::plan::{EndpointPlan, VpcPlan};
+use crate::model::{Plan, catalogue};
 
-use super::name::{self, MAX_NAME, WireName};
-use super::zone::{Node, QType, Synthesis, Zone, ZoneKind, instance_name};
-
-/// The emulated public side: a lower-case host name without final dot to its address; `None`: no such name.
-pub type PublicNames = fn(&str) -> Option<Ipv4Addr>;
+use super::name::{self, WireName};
+use super::zone::{Node, QType, Synthesis, Zone, ZoneKind};
 
 /// Apexes of AWS's public domains. They decide only which SOA a negative answer shows.
 const PUBLIC_APEXES: [&str; 4] = ["amazonaws.com", "amazonaws.com.cn", "api.aws", "sagemaker.aws"];
@@ -25,7 +22,6 @@ pub struct Zones {
     pub(super) vpcs: Vec<VpcZones>,
     /// What every VPC sees, by apex; the root is always here.
     pub(super) public: BTreeMap<Box<[u8]>, Zone>,
-    pub(super) public_names: PublicNames,
     /// Per endpoint, for reports.
     pub(super) endpoints: Vec<EndpointFacts>,
 }
@@ -46,23 +42,13 @@ pub(super) struct EndpointFacts {
     pub(super) private: Vec<(String, bool)>,
 }
 
-/// Compiles the zones of a plan, with the catalogue's public names.
+/// Compiles the zones of a plan.
 pub fn compile(plan: &Plan) -> Zones {
-    compile_with(plan, no_public_names)
-}
-
-/// Compiles the zones of a plan; `public_names` answers for AWS's public side.
-pub fn compile_with(plan: &Plan, public_names: PublicNames) -> Zones {
     Zones {
         vpcs: (0..plan.vpcs.len()).map(|vpc| vpc_zones(plan, vpc)).collect(),
-        public: public_zones(plan, public_names),
-        public_names,
+        public: public_zones(plan),
         endpoints: plan.endpoints.iter().map(endpoint_facts).collect(),
     }
-}
-
-fn no_public_names(_: &str) -> Option<Ipv4Addr> {
-    None
 }
 
 impl Zones {
@@ -134,9 +120,8 @@ fn endpoint_node(plan: &Plan, endpoint: usize, enis: &[EniIx]) -> Node {
 /// `dns_hostnames` too, but empty: names of instances are then NXDOMAIN, and never somebody else's.
 fn instance_zones(plan: &Plan, vpc: usize) -> Vec<Zone> {
     let of = &plan.vpcs[vpc];
-    let domain = of.internal_domain();
     let ttl = plan.limits.dns_ttl;
-    let mut domains = vec![domain.clone()];
+    let mut domains = vec![of.internal_domain()];
     if of.region == "us-east-1" {
         domains.push("compute-1.internal".to_owned());
     }
@@ -154,13 +139,6 @@ fn instance_zones(plan: &Plan, vpc: usize) -> Vec<Zone> {
             for instance in plan.instances.iter().filter(|i| i.vpc == vpc) {
                 if let Some(eni) = instance.enis.first() {
                     zone.insert(&format!("{}.{apex}", instance.common.id), address(plan.eni(*eni).ip));
-                }
-            }
-            // ENIs with public addresses of somebody else's: the synthesis covers private blocks and the VPC's own.
-            for eni in plan.enis.iter().filter(|e| e.vpc == vpc && matches!(e.owner, EniOwner::Instance(..))) {
-                let mut space = [0; MAX_NAME];
-                if let Some(owner) = instance_name(eni.ip, &zone.apex.clone(), &mut space) {
-                    zone.insert(&name::text(owner), address(eni.ip));
                 }
             }
         }
@@ -211,18 +189,22 @@ fn reverse_apex(block: &Cidr) -> String {
 }
 
 /// The zones that every VPC sees.
-fn public_zones(plan: &Plan, names: PublicNames) -> BTreeMap<Box<[u8]>, Zone> {
+fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
     let mut zones: BTreeMap<Box<[u8]>, Zone> = BTreeMap::new();
-    let synthesis = Synthesis::Public { names, ttl: plan.limits.dns_ttl };
-    for apex in std::iter::once(".").chain(PUBLIC_APEXES) {
-        if let Some(zone) = Zone::new(ZoneKind::Public, apex, synthesis.clone()) {
+    let ttl = plan.limits.dns_ttl;
+    for apex in PUBLIC_APEXES {
+        if let Some(mut zone) = Zone::new(ZoneKind::Public, apex, Synthesis::Public { ttl }) {
+            for region in catalogue::regions() {
+                zone.insert(&format!("{}.{apex}", region.name), Node::default());
+            }
             zones.insert(zone.apex.clone(), zone);
         }
     }
-    if let Some(root) = zones.get_mut(&b"\0"[..]) {
+    if let Some(mut root) = Zone::new(ZoneKind::Public, ".", Synthesis::Public { ttl }) {
         for domain in PUBLIC_DOMAINS {
             root.insert(domain, Node::default());
         }
+        zones.insert(root.apex.clone(), root);
     }
     for zone in local_zones() {
         zones.insert(zone.apex.clone(), zone);

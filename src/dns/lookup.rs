@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Plan;
+use crate::model::catalogue::{self, PublicForm};
 
 use super::compile::{EndpointFacts, VpcZones, Zones};
 use super::name::{self, WireName};
@@ -123,7 +124,7 @@ pub fn lookup(zones: &Zones, vpc: usize, name: &str, qtype: QType) -> Lookup {
         return told;
     };
     told.rcode = Some(Rcode::NxDomain);
-    let Some(wire) = WireName::parse(name) else {
+    let Some(wire) = WireName::parse(name).filter(|_| !name.is_empty()) else {
         told.answered_by = "nobody: not a domain name".to_owned();
         return told;
     };
@@ -215,18 +216,29 @@ fn notes(zones: &Zones, vpc: usize, told: &Lookup) -> Vec<String> {
     if told.by != Some(ZoneKind::Public) {
         return notes;
     }
-    let public = told.addrs();
+    let Some(public) = catalogue::public_name(&told.name) else { return notes };
     for endpoint in zones.endpoints.iter().filter(|e| e.vpc == vpc) {
         if endpoint.covers(&told.name) {
             // Covered and yet public: the zone is not attached.
             let why = if endpoint.private_dns { "the VPC lacks a DNS attribute" } else { "its private_dns is off" };
-            notes.push(format!("endpoint {} has this name, but {why}: use its own names", endpoint.name));
-        } else if let Some((apex, _)) = endpoint.private.iter().find(|(apex, _)| {
-            endpoint.private_dns && (zones.public_names)(apex).is_some_and(|addr| public.contains(&addr))
-        }) {
+            notes.push(format!("endpoint {} has this name, but {why}", endpoint.name));
+            continue;
+        }
+        let same_service = |apex: &str| {
+            catalogue::public_name(apex)
+                .is_some_and(|n| n.service.name == public.service.name && n.region == public.region)
+        };
+        if let Some((apex, _)) = endpoint.private.iter().find(|(apex, _)| same_service(apex)) {
+            let form = match public.form {
+                PublicForm::Legacy => "a legacy name",
+                PublicForm::Fips => "a FIPS name",
+                PublicForm::DualStack => "a dual-stack name",
+                PublicForm::Global => "a global name",
+                PublicForm::Regional => "another name",
+            };
+            let (service, name) = (public.service.name, &endpoint.name);
             notes.push(format!(
-                "endpoint {} answers for {apex}; its private DNS does not cover this name",
-                endpoint.name
+                "{form} of {service} that private DNS of endpoint {name} does not cover; it covers {apex}"
             ));
         }
     }

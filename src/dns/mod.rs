@@ -19,7 +19,7 @@ mod zone;
 mod tests;
 
 pub use answer::{EDNS_UDP_SIZE, Transport};
-pub use compile::{PublicNames, Zones, compile, compile_with};
+pub use compile::{Zones, compile};
 pub use lookup::{Answer, EndpointName, Lookup, Lost, NameKind, Said, lookup, names};
 pub use order::{glibc_order, glibc_prefers};
 pub use tcp::Session;

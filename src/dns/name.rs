@@ -37,9 +37,19 @@ impl WireName {
         }
     }
 
-    /// From the text of a topology or a command line; the final dot may be left out.
+    /// From the text of a command line, where any printable ASCII may stand in a label; the final dot may be left out.
     pub(super) fn parse(text: &str) -> Option<WireName> {
-        WireName::read(&wire(text)?)
+        let text = text.strip_suffix('.').unwrap_or(text);
+        let mut bytes = Vec::with_capacity(text.len() + 2);
+        for label in text.split('.').filter(|_| !text.is_empty()) {
+            if label.is_empty() || label.len() > MAX_LABEL || !label.bytes().all(|b| b.is_ascii_graphic()) {
+                return None;
+            }
+            bytes.push(label.len() as u8);
+            bytes.extend_from_slice(label.as_bytes());
+        }
+        bytes.push(0);
+        WireName::read(&bytes)
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -84,7 +94,7 @@ pub(super) fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Wire form of a name given as text, lower case. `None` if it is no host name: an empty or too long label, a name over
+/// Wire form of a name that a zone is compiled from, lower case. `None` if it is no host name: an empty or too long label, a name over
 /// 255 bytes, or characters outside ASCII.
 pub(super) fn wire(text: &str) -> Option<Box<[u8]>> {
     if text.is_empty() || !text.is_ascii() {

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Cidr;
+use crate::model::catalogue;
 
-use super::compile::PublicNames;
 use super::name::{self, MAX_NAME, WireName};
 
 /// Seconds for which a negative answer may be kept: the TTL of the SOA record (RFC 2308 5; Route 53's default SOA).
@@ -206,7 +206,6 @@ pub(super) enum Synthesis {
     },
     /// The catalogue's public names.
     Public {
-        names: PublicNames,
         ttl: u32,
     },
 }
@@ -310,9 +309,9 @@ impl Zone {
                 Some((addr, octets)) if octets < 4 && holds_private(addr, octets, vpc_blocks) => Outcome::NoData,
                 _ => Outcome::NoName,
             },
-            Synthesis::Public { names, ttl } => {
+            Synthesis::Public { ttl } => {
                 let mut space = [0; MAX_NAME];
-                match name::host_text(name.as_bytes(), &mut space).and_then(names) {
+                match name::host_text(name.as_bytes(), &mut space).and_then(catalogue::public_addr) {
                     Some(addr) => give_address(addr, *ttl, asked, emit),
                     None => Outcome::NoName,
                 }
@@ -391,7 +390,7 @@ fn instance_address(own: &[u8]) -> Option<Ipv4Addr> {
 }
 
 /// `\x0cip-10-0-1-10` and the domain.
-pub(super) fn instance_name<'b>(addr: Ipv4Addr, domain: &[u8], space: &'b mut [u8; MAX_NAME]) -> Option<&'b [u8]> {
+fn instance_name<'b>(addr: Ipv4Addr, domain: &[u8], space: &'b mut [u8; MAX_NAME]) -> Option<&'b [u8]> {
     let mut at = 1;
     for b in *b"ip" {
         space[at] = b;
@@ -414,7 +413,7 @@ pub(super) fn instance_name<'b>(addr: Ipv4Addr, domain: &[u8], space: &'b mut [u
 }
 
 /// The address or its first octets in `10.1.0.10.in-addr.arpa`, and how many octets there are.
-pub(super) fn reverse_address(name: &[u8]) -> Option<(Ipv4Addr, u8)> {
+fn reverse_address(name: &[u8]) -> Option<(Ipv4Addr, u8)> {
     const TAIL: &[u8] = b"\x07in-addr\x04arpa\x00";
     let own = name.strip_suffix(TAIL)?;
     let mut octets = [0; 4];

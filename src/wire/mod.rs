@@ -12,5 +12,8 @@ pub mod packet;
 pub mod show;
 pub mod vnet;
 
+#[cfg(test)]
+mod tests;
+
 pub use packet::{Malformed, Packet, verify_checksums};
 pub use vnet::VnetHdr;

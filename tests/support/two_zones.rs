@@ -1,7 +1,8 @@
 //! A plan made by hand: VPC `app` in eu-west-1 with two zones, endpoints for S3, SQS and ECR, and a second VPC `other`
 //! without DNS hostnames. The file that includes this one has `base` and `model` in scope.
 
-use super::base::{EniIx, aws_id};
+use super::base::EniIx;
+use super::base::ids::aws_id;
 use super::model::Plan;
 use super::model::plan::*;
 
