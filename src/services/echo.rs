@@ -1,5 +1,5 @@
 //! `echo`: a service for tests. On port 7, and on any port where the client's first bytes are neither TLS nor HTTP, it
-//! sends back what it gets (RFC 862); over HTTP and HTTPS it tells what arrived and from whom.
+//! sends back what it gets (RFC 862); on port 9 it discards (RFC 863), on port 19 it sends without end (RFC 864); over HTTP and HTTPS it tells what arrived and from whom.
 
 use std::sync::Arc;
 
@@ -7,12 +7,18 @@ use futures::future::BoxFuture;
 use http::StatusCode;
 use http::request::Parts;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::errors::{ApiError, Dialect};
 use super::front::{self, Door};
 use super::http_types::{Auth, Identity, Request, Response, Service, Verification, read_body, respond};
 use super::{serve_tls, sniff};
+
+const ECHO: u16 = 7;
+const DISCARD: u16 = 9;
+const CHARGEN: u16 = 19;
+/// Bytes of one read or write of the two that move bytes one way.
+const BLOCK: usize = 128 * 1024;
 
 /// Longest body that the HTTP answer tells about, bytes.
 const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -76,8 +82,11 @@ pub(super) async fn serve<S>(mut stream: S, door: Arc<Door>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if door.conn.server.port() == 7 {
-        return repeat(&mut stream).await;
+    match door.conn.server.port() {
+        ECHO => return repeat(&mut stream).await,
+        DISCARD => return discard(&mut stream).await,
+        CHARGEN => return generate(&mut stream).await,
+        _ => {}
     }
     let Ok((first, mut stream)) = sniff::first_byte(stream).await else { return };
     match first {
@@ -86,6 +95,19 @@ where
         Some(b'A'..=b'Z') => front::serve(stream, false, door).await,
         _ => repeat(&mut stream).await,
     }
+}
+
+/// Reads until the client has sent all, then closes (RFC 863).
+async fn discard<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let mut block = vec![0; BLOCK];
+    while stream.read(&mut block).await.is_ok_and(|n| n > 0) {}
+    let _ = stream.shutdown().await;
+}
+
+/// Sends until the client has had enough (RFC 864).
+async fn generate<S: AsyncWrite + Unpin>(stream: &mut S) {
+    let block: Vec<u8> = (0..BLOCK).map(|n| b' ' + (n % 95) as u8).collect();
+    while stream.write_all(&block).await.is_ok() {}
 }
 
 /// Sends back what comes, then closes. The client's reset ends it.

@@ -1,0 +1,60 @@
+//! `vpclab ps`.
+
+use super::common::{Done, Format, FormatArg, LabArg, print_json, table};
+use crate::control::api::{Ps, Reply, Request};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub lab: LabArg,
+    #[command(flatten)]
+    pub format: FormatArg,
+}
+
+#[cfg(target_os = "linux")]
+pub fn run(args: Args) -> Done {
+    let mut client = super::up::connect(&args.lab)?;
+    let Reply::Ps(ps) = client.ask(Request::Ps)? else {
+        return Err(crate::runtime::client::ClientError::Unexpected.into());
+    };
+    match args.format.format {
+        Format::Json => print_json(&ps),
+        Format::Table => {
+            print!("{}", render(&ps));
+            Ok(0)
+        }
+    }
+}
+
+/// One row for each instance, one for each endpoint ENI.
+pub fn render(ps: &Ps) -> String {
+    let mut rows = Vec::new();
+    for i in &ps.instances {
+        let ips: Vec<String> = i.ips.iter().map(ToString::to_string).collect();
+        rows.push(vec![
+            i.path.clone(),
+            "instance".into(),
+            ips.join(","),
+            i.az.clone(),
+            i.state.clone(),
+            i.counters.bytes_in.to_string(),
+            i.counters.bytes_out.to_string(),
+            i.counters.drops.to_string(),
+        ]);
+    }
+    for e in &ps.endpoints {
+        for eni in &e.enis {
+            rows.push(vec![
+                e.path.clone(),
+                format!("endpoint {}", e.service),
+                eni.ip.to_string(),
+                eni.az.clone(),
+                "available".into(),
+                eni.counters.bytes_in.to_string(),
+                eni.counters.bytes_out.to_string(),
+                eni.counters.drops.to_string(),
+            ]);
+        }
+    }
+    table(&["NAME", "KIND", "ADDRESS", "AZ", "STATE", "BYTES IN", "BYTES OUT", "DROPS"], &rows)
+}

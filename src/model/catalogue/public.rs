@@ -1,0 +1,277 @@
+//! The public side: which service and region a host name of AWS means, and the address it has here.
+//!
+//! Addresses are taken from 198.18.0.0/15 (RFC 2544, benchmarking), so nothing real is ever meant: 64 regions of 2,048
+//! services each.
+
+use std::net::Ipv4Addr;
+
+use super::{CATALOGUE, Service, regions};
+
+/// What a public host name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicName {
+    pub service: &'static Service,
+    /// Where it is served; global names are in us-east-1.
+    pub region: &'static str,
+    pub form: PublicForm,
+}
+
+/// Which of AWS's ways of naming it is: private DNS of an endpoint covers only some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicForm {
+    /// `sqs.eu-west-1.amazonaws.com`.
+    Regional,
+    /// `s3.amazonaws.com`, `eu-west-1.queue.amazonaws.com`, `s3-eu-west-1.amazonaws.com`: old names that no endpoint's
+    /// private DNS covers.
+    Legacy,
+    /// `iam.amazonaws.com`.
+    Global,
+    /// `sqs-fips.eu-west-1.amazonaws.com`.
+    Fips,
+    /// `sqs.eu-west-1.api.aws`, `s3.dualstack.eu-west-1.amazonaws.com`.
+    DualStack,
+}
+
+/// The address that the emulated public side gives a host name: `None` if no service of the catalogue has it. Case
+/// and a final dot do not matter.
+pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
+    public_name(host).map(PublicName::addr)
+}
+
+impl PublicName {
+    pub fn addr(self) -> Ipv4Addr {
+        const BASE: u32 = Ipv4Addr::new(198, 18, 0, 0).to_bits();
+        const PER_REGION: u32 = 2_048;
+        // The first sixteen of each region stay free, so that no service is at the block's first address.
+        const FIRST: u32 = 16;
+        let region = regions::index(self.region).unwrap_or_default() as u32;
+        let service = CATALOGUE.by_name.get(self.service.name).copied().unwrap_or_default() as u32;
+        Ipv4Addr::from_bits(BASE + region * PER_REGION + FIRST + service)
+    }
+}
+
+/// What a public host name of AWS stands for. Names below `vpce.amazonaws.com` are not of this side.
+pub fn public_name(host: &str) -> Option<PublicName> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    // No host name is longer (RFC 1035, 2.3.4).
+    let mut lower = [0u8; 253];
+    let lower = lower.get_mut(..host.len())?;
+    for (to, from) in lower.iter_mut().zip(host.bytes()) {
+        *to = from.to_ascii_lowercase();
+    }
+    let host = std::str::from_utf8(lower).ok()?;
+    if host.split('.').any(str::is_empty) {
+        return None;
+    }
+    if let Some(rest) = host.strip_suffix(".api.aws") {
+        let (prefix, last) = rest.rsplit_once('.')?;
+        let region = regions::index(last).map(regions::name_at);
+        let (service, fips) = by_prefix(prefix)?;
+        return match (last, region) {
+            (_, Some(region)) => {
+                Some(PublicName { service, region, form: if fips { PublicForm::Fips } else { PublicForm::DualStack } })
+            }
+            ("global" | "aws-global", None) => {
+                Some(PublicName { service, region: GLOBAL_REGION, form: PublicForm::DualStack })
+            }
+            _ => None,
+        };
+    }
+    let rest = host.strip_suffix(".amazonaws.com")?;
+    let (prefix, last) = rest.rsplit_once('.').unwrap_or(("", rest));
+    if let Some(region) = regions::index(last).map(regions::name_at) {
+        return regional(prefix, region);
+    }
+    global(rest, prefix, last)
+}
+
+/// Where global names are served.
+const GLOBAL_REGION: &str = "us-east-1";
+
+fn regional(prefix: &str, region: &'static str) -> Option<PublicName> {
+    if let Some(inner) = prefix.strip_suffix(".dualstack") {
+        let (service, _) = by_prefix(inner).filter(|(s, _)| s.name == "s3")?;
+        return Some(PublicName { service, region, form: PublicForm::DualStack });
+    }
+    let first_of = |name: &str| prefix == name || prefix.strip_suffix(name).is_some_and(|p| p.ends_with('.'));
+    if first_of("s3-website") {
+        return Some(PublicName { service: super::service("s3")?, region, form: PublicForm::Legacy });
+    }
+    let (service, fips) = by_prefix(prefix)?;
+    let form = if fips {
+        PublicForm::Fips
+    } else if prefix == "queue" {
+        PublicForm::Legacy
+    } else {
+        PublicForm::Regional
+    };
+    Some(PublicName { service, region, form })
+}
+
+/// Names whose last label before `amazonaws.com` is no region.
+fn global(rest: &str, prefix: &str, last: &str) -> Option<PublicName> {
+    let name = |service: &str, region, form| Some(PublicName { service: super::service(service)?, region, form });
+    let region_of = |text: &str| regions::index(text).map(regions::name_at);
+    if let Some(region) = (last == "queue").then(|| region_of(prefix)).flatten() {
+        return name("sqs", region, PublicForm::Legacy);
+    }
+    match last {
+        // `s3.amazonaws.com` and `BUCKET.s3.amazonaws.com`.
+        "s3" | "s3-external-1" | "s3-accelerate" => return name("s3", GLOBAL_REGION, PublicForm::Legacy),
+        "dualstack" if prefix.ends_with("s3-accelerate") => return name("s3", GLOBAL_REGION, PublicForm::Legacy),
+        "s3-global" if prefix.ends_with(".accesspoint") => {
+            return name("s3-global.accesspoint", GLOBAL_REGION, PublicForm::Global);
+        }
+        _ => {}
+    }
+    // `s3-eu-west-1`, `s3-website-eu-west-1`, and buckets before them.
+    let dashed = last.strip_prefix("s3-website-").or_else(|| last.strip_prefix("s3-"));
+    if let Some(region) = dashed.and_then(region_of) {
+        return name("s3", region, PublicForm::Legacy);
+    }
+    let (form, service) = match rest {
+        "iam" | "route53" | "cloudfront" | "savingsplans" => (PublicForm::Global, rest),
+        "iam-fips" | "route53-fips" => (PublicForm::Fips, rest.strip_suffix("-fips")?),
+        "organizations" => (PublicForm::Global, rest),
+        "queue" => (PublicForm::Legacy, "sqs"),
+        "sts"
+        | "rds"
+        | "ec2"
+        | "sns"
+        | "monitoring"
+        | "autoscaling"
+        | "elasticloadbalancing"
+        | "cloudformation"
+        | "elasticmapreduce"
+        | "dynamodb" => (PublicForm::Legacy, rest),
+        _ => return None,
+    };
+    name(service, GLOBAL_REGION, form)
+}
+
+/// Prefixes below which any name exists: buckets, registries, APIs, accounts.
+const WILD: &[&str] = &[
+    "s3",
+    "s3-control",
+    "s3-accesspoint",
+    "s3-outposts",
+    "dkr.ecr",
+    "execute-api",
+    "d.codeartifact",
+    "ddb",
+    "data-kinesis",
+    "control-kinesis",
+    "iot",
+];
+
+/// The service of a host prefix, and whether it was the FIPS form of it.
+fn by_prefix(prefix: &str) -> Option<(&'static Service, bool)> {
+    let find = |p: &str| CATALOGUE.by_host.get(p).map(|&at| &CATALOGUE.services[at]);
+    if let Some(service) = find(prefix) {
+        return Some((service, service.name.ends_with("-fips")));
+    }
+    if prefix.starts_with("fips.") || prefix.contains("-fips") {
+        let plain: Vec<&str> =
+            prefix.split('.').filter(|l| *l != "fips").map(|l| l.strip_suffix("-fips").unwrap_or(l)).collect();
+        let plain = plain.join(".");
+        if let Some((service, _)) = (plain != prefix).then(|| by_prefix(&plain)).flatten() {
+            return Some((service, true));
+        }
+    }
+    for (at, _) in prefix.match_indices('.') {
+        let parent = &prefix[at + 1..];
+        if WILD.contains(&parent) || parent.starts_with("s3express-") {
+            return find(parent)
+                .or_else(|| super::service("s3").filter(|_| parent.starts_with("s3")))
+                .map(|s| (s, false));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(host: &str) -> (&'static str, &'static str, PublicForm) {
+        let n = public_name(host).unwrap_or_else(|| panic!("{host} is not known"));
+        (n.service.name, n.region, n.form)
+    }
+
+    #[test]
+    fn names_that_clients_ask_for() {
+        use PublicForm::*;
+        for (host, service, region, form) in [
+            ("s3.eu-west-1.amazonaws.com", "s3", "eu-west-1", Regional),
+            ("reports.s3.eu-west-1.amazonaws.com", "s3", "eu-west-1", Regional),
+            ("a.b.c.s3.eu-west-1.amazonaws.com", "s3", "eu-west-1", Regional),
+            ("S3.amazonaws.com.", "s3", "us-east-1", Legacy),
+            ("reports.s3.amazonaws.com", "s3", "us-east-1", Legacy),
+            ("s3-eu-west-1.amazonaws.com", "s3", "eu-west-1", Legacy),
+            ("s3.dualstack.eu-west-1.amazonaws.com", "s3", "eu-west-1", DualStack),
+            ("b.s3.dualstack.eu-west-1.amazonaws.com", "s3", "eu-west-1", DualStack),
+            ("s3-fips.us-east-1.amazonaws.com", "s3", "us-east-1", Fips),
+            ("123456789012.s3-control.eu-west-1.amazonaws.com", "s3", "eu-west-1", Regional),
+            ("x-1.s3-accesspoint.eu-west-1.amazonaws.com", "s3", "eu-west-1", Regional),
+            ("b.s3express-use1-az4.us-east-1.amazonaws.com", "s3", "us-east-1", Regional),
+            ("alias.accesspoint.s3-global.amazonaws.com", "s3-global.accesspoint", "us-east-1", Global),
+            ("sqs.eu-west-1.amazonaws.com", "sqs", "eu-west-1", Regional),
+            ("sqs.eu-west-1.api.aws", "sqs", "eu-west-1", DualStack),
+            ("queue.amazonaws.com", "sqs", "us-east-1", Legacy),
+            ("eu-west-1.queue.amazonaws.com", "sqs", "eu-west-1", Legacy),
+            ("sts.amazonaws.com", "sts", "us-east-1", Legacy),
+            ("sts-fips.us-east-1.amazonaws.com", "sts-fips", "us-east-1", Fips),
+            ("api.ecr.eu-west-1.amazonaws.com", "ecr.api", "eu-west-1", Regional),
+            ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", "ecr.dkr", "eu-west-1", Regional),
+            ("streams.dynamodb.eu-west-1.amazonaws.com", "dynamodb-streams", "eu-west-1", Regional),
+            ("123456789012.ddb.eu-west-1.amazonaws.com", "dynamodb", "eu-west-1", Regional),
+            ("api-fips.sagemaker.us-east-1.amazonaws.com", "sagemaker.api-fips", "us-east-1", Fips),
+            ("fips.eks.us-east-1.amazonaws.com", "eks-fips", "us-east-1", Fips),
+            ("fips.batch.us-east-1.amazonaws.com", "batch", "us-east-1", Fips),
+            ("iam.amazonaws.com", "iam", "us-east-1", Global),
+            ("iam.global.api.aws", "iam", "us-east-1", DualStack),
+            ("email.eu-west-1.amazonaws.com", "email-smtp", "eu-west-1", Regional),
+            ("aos.eu-west-1.api.aws", "es", "eu-west-1", DualStack),
+            ("support.us-east-1.amazonaws.com", "support", "us-east-1", Regional),
+        ] {
+            assert_eq!(known(host), (service, region, form), "{host}");
+        }
+    }
+
+    #[test]
+    fn anything_else_has_no_address() {
+        for host in [
+            "",
+            ".",
+            "amazonaws.com",
+            "eu-west-1.amazonaws.com",
+            "nothing.eu-west-1.amazonaws.com",
+            "x.sqs.eu-west-1.amazonaws.com",
+            "s3.eu-west-9.amazonaws.com",
+            "vpce-0-a.s3.eu-west-1.vpce.amazonaws.com",
+            "example.com",
+            "s3..amazonaws.com",
+            "s3.eu-west-1.amazonaws.com.example.com",
+        ] {
+            assert_eq!(public_addr(host), None, "{host}");
+        }
+        assert_eq!(public_addr(&"a".repeat(300)), None);
+    }
+
+    #[test]
+    fn every_host_that_botocore_makes_has_an_address_and_none_is_shared_by_two_services() {
+        let mut seen = std::collections::HashMap::new();
+        for s in super::super::services() {
+            for r in super::super::regions() {
+                let addr = PublicName { service: s, region: r.name, form: PublicForm::Regional }.addr();
+                assert!(addr.octets()[0] == 198 && addr.octets()[1] & 0xfe == 18, "{addr}");
+                assert_eq!(seen.insert(addr, (s.name, r.name)), None);
+            }
+            if s.private_zones("eu-west-1").iter().any(|z| z.at_apex) {
+                let apex = &s.private_zones("eu-west-1")[0].apex;
+                assert_eq!(public_name(apex).map(|n| n.service.name), Some(s.name), "{apex}");
+            }
+        }
+        assert_eq!(public_addr("s3.eu-west-1.amazonaws.com"), Some(Ipv4Addr::new(198, 18, 0, 16)));
+    }
+}

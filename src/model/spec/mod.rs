@@ -1,0 +1,8 @@
+//! What a user wrote: text becomes a tree of nodes that know their place, several files become one, `${...}` is put
+//! in, and readers take keys out by the tables of `keys`.
+
+pub mod merge;
+pub mod node;
+pub mod report;
+pub mod source;
+pub mod yaml;
