@@ -13,9 +13,17 @@ pub mod errors;
 pub mod events;
 mod front;
 pub mod http_types;
+mod rpc;
+mod secretsmanager;
 pub mod sigv4;
-pub mod s3;
 mod sniff;
+mod sns;
+mod sqs;
+mod sts;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod unbuilt;
 mod upstream;
 pub mod world;
@@ -42,7 +50,8 @@ use dial::Unreached;
 use front::Door;
 use world::Compiled;
 
-/// How long a backend may take to accept before the client's SYN stays unanswered.
+/// How long a backend may take to accept before the client's SYN stays unanswered: the usual value of
+/// [`ServicesConfig::dial_timeout`].
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take for its TLS handshake.
@@ -58,6 +67,8 @@ pub struct ServicesConfig {
     pub dialer: Arc<dyn Dialer>,
     /// For ids and for secrets that STS gives out: random in a lab, fixed in tests.
     pub seed: [u8; 32],
+    /// After this time a dial counts as unanswered.
+    pub dial_timeout: Duration,
 }
 
 /// All services of a lab.
@@ -94,9 +105,9 @@ impl Services {
     /// # Errors
     /// What [`CompileError`] lists, and contents that cannot be read.
     pub fn new(config: ServicesConfig) -> Result<Services, CompileError> {
-        let ServicesConfig { plan, ca, credentials, clock, dialer, seed } = config;
+        let ServicesConfig { plan, ca, credentials, clock, dialer, seed, dial_timeout } = config;
         let compiled = Compiled::new(plan, &ca)?;
-        let world = Arc::new(World::new(compiled, clock, dialer, credentials, seed));
+        let world = Arc::new(World::new(compiled, clock, dialer, credentials, seed, dial_timeout));
         let builtin = builtin(&world);
         let services = Services { world, ca, builtin, upstream_tls: upstream::Trust::default() };
         services.load()?;
@@ -129,7 +140,7 @@ impl Services {
             }
             Backend::Http { addr, .. } | Backend::Tcp(addr) => addr,
         };
-        let stream = match tokio::time::timeout(DIAL_TIMEOUT, self.world.dialer.dial(addr)).await {
+        let stream = match tokio::time::timeout(self.world.dial_timeout, self.world.dialer.dial(addr)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 return match dial::outcome(&error) {
@@ -209,10 +220,18 @@ impl fmt::Debug for Session {
 }
 
 /// The services that this program has itself, by short name.
-fn builtin(_world: &Arc<World>) -> HashMap<&'static str, Arc<dyn Service>> {
-    let mut services: HashMap<&'static str, Arc<dyn Service>> = HashMap::new();
-    services.insert("echo", Arc::new(echo::Echo));
-    services
+fn builtin(world: &Arc<World>) -> HashMap<&'static str, Arc<dyn Service>> {
+    let sqs = Arc::new(sqs::Sqs::new(Arc::clone(world)));
+    let sns = sns::Sns::new(Arc::clone(&sqs));
+    let secrets = secretsmanager::SecretsManager::new(Arc::clone(world));
+    let services: [(&'static str, Arc<dyn Service>); 5] = [
+        ("echo", Arc::new(echo::Echo)),
+        ("secretsmanager", Arc::new(secrets)),
+        ("sns", Arc::new(sns)),
+        ("sqs", sqs),
+        ("sts", Arc::new(sts::Sts)),
+    ];
+    services.into()
 }
 
 async fn serve_tls<S>(stream: S, door: Arc<Door>)
