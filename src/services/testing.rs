@@ -92,7 +92,10 @@ pub(super) fn plan(services: &[(&str, Backend)]) -> Plan {
     }
     for (name, policy) in [
         ("web", Policy::Full),
-        ("guest", Policy::Document(serde_json::json!({"Version": "2012-10-17", "Statement": []}))),
+        (
+            "guest",
+            Policy::Document(serde_json::json!({"Statement": {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}})),
+        ),
     ] {
         let common = Common { name: name.into(), path: name.into(), ..Common::default() };
         plan.roles.push(RolePlan { common, account: ACCOUNT.into(), policy });

@@ -220,7 +220,9 @@ async fn both_policies_are_judged_and_refuse_in_awss_sentence() {
 async fn a_published_plan_holds_for_the_next_request_of_an_open_connection() {
     let first = plan(&[("sts", Backend::Builtin)]);
     let mut second = first.clone();
-    second.endpoints[0].policy = Policy::Document(json!({"Statement": []}));
+    second.endpoints[0].policy = Policy::Document(
+        json!({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Resource": "*"}}),
+    );
     let lab = lab(first);
     let mut sts = lab.client("sts").await;
     assert_eq!(sts.query("ASIAWEB", "sts", WHO).await.status, 200);
