@@ -16,6 +16,7 @@ pub mod http_types;
 mod rpc;
 mod secretsmanager;
 pub mod sigv4;
+pub mod s3;
 mod sniff;
 mod sns;
 mod sqs;
