@@ -157,7 +157,6 @@ impl Forwarder {
         if c.aborted {
             return 0;
         }
-        c.told_readable = false;
         let mut total = 0;
         while c.socket().recv_queue() > 0 {
             let mut given = 0;
@@ -172,6 +171,8 @@ impl Forwarder {
                 break;
             }
         }
+        // Who leaves bytes knows of them: telling again would go round for ever while it has no room.
+        c.told_readable = c.socket().recv_queue() > 0;
         // The window may have opened, and the end may have been reached.
         self.mark(conn.slot);
         self.notice(conn.slot);
