@@ -112,6 +112,131 @@ print(n, h.digest() == hashlib.sha256(d).digest())\nEND\nrm /tmp/$$";
     assert_eq!(lab.sh("web", script).1, "10.0.1.10\n");
 }
 
+/// An endpoint with one ENI at 10.0.1.`host`.
+fn endpoint(plan: &mut Plan, name: &str, host: u8, backend: Backend, ports: &[u16]) {
+    let lab = plan.name.clone();
+    let at = plan.endpoints.len();
+    let eni = EniIx(plan.enis.len() as u32);
+    plan.enis.push(eni_plan(&lab, name, 0, &format!("10.0.1.{host}"), 1, EniOwner::Endpoint(at)));
+    plan.services.push(ServicePlan {
+        name: if backend == Backend::Builtin { name.to_owned() } else { "echo".to_owned() },
+        full_name: format!("com.amazonaws.eu-west-1.{name}"),
+        region: "eu-west-1".into(),
+        account: "123456789012".into(),
+        backend,
+        ports: ports.to_vec(),
+        data: None,
+        contents: Contents::default(),
+    });
+    let apex = format!("{name}.eu-west-1.amazonaws.com");
+    plan.endpoints.push(EndpointPlan {
+        common: Common {
+            name: name.into(),
+            path: format!("app.{name}"),
+            id: aws_id("vpce", &lab, name),
+            ..Common::default()
+        },
+        vpc: 0,
+        service: plan.services.len() - 1,
+        enis: vec![eni],
+        security_groups: vec![1],
+        private_dns: true,
+        policy: Policy::Full,
+        names: EndpointNames {
+            regional: format!("vpce-0-{name}.{name}.eu-west-1.vpce.amazonaws.com"),
+            zonal: vec![],
+            private: vec![PrivateZone { apex, at_apex: true, wildcard: false }],
+        },
+    });
+}
+
+#[test]
+fn an_unmodified_curl_reaches_an_endpoint_by_its_private_name_over_verified_tls() {
+    let lab = Lab::up(|plan| endpoint(plan, "echo", 20, Backend::Builtin, &[7, 80, 443]));
+    let run_dir = RunDir::open(&lab.name).expect("run directory");
+    let ca = run_dir.ca_bundle();
+    let url = "https://echo.eu-west-1.amazonaws.com/hello";
+    let (code, said) = lab.sh("web", &format!("curl -sS -m 10 --cacert {} {url} -w ' %{{remote_ip}}'", ca.display()));
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("/hello") && said.ends_with(" 10.0.1.20"), "{said}");
+
+    // Bytes there and back, with a half-close by the client.
+    let script = "python3 - <<'END'\nimport socket, threading, hashlib, os\n\
+d = os.urandom(20000000)\ns = socket.create_connection(('10.0.1.20', 7), 5)\n\
+threading.Thread(target=lambda: (s.sendall(d), s.shutdown(1))).start()\n\
+h = hashlib.sha256()\nn = 0\n\
+while b := s.recv(1 << 20): h.update(b); n += len(b)\n\
+print(n, h.digest() == hashlib.sha256(d).digest())\nEND";
+    assert_eq!(lab.sh("web", script).1, "20000000 True\n");
+    lab.await_gauges("all is given back", |g| g.conns == 0 && g.rings_bytes == 0 && g.tasks == 0);
+}
+
+#[test]
+fn the_resolver_and_the_metadata_service_answer_over_udp_and_tcp() {
+    let lab = Lab::up(|plan| endpoint(plan, "echo", 20, Backend::Builtin, &[443]));
+    for flags in ["", "+tcp"] {
+        let name = "echo.eu-west-1.amazonaws.com";
+        let (_, said) = lab.sh("web", &format!("dig +short +time=3 +tries=1 {flags} @10.0.0.2 {name}"));
+        assert_eq!(said, "10.0.1.20\n", "{flags}");
+    }
+    let script = "t=$(curl -sS -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' \
+        http://169.254.169.254/latest/api/token) && curl -sS -m 5 -H \"X-aws-ec2-metadata-token: $t\" \
+        http://169.254.169.254/latest/meta-data/iam/security-credentials/";
+    assert_eq!(lab.sh("web", script).1, "web-role");
+    lab.await_gauges("no connection stays", |g| g.conns == 0);
+}
+
+#[test]
+fn a_refusing_backend_resets_a_silent_one_stays_silent_and_a_port_not_served_too() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let served = listener.local_addr().expect("bound");
+    let closed = {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        gone.local_addr().expect("bound")
+    };
+    let lab = Lab::up(|plan| {
+        endpoint(plan, "closed", 21, Backend::Tcp(UpstreamAddr::Loopback(closed)), &[443]);
+        endpoint(plan, "served", 22, Backend::Tcp(UpstreamAddr::Loopback(served)), &[443]);
+    });
+    let started = Instant::now();
+    assert_eq!(lab.sh("web", "curl -s -m 5 http://10.0.1.21:443/").0, 7, "refused at once");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(lab.sh("web", "curl -s -m 1 http://10.0.1.21:444/").0, 28, "a port that is not served");
+    let accepted = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().expect("accept");
+        let mut buf = [0; 4096];
+        let n = stream.read(&mut buf).expect("read");
+        assert!(buf[..n].starts_with(b"GET / HTTP/1.1"));
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").expect("write");
+    });
+    assert_eq!(lab.sh("web", "curl -sS -m 5 http://10.0.1.22:443/").1, "ok");
+    accepted.join().expect("upstream");
+    lab.await_gauges("all is given back", |g| g.conns == 0 && g.half_open == 0 && g.tasks == 0);
+}
+
+#[test]
+fn a_client_killed_in_the_middle_leaves_no_connection_ring_or_task() {
+    let lab = Lab::up(|plan| endpoint(plan, "echo", 20, Backend::Builtin, &[7, 19]));
+    let mut clients: Vec<_> = (0..20)
+        .map(|n| {
+            // Half of them read what never ends, half write what is echoed and never read: full rings both ways.
+            let script = if n % 2 == 0 {
+                "exec python3 -c \"import socket; s = socket.create_connection(('10.0.1.20', 19))\nwhile s.recv(65536): pass\""
+            } else {
+                "exec python3 -c \"import socket; s = socket.create_connection(('10.0.1.20', 7))\nwhile True: s.send(b'x' * 65536)\""
+            };
+            lab.command("web", script).stdin(Stdio::null()).spawn().expect("client")
+        })
+        .collect();
+    lab.await_gauges("all are connected", |g| g.conns == 20 && g.tasks == 20 && g.rings_bytes > 0);
+    for client in &mut clients {
+        client.kill().expect("kill");
+        client.wait().expect("wait");
+    }
+    lab.await_gauges("nothing stays", |g| g.conns == 0 && g.rings_bytes == 0 && g.tasks == 0 && g.half_open == 0);
+}
+
 fn plan(lab: &str) -> Plan {
     let common = |prefix: &str, name: &str| Common {
         name: name.into(),
@@ -195,7 +320,11 @@ fn plan(lab: &str) -> Plan {
             nacl: 0,
         });
     }
-    plan.roles.push(RolePlan { common: common("role", "web-role"), account: "123456789012".into(), policy: Policy::Full });
+    plan.roles.push(RolePlan {
+        common: common("role", "web-role"),
+        account: "123456789012".into(),
+        policy: Policy::Full,
+    });
     for (name, subnet, ip) in [("web", 0, "10.0.1.10"), ("guest", 1, "10.0.2.10")] {
         let eni = EniIx(plan.enis.len() as u32);
         let at = plan.instances.len();
@@ -219,7 +348,12 @@ fn plan(lab: &str) -> Plan {
 
 fn eni_plan(lab: &str, name: &str, subnet: usize, ip: &str, group: usize, owner: EniOwner) -> EniPlan {
     EniPlan {
-        common: Common { name: name.into(), path: format!("app.{name}"), id: aws_id("eni", lab, name), ..Common::default() },
+        common: Common {
+            name: name.into(),
+            path: format!("app.{name}"),
+            id: aws_id("eni", lab, name),
+            ..Common::default()
+        },
         vpc: 0,
         subnet,
         ip: ip.parse().expect("address"),
