@@ -116,6 +116,10 @@ pub fn links() -> io::Result<Vec<LinkMark>> {
 }
 
 /// Removes a link of the calling thread's namespace.
+pub fn add_ipv6_default(_name: &str, _ip: std::net::Ipv6Addr) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub fn delete_link(index: u32) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
