@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::base::{Cidr, EniIx};
-use crate::model::plan::{EndpointPlan, EniOwner, VpcPlan};
+use crate::model::plan::{EndpointPlan, VpcPlan};
 use crate::model::{Plan, catalogue};
 
-use super::name::{self, MAX_NAME, WireName};
-use super::zone::{Node, QType, Synthesis, Zone, ZoneKind, instance_name};
+use super::name::{self, WireName};
+use super::zone::{Node, QType, Synthesis, Zone, ZoneKind};
 
 /// Apexes of AWS's public domains. They decide only which SOA a negative answer shows.
 const PUBLIC_APEXES: [&str; 4] = ["amazonaws.com", "amazonaws.com.cn", "api.aws", "sagemaker.aws"];
@@ -120,9 +120,8 @@ fn endpoint_node(plan: &Plan, endpoint: usize, enis: &[EniIx]) -> Node {
 /// `dns_hostnames` too, but empty: names of instances are then NXDOMAIN, and never somebody else's.
 fn instance_zones(plan: &Plan, vpc: usize) -> Vec<Zone> {
     let of = &plan.vpcs[vpc];
-    let domain = of.internal_domain();
     let ttl = plan.limits.dns_ttl;
-    let mut domains = vec![domain.clone()];
+    let mut domains = vec![of.internal_domain()];
     if of.region == "us-east-1" {
         domains.push("compute-1.internal".to_owned());
     }
@@ -140,13 +139,6 @@ fn instance_zones(plan: &Plan, vpc: usize) -> Vec<Zone> {
             for instance in plan.instances.iter().filter(|i| i.vpc == vpc) {
                 if let Some(eni) = instance.enis.first() {
                     zone.insert(&format!("{}.{apex}", instance.common.id), address(plan.eni(*eni).ip));
-                }
-            }
-            // ENIs with public addresses of somebody else's: the synthesis covers private blocks and the VPC's own.
-            for eni in plan.enis.iter().filter(|e| e.vpc == vpc && matches!(e.owner, EniOwner::Instance(..))) {
-                let mut space = [0; MAX_NAME];
-                if let Some(owner) = instance_name(eni.ip, &zone.apex.clone(), &mut space) {
-                    zone.insert(&name::text(owner), address(eni.ip));
                 }
             }
         }

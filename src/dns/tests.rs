@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[path = "../../tests/support/two_zones.rs"]
-#[allow(dead_code, reason = "shared with the tests of the metadata service")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "shared with the tests of the metadata service")]
 mod fixture;
 
 use crate::{base, model};

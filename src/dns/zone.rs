@@ -390,7 +390,7 @@ fn instance_address(own: &[u8]) -> Option<Ipv4Addr> {
 }
 
 /// `\x0cip-10-0-1-10` and the domain.
-pub(super) fn instance_name<'b>(addr: Ipv4Addr, domain: &[u8], space: &'b mut [u8; MAX_NAME]) -> Option<&'b [u8]> {
+fn instance_name<'b>(addr: Ipv4Addr, domain: &[u8], space: &'b mut [u8; MAX_NAME]) -> Option<&'b [u8]> {
     let mut at = 1;
     for b in *b"ip" {
         space[at] = b;
@@ -413,7 +413,7 @@ pub(super) fn instance_name<'b>(addr: Ipv4Addr, domain: &[u8], space: &'b mut [u
 }
 
 /// The address or its first octets in `10.1.0.10.in-addr.arpa`, and how many octets there are.
-pub(super) fn reverse_address(name: &[u8]) -> Option<(Ipv4Addr, u8)> {
+fn reverse_address(name: &[u8]) -> Option<(Ipv4Addr, u8)> {
     const TAIL: &[u8] = b"\x07in-addr\x04arpa\x00";
     let own = name.strip_suffix(TAIL)?;
     let mut octets = [0; 4];

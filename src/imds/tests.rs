@@ -12,7 +12,7 @@ use crate::model::credentials::{CredentialBook, RoleCredentials};
 use crate::{base, model};
 
 #[path = "../../tests/support/two_zones.rs"]
-#[allow(dead_code, reason = "shared with the tests of the resolver")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "shared with the tests of the resolver")]
 mod fixture;
 
 use fixture::{GUEST, WEB, plan};

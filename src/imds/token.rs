@@ -67,20 +67,30 @@ impl Tokens {
     /// Base64 of 40 bytes with `==` at the end, and `AQAE` in front as EC2's have it.
     fn name(&self, number: u64) -> [u8; TOKEN_LEN] {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        const BITS_PER_CHAR: u32 = 6;
+        const CHARS_A_ROUND: usize = 10;
         let (seed, number) = (self.seed.to_string(), number.to_string());
+        let hash = stable_hash(&["imds-token", &seed, &self.instance, &number]);
+        let (mut low, mut high) = (hash as u64, (hash >> 64) as u64);
         let mut token = [b'='; TOKEN_LEN];
         token[..4].copy_from_slice(b"AQAE");
-        // 50 characters of 6 bits: three hashes of 128 bits, 20 characters from each.
-        for (part, chars) in token[4..54].chunks_mut(20).enumerate() {
-            let mut hash = stable_hash(&["imds-token", &seed, &self.instance, &number, &part.to_string()]);
+        for chars in token[4..54].chunks_mut(CHARS_A_ROUND) {
+            let mut bits = splitmix(&mut low) ^ splitmix(&mut high).rotate_left(32);
             for c in chars {
-                *c = ALPHABET[(hash & 0x3f) as usize];
-                hash >>= BITS_PER_CHAR;
+                *c = ALPHABET[(bits & 0x3f) as usize];
+                bits >>= 6;
             }
         }
         token
     }
+}
+
+/// Steele, Lea and Flood's generator: the hash alone leaves neighbouring numbers alike.
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -103,6 +113,9 @@ mod tests {
         assert_eq!(other.check(NOW, &token), None);
         assert_eq!(Tokens::new(7, "i-1").issue(NOW, 60), token, "the same seed, the same token");
         assert_ne!(Tokens::new(8, "i-1").issue(NOW, 60), token);
+        let next = web.issue(NOW, 60);
+        let same = token[4..54].iter().zip(&next[4..54]).filter(|(a, b)| a == b).count();
+        assert!(same < 10, "one token says nothing about the next: {same} characters alike");
     }
 
     #[test]

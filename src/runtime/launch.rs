@@ -11,7 +11,6 @@ use crate::host::keeper::{self, KeeperHandle, KeeperOptions, Peer};
 use crate::host::rundir::{ClaimError, RunDir};
 use crate::host::status::Status;
 use crate::host::userns::IdMap;
-use crate::model::Plan;
 
 /// How long a lab may take to come up: a thousand instances take seconds.
 const COMING_UP: Duration = Duration::from_secs(60);
@@ -140,11 +139,6 @@ pub fn end(run_dir: &RunDir) -> Result<(), ClientError> {
             exit: 3,
         })
     }
-}
-
-/// The plan of an accepted text; the report of its problems if it is refused after all.
-pub fn load(accepted: &Accepted) -> Result<Plan, String> {
-    crate::control::store::load(accepted).map_err(|report| report.render(false))
 }
 
 fn write_accepted(run_dir: &Path, accepted: &Accepted) -> io::Result<()> {

@@ -36,7 +36,7 @@ use crate::host::status::{self, Status};
 use crate::host::tun::Tun;
 use crate::model::Plan;
 use crate::model::plan::InstancePlan;
-use crate::services::{Ca, Services, ServicesConfig};
+use crate::services::{Ca, DIAL_TIMEOUT, Services, ServicesConfig};
 use crate::stack::StackLimits;
 
 /// Threads that serve TLS and HTTP.
@@ -194,6 +194,7 @@ impl Node {
             clock: Arc::new(clock),
             dialer: Arc::new(KeeperDialer::new(keeper.clone())),
             seed: credentials::random(),
+            dial_timeout: DIAL_TIMEOUT,
         })
         .context("services")?;
         let services = Arc::new(services);
@@ -261,7 +262,7 @@ impl Node {
 fn read_plan(run_dir: &Path) -> Result<(Accepted, Arc<Plan>), StartFailure> {
     let text = std::fs::read_to_string(run_dir.join(store::FILE)).context("accepted text")?;
     let accepted = Accepted::from_json(&text).context("accepted text")?;
-    match super::launch::load(&accepted) {
+    match store::load(&accepted) {
         Ok(plan) => Ok((accepted, Arc::new(plan))),
         Err(report) => Err(StartFailure { error: anyhow!("{report}"), exit: 2 }),
     }

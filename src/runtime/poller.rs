@@ -6,6 +6,7 @@
 //! at `asleep`; a sequentially consistent fence stands between the two steps on both sides.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -23,7 +24,6 @@ const WAKE: u64 = u64::MAX;
 pub struct Poller {
     epoll: OwnedFd,
     shared: Arc<Shared>,
-    events: Vec<epoll::Event>,
 }
 
 struct Shared {
@@ -42,7 +42,7 @@ impl Poller {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &eventfd, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let shared = Arc::new(Shared { eventfd, asleep: AtomicBool::new(false) });
-        Ok(Poller { epoll, shared, events: Vec::with_capacity(MAX_EVENTS) })
+        Ok(Poller { epoll, shared })
     }
 
     pub fn waker(&self) -> Waker {
@@ -61,7 +61,7 @@ impl Poller {
     /// Fills `ready` with the tokens of readable descriptors. Sleeps at most `timeout` (`None`: until something comes),
     /// and not at all where `idle` says that a queue holds something. True if it slept.
     pub fn wait(
-        &mut self,
+        &self,
         timeout: Option<Duration>,
         idle: impl Fn() -> bool,
         ready: &mut Vec<u32>,
@@ -81,16 +81,17 @@ impl Poller {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        self.events.clear();
-        let waited = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), spec.as_ref());
+        let mut space = [const { MaybeUninit::uninit() }; MAX_EVENTS];
+        let waited = epoll::wait(&self.epoll, &mut space, spec.as_ref());
         if sleeps {
             self.shared.asleep.store(false, Ordering::SeqCst);
         }
-        match waited {
-            Ok(_) | Err(Errno::INTR) => {}
+        let events: &[epoll::Event] = match waited {
+            Ok((events, _)) => events,
+            Err(Errno::INTR) => &[],
             Err(e) => return Err(e.into()),
-        }
-        for event in &self.events {
+        };
+        for event in events {
             let data = event.data;
             if data.u64() == WAKE {
                 let mut count = [0; 8];
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn every_push_is_seen_however_push_and_sleep_interleave() {
         const PUSHES: u32 = 20_000;
-        let mut poller = Poller::new().expect("epoll");
+        let poller = Poller::new().expect("epoll");
         let pushed = Arc::new(AtomicU32::new(0));
         let (producer, waker) = (pushed.clone(), poller.waker());
         let thread = std::thread::spawn(move || {
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_readable_descriptor_is_named_by_its_token() {
-        let mut poller = Poller::new().expect("epoll");
+        let poller = Poller::new().expect("epoll");
         let (a, b) = std::os::unix::net::UnixStream::pair().expect("pair");
         poller.add(a.as_fd(), 7).expect("add");
         let mut ready = Vec::new();

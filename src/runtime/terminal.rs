@@ -236,8 +236,8 @@ impl Terminal {
             }
         }
         let usage = self.stack.usage();
-        self.counts.conns.store(u64::from(usage.connections), Ordering::Relaxed);
-        self.counts.half_open.store(u64::from(usage.half_open), Ordering::Relaxed);
+        self.counts.conns.store(usage.connections as u64, Ordering::Relaxed);
+        self.counts.half_open.store(usage.half_open as u64, Ordering::Relaxed);
     }
 
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {

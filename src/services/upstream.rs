@@ -119,7 +119,7 @@ impl Upstream {
         let Backend::Http { addr, .. } = &self.endpoint.backend else {
             return Err("the endpoint has no HTTP backend".into());
         };
-        let stream = tokio::time::timeout(super::DIAL_TIMEOUT, self.world.dialer.dial(addr)).await??;
+        let stream = tokio::time::timeout(self.world.dial_timeout, self.world.dialer.dial(addr)).await??;
         self.speak_http(stream).await
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use rustls::ServerConfig;
@@ -13,7 +14,7 @@ use super::events::Events;
 use crate::base::{Clock, UnixTime};
 use crate::model::credentials::{CredentialBook, RoleCredentials};
 use crate::model::plan::{Backend, Plan};
-use crate::policy::{Document, Kind};
+use crate::policy::{Document, Kind, PolicyProblem};
 
 /// Shared by all services of a lab.
 pub struct World {
@@ -22,6 +23,7 @@ pub struct World {
     pub keyring: Keyring,
     pub events: Events,
     pub ids: Ids,
+    pub dial_timeout: Duration,
     /// Wall-clock milliseconds at the clock's origin.
     epoch_ms: u64,
     current: RwLock<Arc<Compiled>>,
@@ -34,6 +36,7 @@ impl World {
         dialer: Arc<dyn Dialer>,
         credentials: Arc<RwLock<Arc<CredentialBook>>>,
         seed: [u8; 32],
+        dial_timeout: Duration,
     ) -> World {
         let epoch_ms = (clock.unix().0 * 1_000).saturating_sub(clock.now().as_millis());
         let keyring = Keyring { book: credentials, issued: RwLock::default() };
@@ -43,6 +46,7 @@ impl World {
             keyring,
             events: Events::default(),
             ids: Ids::new(seed),
+            dial_timeout,
             epoch_ms,
             current: RwLock::new(Arc::new(compiled)),
         }
@@ -89,15 +93,15 @@ impl Compiled {
     pub fn new(plan: Arc<Plan>, ca: &Ca) -> Result<Compiled, CompileError> {
         let mut roles = HashMap::new();
         for role in &plan.roles {
-            let document = Document::of(Kind::Role, &role.policy)
-                .map_err(|p| CompileError::policy(&role.common.name, p.first().map(|p| p.message.as_str())))?;
+            let document =
+                Document::of(Kind::Role, &role.policy).map_err(|p| CompileError::policy(&role.common.name, &p))?;
             roles.insert((role.account.clone(), role.common.name.clone()), Arc::new(document));
         }
         let mut endpoints = Vec::with_capacity(plan.endpoints.len());
         for (index, endpoint) in plan.endpoints.iter().enumerate() {
             let service = &plan.services[endpoint.service];
             let policy = Document::of(Kind::Endpoint, &endpoint.policy)
-                .map_err(|p| CompileError::policy(&endpoint.common.path, p.first().map(|p| p.message.as_str())))?;
+                .map_err(|p| CompileError::policy(&endpoint.common.path, &p))?;
             let tls = match service.backend {
                 Backend::Tcp(_) => None,
                 _ => Some(ca.server_config_for(&plan, index)?),
@@ -143,8 +147,9 @@ pub enum CompileError {
 }
 
 impl CompileError {
-    fn policy(of: &str, why: Option<&str>) -> CompileError {
-        CompileError::Policy(of.to_owned(), why.unwrap_or("refused").to_owned())
+    fn policy(of: &str, problems: &[PolicyProblem]) -> CompileError {
+        let all: Vec<String> = problems.iter().map(|p| format!("{} {}", p.path, p.message)).collect();
+        CompileError::Policy(of.to_owned(), all.join("; "))
     }
 }
 
