@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use vpclab::host::exec::{self, ExecInfo, ExecOptions, Keep, Namespaces};
 use vpclab::host::keeper::{self, KeeperHandle, KeeperOptions, Peer};
 use vpclab::host::rundir::{self, ClaimError, RunDir};
 use vpclab::host::tun::{MAX_FRAME, Tun};
-use vpclab::host::{cleanup, netns, status, userns};
+use vpclab::host::{cleanup, doctor, netns, status, userns};
 
 /// The program; where these tests run again as an ordinary user, a copy that the user may read.
 static BIN: LazyLock<PathBuf> =
@@ -444,12 +444,16 @@ fn the_end_of_the_peer_removes_everything_and_ends_what_runs_inside() {
     assert_eq!(traces(&name), Vec::<String>::new());
 }
 
+/// Whoever cleans finds what the others left: one at a time.
+static CLEANING: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_killed_keeper_leaves_only_what_clean_removes() {
     let mut lab = Lab::up("kill");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let name = lab.name.clone();
     let handle = lab.handle.take().unwrap();
+    let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(handle.pid() as i32).unwrap(),
         rustix::process::Signal::KILL,
@@ -474,6 +478,7 @@ fn a_killed_keeper_leaves_only_what_clean_removes() {
 fn clean_leaves_a_running_lab_and_foreign_namespaces_alone() {
     let lab = Lab::up("keep");
     let _fds = lab.make("app.web", [10, 0, 1, 10]);
+    let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
     cleanup::clean();
     assert!(lab.client().hello().is_ok());
     assert!(Path::new("/run/netns").join(format!("{}.app.web", lab.name)).exists());
@@ -535,6 +540,26 @@ fn remove_fake(path: &Path) {
     for folder in path.ancestors().skip(1).take_while(|folder| *folder != Path::new("/run")) {
         let _ = std::fs::remove_dir(folder);
     }
+}
+
+#[test]
+fn the_doctor_finds_a_machine_on_which_all_this_works() {
+    let findings = doctor::report(&BIN);
+    let missing: Vec<_> = findings.iter().filter(|finding| finding.level == doctor::Level::Missing).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(findings.iter().any(|finding| finding.what == "TUN device" && finding.found.contains("segmentation")));
+}
+
+#[test]
+fn a_command_ends_at_its_deadline_with_its_children() {
+    let lab = Lab::up("late");
+    let fds = lab.make("app.web", [10, 0, 1, 10]);
+    let identity = netns::identity(&fds.netns).unwrap();
+    let argv = ["sh", "-c", "sleep 1000 & sleep 1000"].map(OsString::from);
+    let late = ExecOptions { timeout: Some(Duration::from_millis(200)), ..options() };
+    let code = exec::run(&lab.info("app.web"), &lab.namespaces(&fds), &argv, &late).expect("run");
+    assert_eq!(code, exec::TIMED_OUT);
+    wait_until("its children are gone", || vpclab::host::procs::in_namespaces(&[identity]).is_empty());
 }
 
 #[test]
