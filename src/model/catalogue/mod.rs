@@ -101,22 +101,18 @@ impl Service {
         let below = |host: &str| PrivateZone { at_apex: false, wildcard: true, ..aws(host) };
         match self.name {
             "s3" => vec![both("s3"), both("s3-control"), both("s3-accesspoint")],
-            "s3-global.accesspoint" => vec![PrivateZone {
-                apex: "accesspoint.s3-global.amazonaws.com".into(),
-                at_apex: false,
-                wildcard: true,
-            }],
+            "s3-global.accesspoint" => {
+                vec![PrivateZone { apex: "accesspoint.s3-global.amazonaws.com".into(), at_apex: false, wildcard: true }]
+            }
             "sqs" | "kms" | "lambda" | "ssmmessages" => vec![aws(&self.host), api(&self.host)],
             "ssm" => vec![aws("ssm"), aws("ssm-facade"), api("ssm")],
             "monitoring" => vec![aws("monitoring"), api("monitoring"), aws("monitoring-fips"), api("monitoring-fips")],
             "ecr.dkr" => vec![below("dkr.ecr")],
             "execute-api" => vec![below("execute-api")],
             "codeartifact.repositories" => vec![below("d.codeartifact")],
-            "notebook" => vec![PrivateZone {
-                apex: format!("notebook.{region}.sagemaker.aws"),
-                at_apex: false,
-                wildcard: true,
-            }],
+            "notebook" => {
+                vec![PrivateZone { apex: format!("notebook.{region}.sagemaker.aws"), at_apex: false, wildcard: true }]
+            }
             "iam" | "route53" | "cloudfront" | "savingsplans" => vec![plain(format!("{}.amazonaws.com", self.name))],
             // Per-resource names in zones of their own, or none at launch.
             "dynamodb" | "dynamodb-fips" | "dynamodb-streams" | "transfer.server" | "airflow.env"
@@ -188,8 +184,10 @@ fn describe(line: &'static str) -> Service {
             "cassandra" | "cassandra-fips" => &[9142],
             _ => &[443],
         },
-        policy: !(matches!(name, "appmesh-envoy-management" | "apprunner.requests" | "awsconnector" | "transfer.server")
-            || name.starts_with("appstream.")),
+        policy: !(matches!(
+            name,
+            "appmesh-envoy-management" | "apprunner.requests" | "awsconnector" | "transfer.server"
+        ) || name.starts_with("appstream.")),
         protocol: protocol_of(name),
         builtin: BUILTIN.contains(&name),
     }
@@ -221,15 +219,32 @@ fn host_of(name: &str) -> String {
 fn protocol_of(name: &str) -> Protocol {
     match name.strip_suffix("-fips").unwrap_or(name) {
         "s3" | "s3-outposts" | "route53" | "cloudfront" => Protocol::RestXml,
-        "sts" | "sns" | "elasticloadbalancing" | "autoscaling" | "cloudformation" | "rds" | "iam" | "elasticache"
-        | "redshift" | "elasticbeanstalk" => Protocol::Query,
+        "sts"
+        | "sns"
+        | "elasticloadbalancing"
+        | "autoscaling"
+        | "cloudformation"
+        | "rds"
+        | "iam"
+        | "elasticache"
+        | "redshift"
+        | "elasticbeanstalk" => Protocol::Query,
         "ec2" => Protocol::Ec2Query,
         "sqs" | "dynamodb" | "dynamodb-streams" | "monitoring" | "states" | "sync-states" => Protocol::Json10,
         "secretsmanager" | "kms" | "ssm" | "ssmmessages" | "ec2messages" | "logs" | "events" | "athena" | "glue"
         | "ecs" | "kinesis-streams" | "kinesis-firehose" | "codecommit" | "codebuild" | "acm" | "ecr.api"
         | "sagemaker.api" | "servicediscovery" | "config" | "cloudtrail" => Protocol::Json11,
-        "lambda" | "apigateway" | "elasticfilesystem" | "xray" | "eks" | "bedrock" | "bedrock-runtime"
-        | "bedrock-agent" | "bedrock-agent-runtime" | "sagemaker.runtime" | "batch" => Protocol::RestJson,
+        "lambda"
+        | "apigateway"
+        | "elasticfilesystem"
+        | "xray"
+        | "eks"
+        | "bedrock"
+        | "bedrock-runtime"
+        | "bedrock-agent"
+        | "bedrock-agent-runtime"
+        | "sagemaker.runtime"
+        | "batch" => Protocol::RestJson,
         "ecr.dkr" => Protocol::Registry,
         "email-smtp" => Protocol::Smtp,
         "execute-api" | "echo" => Protocol::Http,

@@ -134,8 +134,16 @@ fn global(rest: &str, prefix: &str, last: &str) -> Option<PublicName> {
         "iam-fips" | "route53-fips" => (PublicForm::Fips, rest.strip_suffix("-fips")?),
         "organizations" => (PublicForm::Global, rest),
         "queue" => (PublicForm::Legacy, "sqs"),
-        "sts" | "rds" | "ec2" | "sns" | "monitoring" | "autoscaling" | "elasticloadbalancing" | "cloudformation"
-        | "elasticmapreduce" | "dynamodb" => (PublicForm::Legacy, rest),
+        "sts"
+        | "rds"
+        | "ec2"
+        | "sns"
+        | "monitoring"
+        | "autoscaling"
+        | "elasticloadbalancing"
+        | "cloudformation"
+        | "elasticmapreduce"
+        | "dynamodb" => (PublicForm::Legacy, rest),
         _ => return None,
     };
     name(service, GLOBAL_REGION, form)
@@ -173,7 +181,9 @@ fn by_prefix(prefix: &str) -> Option<(&'static Service, bool)> {
     for (at, _) in prefix.match_indices('.') {
         let parent = &prefix[at + 1..];
         if WILD.contains(&parent) || parent.starts_with("s3express-") {
-            return find(parent).or_else(|| super::service("s3").filter(|_| parent.starts_with("s3"))).map(|s| (s, false));
+            return find(parent)
+                .or_else(|| super::service("s3").filter(|_| parent.starts_with("s3")))
+                .map(|s| (s, false));
         }
     }
     None

@@ -105,8 +105,11 @@ impl Report {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let message =
-            if p.source.is_none() && !p.file.is_empty() { format!("{}: {}", p.file, p.message) } else { p.message.clone() };
+        let message = if p.source.is_none() && !p.file.is_empty() {
+            format!("{}: {}", p.file, p.message)
+        } else {
+            p.message.clone()
+        };
         let mut title = level.primary_title(message);
         if let Some(code) = p.code {
             title = title.id(code);
@@ -254,10 +257,7 @@ impl Problems {
             problems.dedup();
             Report { problems, sources: sources.to_vec() }
         };
-        (
-            report(self.errors.into_inner(), Severity::Error),
-            report(self.warnings.into_inner(), Severity::Warning),
-        )
+        (report(self.errors.into_inner(), Severity::Error), report(self.warnings.into_inner(), Severity::Warning))
     }
 }
 
@@ -275,7 +275,18 @@ fn resolve(found: Found, severity: Severity, sources: &[Source]) -> Problem {
             Some(Also { file: sources[source].path.clone(), line, col, span, message, source })
         })
         .collect();
-    Problem { severity, file, line, col, span, code: found.code, message: found.message, help: found.help, also, source }
+    Problem {
+        severity,
+        file,
+        line,
+        col,
+        span,
+        code: found.code,
+        message: found.message,
+        help: found.help,
+        also,
+        source,
+    }
 }
 
 fn locate(place: Place, sources: &[Source]) -> Option<(usize, usize, usize, Range<usize>)> {

@@ -35,7 +35,8 @@ pub fn parse_source(file: usize, source: &Source, problems: &Problems) -> Option
     }
     if let Some(n) = bytes.iter().position(|b| *b == 0) {
         let n = n.min(source.text().len());
-        problems.error(Found::at(at(n, 0), "the file holds a NUL byte: it is binary, or UTF-16").help("save it as UTF-8"));
+        problems
+            .error(Found::at(at(n, 0), "the file holds a NUL byte: it is binary, or UTF-16").help("save it as UTF-8"));
         return None;
     }
     let text = match std::str::from_utf8(bytes) {
@@ -124,6 +125,14 @@ fn scan_problem(builder: &Builder<'_>, text: &str, at: usize, info: &str) {
             builder.problems.error(tab(builder.at(start + n, 1)));
             return;
         }
+    }
+    if at > 0 && text.as_bytes()[..at.min(text.len())].ends_with(b"\t") {
+        builder.problems.error(tab(builder.at(at - 1, 1)));
+        return;
+    }
+    if info.contains("recursion limit") {
+        builder.too_deep(builder.at(at, 0));
+        return;
     }
     let place = builder.at(at, usize::from(at < text.len() && text.is_char_boundary(at + 1)));
     let help = if info.contains("mapping values are not allowed") || info.contains("simple key expected") {
@@ -241,8 +250,7 @@ impl Builder<'_> {
             }
             Event::MappingStart(anchor, tag) => {
                 self.refuse_tag(tag.is_some(), place);
-                let what =
-                    OpenWhat::Map { entries: Vec::new(), seen: HashMap::new(), key: None, merges: Vec::new() };
+                let what = OpenWhat::Map { entries: Vec::new(), seen: HashMap::new(), key: None, merges: Vec::new() };
                 self.open(place, anchor, what)
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -264,7 +272,9 @@ impl Builder<'_> {
     fn refuse_tag(&mut self, tagged: bool, place: Place) {
         if tagged {
             self.ok = false;
-            self.problems.error(Found::at(place, "a YAML tag").help("tags (`!Ref`, `!!str`) are not used here; for text, use quotes"));
+            self.problems.error(
+                Found::at(place, "a YAML tag").help("tags (`!Ref`, `!!str`) are not used here; for text, use quotes"),
+            );
         }
     }
 
@@ -390,9 +400,7 @@ mod tests {
     fn scalars_stay_as_written() {
         assert_eq!(
             json("{acct: 012345678901, date: 2012-10-17, n: 7, q: '7', t: true, oct: 0o7, e: '', s: a b}").as_deref(),
-            Ok(
-                r#"{"acct":"012345678901","date":"2012-10-17","n":7,"q":"7","t":true,"oct":"0o7","e":"","s":"a b"}"#
-            )
+            Ok(r#"{"acct":"012345678901","date":"2012-10-17","n":7,"q":"7","t":true,"oct":"0o7","e":"","s":"a b"}"#)
         );
     }
 
