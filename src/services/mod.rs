@@ -14,9 +14,9 @@ pub mod events;
 mod front;
 pub mod http_types;
 mod rpc;
+pub mod s3;
 mod secretsmanager;
 pub mod sigv4;
-pub mod s3;
 mod sniff;
 mod sns;
 mod sqs;
@@ -225,8 +225,9 @@ fn builtin(world: &Arc<World>) -> HashMap<&'static str, Arc<dyn Service>> {
     let sqs = Arc::new(sqs::Sqs::new(Arc::clone(world)));
     let sns = sns::Sns::new(Arc::clone(&sqs));
     let secrets = secretsmanager::SecretsManager::new(Arc::clone(world));
-    let services: [(&'static str, Arc<dyn Service>); 5] = [
+    let services: [(&'static str, Arc<dyn Service>); 6] = [
         ("echo", Arc::new(echo::Echo)),
+        ("s3", Arc::new(s3::Front::new(Arc::clone(world)))),
         ("secretsmanager", Arc::new(secrets)),
         ("sns", Arc::new(sns)),
         ("sqs", sqs),

@@ -26,7 +26,7 @@ pub trait Keys: Send + Sync + 'static {
 /// What was decided about a request; an extension of the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
-    /// ARN of who signed.
+    /// ARN of who signed; `None` while the signature was not found good.
     pub principal: Option<String>,
     /// `s3:GetObject`; empty where the request was refused before its operation was known.
     pub action: String,
@@ -38,9 +38,11 @@ pub struct Judged {
 /// How a request was judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
-    /// It did not come so far: a wrong key, token, date or signature, or no such operation.
+    /// It did not come so far: no such operation, or not HTTP as S3 speaks it.
     #[default]
     NotJudged,
+    /// A wrong or missing signature, key, token or date; the error code.
+    Refused(String),
     Allowed,
     /// A policy refused; the sentence that the client got.
     Denied(String),
@@ -90,6 +92,7 @@ impl Caller {
 
     fn note(&self, action: &str, resource: &str, verdict: Verdict) {
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        judged.principal = Some(self.arn.clone());
         judged.action = action.into();
         judged.resource = resource.into();
         judged.verdict = verdict;
@@ -179,7 +182,7 @@ pub(super) fn identify(
     Ok(Caller {
         role: keys.role(&found.account, &found.role_name),
         endpoint: Arc::clone(endpoint),
-        judged: Mutex::new(Judged { principal: Some(arn.clone()), ..Judged::default() }),
+        judged: Mutex::default(),
         arn,
         account: found.account.clone(),
     })

@@ -15,6 +15,7 @@ mod buckets;
 mod checksum;
 mod convert;
 mod error;
+mod front;
 mod host;
 mod list;
 mod multipart;
@@ -23,6 +24,9 @@ mod operations;
 mod preload;
 mod store;
 mod transfer;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -38,6 +42,7 @@ use s3s::{Body, S3Request, S3Result, StdError};
 use self::auth::{Access, Caller, Early, Secrets, identify};
 pub use self::auth::{Judged, Keys, Verdict};
 use self::error::{Fault, Ids, fail, known, parse, render};
+pub use self::front::Front;
 use self::store::Store;
 use crate::base::{Clock, UnixTime};
 use crate::model::plan::BucketPlan;
@@ -150,7 +155,8 @@ impl S3 {
             Ok(caller) => Arc::new(caller),
             Err(early) => {
                 let mut answer = render_early(&early, &method, &path, &ids);
-                answer.extensions_mut().insert(Judged::default());
+                let verdict = Verdict::Refused(early.code.to_owned());
+                answer.extensions_mut().insert(Judged { verdict, ..Judged::default() });
                 return finish(answer, &ids);
             }
         };
@@ -162,8 +168,15 @@ impl S3 {
                 Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR).body(Body::empty()).unwrap_or_default()
             }
         };
-        let mut answer = reword(answer, &method, &path, &ids).await;
-        answer.extensions_mut().insert(caller.judged());
+        let (mut answer, code) = reword(answer, &method, &path, &ids).await;
+        let mut judged = caller.judged();
+        // Not seen by `Access`: s3s found the signature wrong.
+        if judged.principal.is_none()
+            && let Some(code) = code.filter(|c| c != "NotImplemented")
+        {
+            judged.verdict = Verdict::Refused(code);
+        }
+        answer.extensions_mut().insert(judged);
         finish(answer, &ids)
     }
 
@@ -187,11 +200,11 @@ fn render_early(early: &Early, method: &Method, path: &str, ids: &Ids) -> Respon
     render(&fault, method, path, ids, http::HeaderMap::new())
 }
 
-/// An error document of s3s in S3's form and words.
-async fn reword(answer: Response<Body>, method: &Method, path: &str, ids: &Ids) -> Response<Body> {
+/// An error document of s3s in S3's form and words, and its code.
+async fn reword(answer: Response<Body>, method: &Method, path: &str, ids: &Ids) -> (Response<Body>, Option<String>) {
     let status = answer.status();
     if status.as_u16() < 300 {
-        return answer;
+        return (answer, None);
     }
     let (head, body) = answer.into_parts();
     // s3s writes its error documents whole.
@@ -206,7 +219,7 @@ async fn reword(answer: Response<Body>, method: &Method, path: &str, ids: &Ids) 
     let fault = Fault { status, code: &code, message: &message, extra: &[] };
     let mut answer = render(&fault, method, path, ids, head.headers);
     *answer.extensions_mut() = head.extensions;
-    answer
+    (answer, Some(code))
 }
 
 fn finish(mut answer: Response<Body>, ids: &Ids) -> Response<Body> {

@@ -218,7 +218,7 @@ impl Store {
             write_json(&home.join("bucket.json"), &info)?;
         }
         let bucket = Bucket { info, objects: BTreeMap::new(), uploads: BTreeMap::new() };
-        self.buckets().insert(name.to_owned(), bucket);
+        self.buckets().entry(name.to_owned()).or_insert(bucket);
         Ok(())
     }
 
