@@ -274,7 +274,7 @@ fn read_plan(run_dir: &Path) -> Result<(Accepted, Arc<Plan>), StartFailure> {
     let accepted = Accepted::from_json(&text).context("accepted text")?;
     match store::load(&accepted) {
         Ok(plan) => Ok((accepted, Arc::new(plan))),
-        Err(report) => Err(StartFailure { error: anyhow!("{report}"), exit: 2 }),
+        Err(report) => Err(StartFailure { error: anyhow!("{}", report.render(false)), exit: 2 }),
     }
 }
 
