@@ -119,7 +119,10 @@ pub fn links() -> io::Result<Vec<LinkMark>> {
 pub fn delete_link(index: u32) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
-    run(&mut open()?, vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }])
+    run(
+        &mut open()?,
+        vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }],
+    )
 }
 
 struct Step {
@@ -234,11 +237,8 @@ fn source_rule(from: Ipv4Addr, table: u32) -> RouteNetlinkMessage {
     rule.header.family = AddressFamily::Inet;
     rule.header.src_len = 32;
     rule.header.action = RuleAction::ToTable;
-    rule.attributes = vec![
-        RuleAttribute::Source(IpAddr::V4(from)),
-        RuleAttribute::Table(table),
-        RuleAttribute::Priority(table),
-    ];
+    rule.attributes =
+        vec![RuleAttribute::Source(IpAddr::V4(from)), RuleAttribute::Table(table), RuleAttribute::Priority(table)];
     RouteNetlinkMessage::NewRule(rule)
 }
 

@@ -82,8 +82,9 @@ pub fn give_name(netns: BorrowedFd<'_>, name: &str) -> io::Result<PathBuf> {
     let _lock = shared_folder()?;
     let path = named_path(name);
     // iproute2 makes the mount point without any permission, too
-    let point = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|err| explain(err.into(), &format!("make {}", path.display())))?;
+    let point =
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|err| explain(err.into(), &format!("make {}", path.display())))?;
     drop(point);
     if let Err(err) = rustix::mount::mount_bind(format!("/proc/self/fd/{}", netns.as_raw_fd()), &path) {
         let _ = std::fs::remove_file(&path); // the mount's error is the one to tell

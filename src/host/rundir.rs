@@ -41,14 +41,28 @@ pub enum ClaimError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// `started`: field 22 of /proc/PID/stat, so that a reused number is not taken for ours.
-    Keeper { pid: u32, started: u64 },
-    Router { pid: u32, started: u64 },
+    Keeper {
+        pid: u32,
+        started: u64,
+    },
+    Router {
+        pid: u32,
+        started: u64,
+    },
     /// A namespace about to be made; `name` under /run/netns and /etc/netns, as root.
-    Instance { path: String, name: Option<String> },
+    Instance {
+        path: String,
+        name: Option<String>,
+    },
     /// It was made: device and inode of nsfs.
-    Netns { path: String, identity: (u64, u64) },
+    Netns {
+        path: String,
+        identity: (u64, u64),
+    },
     /// Everything of the instance was removed.
-    Gone { path: String },
+    Gone {
+        path: String,
+    },
 }
 
 impl RunDir {
@@ -165,10 +179,7 @@ impl RunDir {
     /// Whether a keeper holds the lock.
     pub fn is_running(&self) -> bool {
         let Ok(lock) = File::open(self.path.join(LOCK)) else { return false };
-        matches!(
-            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared),
-            Err(rustix::io::Errno::WOULDBLOCK)
-        )
+        matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
     }
 
     /// Process id of the keeper that made the latest records.
@@ -197,7 +208,12 @@ impl RunDir {
         let mut line = serde_json::to_vec(record).map_err(io::Error::other)?;
         line.push(b'\n');
         let path = self.path.join(RECORDS);
-        let written = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).and_then(|mut file| file.write_all(&line));
+        let written = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&line));
         written.map_err(|err| explain(err, &format!("write {}", path.display())))
     }
 

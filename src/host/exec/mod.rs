@@ -5,8 +5,8 @@
 //! files over the host's in a mount namespace of its own, becomes the wanted user and executes the command. The helper
 //! exists because a user namespace can only be joined by a process with one thread.
 
-mod identity;
 mod env;
+mod identity;
 mod mounts;
 mod trust;
 
@@ -88,7 +88,11 @@ pub fn command(info: &ExecInfo, join: &Namespaces, argv: &[OsString], options: &
         user: options.user.clone(),
         net_fd: net.as_raw_fd(),
         user_fd: user.as_ref().map(AsRawFd::as_raw_fd),
-        trust_variables: CA_VARIABLES.iter().filter(|name| !kept.iter().any(|k| k == *name)).map(|n| (*n).into()).collect(),
+        trust_variables: CA_VARIABLES
+            .iter()
+            .filter(|name| !kept.iter().any(|k| k == *name))
+            .map(|n| (*n).into())
+            .collect(),
         parent: std::process::id(),
     };
     let mut file = File::from(rustix::fs::memfd_create(c"vpclab-exec", rustix::fs::MemfdFlags::CLOEXEC)?);
@@ -165,8 +169,11 @@ fn begin(args: &[OsString]) -> Result<Never, (i32, String)> {
         let what = what.to_owned();
         move |err: io::Error| (OWN_FAILURE, format!("cannot {what}: {err}"))
     };
-    let [fd, dashes, argv @ ..] = args else { return Err((OWN_FAILURE, "this process is started by vpclab itself".into())) };
-    let (Some(fd), true, Some(program)) = (fd.to_str().and_then(|fd| fd.parse().ok()), dashes == "--", argv.first()) else {
+    let [fd, dashes, argv @ ..] = args else {
+        return Err((OWN_FAILURE, "this process is started by vpclab itself".into()));
+    };
+    let (Some(fd), true, Some(program)) = (fd.to_str().and_then(|fd| fd.parse().ok()), dashes == "--", argv.first())
+    else {
         return Err((OWN_FAILURE, "this process is started by vpclab itself".into()));
     };
     let spec = read_spec(fd).map_err(ours("read what to execute"))?;

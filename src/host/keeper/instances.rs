@@ -190,7 +190,10 @@ fn show_files(lab: &str, name: &str, from: &Path) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(&folder)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&folder)
         .map_err(|err| explain(err, &format!("make {}", folder.display())))?;
     for file in files::NAMES {
         let to = folder.join(file);
