@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod checks;
+pub mod explain;
 pub mod rows;
 pub mod store;

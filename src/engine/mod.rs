@@ -21,7 +21,7 @@ mod program;
 mod rules;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod verdict;
 mod wheel;
 

@@ -91,11 +91,17 @@ impl RunDir {
             return Err(ClaimError::Name(lab.to_owned()));
         }
         let base = base();
-        make_private(&base)?;
         let path = base.join(lab);
         loop {
-            make_private(&path)?;
-            let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))?;
+            let opened = make_private(&base).and_then(|()| make_private(&path)).and_then(|()| {
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))
+            });
+            let lock = match opened {
+                Ok(lock) => lock,
+                // another lab, the last, took a folder along between two of our steps
+                Err(err) if err.kind() == io::ErrorKind::NotFound && base.parent().is_some_and(Path::is_dir) => continue,
+                Err(err) => return Err(err.into()),
+            };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -56,14 +56,22 @@ pub struct ExecInfo {
 }
 
 /// What the caller asks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ExecOptions {
+    /// This program, which [`helper`] is in: `/proc/self/exe`.
+    pub program: PathBuf,
     /// Variables of the caller to keep or set, against the rules of [`environment`].
     pub keep: Vec<Keep>,
     /// `NAME`, `UID`, `NAME:GROUP`; `None`: the caller.
     pub user: Option<String>,
     /// The longest it may run.
     pub timeout: Option<Duration>,
+}
+
+impl Default for ExecOptions {
+    fn default() -> ExecOptions {
+        ExecOptions { program: "/proc/self/exe".into(), keep: Vec::new(), user: None, timeout: None }
+    }
 }
 
 /// What the command joins.
@@ -99,7 +107,7 @@ pub fn command(info: &ExecInfo, join: &Namespaces, argv: &[OsString], options: &
     file.write_all(&serde_json::to_vec(&spec).map_err(io::Error::other)?)?;
     file.rewind()?;
 
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(&options.program);
     command.arg(HELPER_ARG).arg(file.as_raw_fd().to_string()).arg("--").args(argv);
     command.env_clear().envs(variables);
     let fds: Vec<OwnedFd> = [Some(file.into()), Some(net), user].into_iter().flatten().collect();

@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use rustix::io::FdFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::thread::CapabilitySet;
 
 use super::netns::{self, explain};
@@ -123,10 +123,16 @@ impl KeeperHandle {
         status::wait(&self.status, timeout)
     }
 
-    /// Lets the leash go and waits until keeper and lab are gone. Without a leash, waits for an end that others cause.
+    /// Ends the lab and waits until keeper and lab are gone.
     pub fn end(mut self) -> io::Result<()> {
         self.leash = None;
         self.socket = None;
+        let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM); // it may have ended
+        self.child.wait().map(drop)
+    }
+
+    /// Waits until the lab ends for a reason of its own: `down`, a crash.
+    pub fn wait(mut self) -> io::Result<()> {
         self.child.wait().map(drop)
     }
 }
