@@ -132,8 +132,7 @@ impl Upstream {
         if !tls {
             return handshake(stream).await;
         }
-        let name = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
-        let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
+        let name = ServerName::try_from(host_of(authority).to_owned())?;
         let stream = TlsConnector::from(self.trust.config()?).connect(name, stream).await?;
         handshake(stream).await
     }
@@ -224,6 +223,14 @@ pub(super) fn denied(dialect: Dialect, message: String) -> ApiError {
             format!("You are not authorized to perform this operation. {message}"),
         )
         .status(403),
+    }
+}
+
+/// `localhost:5000` -> `localhost`, `[::1]:5000` -> `::1`.
+fn host_of(authority: &str) -> &str {
+    match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
     }
 }
 

@@ -88,9 +88,9 @@ pub(super) fn check_attributes(given: &BTreeMap<String, String>, fifo: bool, cre
             value.parse().ok().filter(|v: &u64| (*least..=*most).contains(v)).ok_or_else(|| wrong(name))?;
         } else if !SETTABLE.contains(&name.as_str()) || (FIFO_ONLY.contains(&name.as_str()) && !fifo) {
             return Err(unknown(name));
-        } else if name == "FifoQueue" && (!creating || value != "true") {
-            return Err(wrong(name));
-        } else if name == "RedrivePolicy" && !value.is_empty() && redrive(given).is_none() {
+        } else if (name == "FifoQueue" && (!creating || value != "true"))
+            || (name == "RedrivePolicy" && !value.is_empty() && redrive(given).is_none())
+        {
             return Err(wrong(name));
         } else if name == "Policy" && !value.is_empty() {
             return Err(ApiError::bad("InvalidAttributeValue", "Queue policies are not in this version of vpclab.")
