@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,14 @@ use vpclab::host::client::{InstanceFds, KeeperClient};
 use vpclab::host::cmd::{BindSocket, DialAddr, EniHost, EtcFiles, InstanceHost, RunSpec};
 use vpclab::host::exec::{self, ExecInfo, ExecOptions, Keep, Namespaces};
 use vpclab::host::keeper::{self, KeeperHandle, KeeperOptions, Peer};
-use vpclab::host::rundir::{ClaimError, RunDir};
+use vpclab::host::rundir::{self, ClaimError, RunDir};
 use vpclab::host::tun::{MAX_FRAME, Tun};
-use vpclab::host::{cleanup, netns, status, userns};
+use vpclab::host::{cleanup, doctor, netns, status, userns};
 
-const BIN: &str = env!("CARGO_BIN_EXE_vpclab");
+/// The program; where these tests run again as an ordinary user, a copy that the user may read.
+static BIN: LazyLock<PathBuf> =
+    LazyLock::new(|| std::env::var_os(COPY_OF_PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_vpclab").into()).into());
+const COPY_OF_PROGRAM: &str = "HOST_TEST_PROGRAM";
 
 /// A keeper of this process and what it was asked to make.
 struct Lab {
@@ -36,7 +40,7 @@ impl Lab {
         let run_dir = RunDir::claim(&name).expect("claim");
         let options = KeeperOptions {
             run_dir,
-            program: BIN.into(),
+            program: BIN.clone(),
             peer: Peer::Caller,
             leash: false,
             log: false,
@@ -102,7 +106,7 @@ impl Drop for Lab {
 }
 
 fn options() -> ExecOptions {
-    ExecOptions { program: BIN.into(), ..ExecOptions::default() }
+    ExecOptions { program: BIN.clone(), ..ExecOptions::default() }
 }
 
 fn text(output: &Output) -> String {
@@ -179,7 +183,7 @@ fn instance(lab: &str, path: &str, ip: [u8; 4]) -> InstanceHost {
 /// What of a lab can be seen on this host.
 fn traces(lab: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["/run/netns", "/etc/netns", "/run/vpclab"] {
+    for folder in ["/run/netns".into(), "/etc/netns".into(), rundir::base()] {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         found.extend(entries.map(|entry| entry.path().display().to_string()).filter(|path| path.contains(lab)));
     }
@@ -203,6 +207,126 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn without_root_it_does_the_same() {
+    as_an_ordinary_user(
+        "true",
+        &[
+            "two_instances_exchange_pings_and_superframes",
+            "an_instance_looks_like_one_and_is_silent",
+            "a_second_claim_says_that_the_lab_runs",
+            "the_end_of_the_peer_removes_everything_and_ends_what_runs_inside",
+            "a_killed_keeper_leaves_only_what_clean_removes",
+            "exit_codes_are_dockers",
+            "the_keeper_dials_this_machine_alone",
+            "the_keeper_runs_commands_and_tells_their_end",
+            "user_the_caller_stays_and_captures_work",
+        ],
+    );
+}
+
+#[test]
+fn with_subordinate_ids_programs_may_switch_users() {
+    let grant = "echo nobody:200000:65536 >/mnt/subid && mount --bind /mnt/subid /etc/subuid && \
+        mount --bind /mnt/subid /etc/subgid";
+    as_an_ordinary_user(grant, &["user_root_may_become_others", "user_the_caller_stays_and_captures_work"]);
+}
+
+/// Runs these tests again as user 65534 in a mount namespace where /dev/net/tun is open to all.
+fn as_an_ordinary_user(prepare: &str, tests: &[&str]) {
+    if !root() {
+        return; // the tests themselves run as an ordinary user already
+    }
+    let folder = tempfile::Builder::new().prefix("vpclab-user").tempdir_in("/tmp").expect("folder");
+    let copy = |from: &Path, name: &str| {
+        let to = folder.path().join(name);
+        std::fs::copy(from, &to).expect("copy");
+        to
+    };
+    let program = copy(&BIN, "vpclab");
+    let us = copy(&std::env::current_exe().expect("this program"), "host-tests");
+    std::fs::create_dir(folder.path().join("run")).expect("folder");
+    std::os::unix::fs::chown(folder.path().join("run"), Some(65534), Some(65534)).expect("chown");
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    let script = format!(
+        "mount -t tmpfs vpclab-test /mnt && mknod -m 666 /mnt/tun c 10 200 && \
+         mount --bind /mnt/tun /dev/net/tun && {prepare} && \
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\""
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"])
+        .arg(us)
+        .args(["--exact", "--test-threads", "2"])
+        .args(tests)
+        .env(COPY_OF_PROGRAM, program)
+        .env("HOME", folder.path())
+        .env("XDG_RUNTIME_DIR", folder.path().join("run"))
+        .current_dir("/")
+        .output()
+        .expect("unshare");
+    let shown = text(&output);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains(&format!("{} passed", tests.len())), "{shown}");
+}
+
+#[test]
+fn user_the_caller_stays_and_captures_work() {
+    let lab = Lab::up("own");
+    let (a, b) = (lab.make("app.a", [10, 0, 1, 10]), lab.make("app.b", [10, 0, 2, 10]));
+    let wire = Wire::between(&a, &b);
+    let shown = text(&lab.sh(&a, "app.a", "id -u; cat /proc/self/status | grep CapEff"));
+    assert!(shown.starts_with(&format!("{}\n", rustix::process::geteuid().as_raw())), "{shown}");
+    if !root() {
+        // CAP_NET_BIND_SERVICE and CAP_NET_RAW
+        assert!(shown.ends_with("CapEff:\t0000000000002400\n"), "{shown}");
+    }
+    // tcpdump says `listening` when it captures; the ping begins then
+    let mut dump = exec::command(
+        &lab.info("app.b"),
+        &lab.namespaces(&b),
+        &["tcpdump", "-ni", "eth0", "-c", "1", "icmp"].map(OsString::from),
+        &options(),
+    )
+    .expect("command")
+    .stdin(Stdio::null())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("tcpdump");
+    let mut said = io::BufReader::new(dump.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening on") {
+        assert!(io::BufRead::read_line(&mut said, &mut line).expect("read") > 0, "tcpdump: {line}");
+    }
+    assert!(lab.sh(&a, "app.a", "ping -c 1 -W 2 10.0.2.10").status.success());
+    let mut captured = String::new();
+    dump.stdout.take().unwrap().read_to_string(&mut captured).expect("read");
+    assert!(captured.contains("10.0.1.10 > 10.0.2.10: ICMP echo request"), "{captured}");
+    assert!(dump.wait().expect("wait").success());
+    // root of the instance may change its network
+    let as_root = ExecOptions { user: Some("root".into()), ..options() };
+    let changed = lab.exec(&lab.info("app.a"), &a, &["ip", "addr", "add", "10.0.1.11/24", "dev", "eth0"], &as_root);
+    assert!(changed.status.success(), "{}", text(&changed));
+    wire.cut();
+}
+
+#[test]
+fn user_root_may_become_others() {
+    let lab = Lab::up("ids");
+    let fds = lab.make("app.web", [10, 0, 1, 10]);
+    let as_root = ExecOptions { user: Some("root".into()), ..options() };
+    let script = "id -u; setpriv --reuid 33 --regid 33 --clear-groups id -u";
+    let shown = text(&lab.exec(&lab.info("app.web"), &fds, &["sh", "-c", script], &as_root));
+    assert_eq!(shown, "0\n33\n");
+    let other = ExecOptions { user: Some("www-data".into()), ..options() };
+    let shown = text(&lab.exec(&lab.info("app.web"), &fds, &["sh", "-c", "id -un; echo $HOME"], &other));
+    assert_eq!(shown, "www-data\n/var/www\n");
+}
+
 #[test]
 fn two_instances_exchange_pings_and_superframes() {
     let lab = Lab::up("ping");
@@ -223,15 +347,16 @@ fn two_instances_exchange_pings_and_superframes() {
         let (mut stream, peer) = server.accept().expect("accept");
         (io::copy(&mut stream, &mut io::sink()).expect("read"), peer)
     });
-    let before = wire;
-    let sent = netns::within(a.netns.as_fd(), || {
-        let mut stream = std::net::TcpStream::connect("10.0.2.10:7000")?;
-        stream.write_all(&vec![7; SIZE])
-    });
-    sent.expect("send");
+    let sent = lab.exec(
+        &lab.info("app.a"),
+        &a,
+        &["bash", "-c", &format!("head -c {SIZE} /dev/zero >/dev/tcp/10.0.2.10/7000")],
+        &options(),
+    );
+    assert!(sent.status.success(), "{}", text(&sent));
     let (got, peer) = sink.join().expect("sink");
     assert_eq!((got, peer.ip().to_string()), (SIZE as u64, "10.0.1.10".to_owned()));
-    let frames = before.cut();
+    let frames = wire.cut();
     // 2,232 segments of 8,961 bytes and as many acknowledgements would be needed without
     assert!(frames < 2_500, "{frames} frames for {SIZE} bytes: superframes were split");
     drop((a, b));
@@ -243,8 +368,12 @@ fn an_instance_looks_like_one_and_is_silent() {
     let lab = Lab::up("look");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     assert!(fds.congestion, "the metric was refused");
-    let shown = lab.sh(&fds, "app.web", "ip -o addr; ip -o link; ip route; cat /proc/sys/net/ipv4/tcp_syn_retries \
-        /proc/sys/net/ipv4/tcp_rmem; ls /sys/class/net");
+    let shown = lab.sh(
+        &fds,
+        "app.web",
+        "ip -o addr; ip -o link; ip route; cat /proc/sys/net/ipv4/tcp_syn_retries \
+        /proc/sys/net/ipv4/tcp_rmem; ls /sys/class/net",
+    );
     let shown = text(&shown);
     assert!(shown.contains("inet 10.0.1.10/24 brd 10.0.1.255 scope global noprefixroute eth0"), "{shown}");
     assert!(shown.contains("mtu 9001") && shown.contains("qlen 1000"), "{shown}");
@@ -315,12 +444,16 @@ fn the_end_of_the_peer_removes_everything_and_ends_what_runs_inside() {
     assert_eq!(traces(&name), Vec::<String>::new());
 }
 
+/// Whoever cleans finds what the others left: one at a time.
+static CLEANING: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_killed_keeper_leaves_only_what_clean_removes() {
     let mut lab = Lab::up("kill");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let name = lab.name.clone();
     let handle = lab.handle.take().unwrap();
+    let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
     rustix::process::kill_process(
         rustix::process::Pid::from_raw(handle.pid() as i32).unwrap(),
         rustix::process::Signal::KILL,
@@ -332,7 +465,10 @@ fn a_killed_keeper_leaves_only_what_clean_removes() {
     assert!(!traces(&name).is_empty(), "a kill leaves the name at least, or this test proves nothing");
     let (removed, errors) = cleanup::clean();
     assert!(errors.is_empty(), "{errors:?}");
-    assert!(removed.iter().any(|what| what.contains(&format!("{name}.app.web"))), "{removed:?}");
+    assert!(removed.contains(&format!("lab {name}")), "{removed:?}");
+    if root() {
+        assert!(removed.contains(&format!("namespace {name}.app.web")), "{removed:?}");
+    }
     assert_eq!(traces(&name), Vec::<String>::new());
     // and a second look finds nothing
     assert!(!cleanup::clean().0.iter().any(|what| what.contains(&name)));
@@ -342,6 +478,7 @@ fn a_killed_keeper_leaves_only_what_clean_removes() {
 fn clean_leaves_a_running_lab_and_foreign_namespaces_alone() {
     let lab = Lab::up("keep");
     let _fds = lab.make("app.web", [10, 0, 1, 10]);
+    let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
     cleanup::clean();
     assert!(lab.client().hello().is_ok());
     assert!(Path::new("/run/netns").join(format!("{}.app.web", lab.name)).exists());
@@ -360,11 +497,13 @@ fn exec_hides_the_hosts_name_services_and_the_callers_keys() {
     std::fs::write(&bundle, "LAB BUNDLE\n").unwrap();
     let info = ExecInfo { ca_bundle: Some(bundle), ..lab.info("app.web") };
     let keep = |text: &str| Keep::parse(text);
-    let options = ExecOptions { keep: vec![keep(&format!("HOME={}", home.display())), keep("AWS_KEEP=1")], ..options() };
-    let sockets: Vec<PathBuf> = ["/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket", "/run/dbus/system_bus_socket"]
-        .into_iter()
-        .map(PathBuf::from)
-        .collect();
+    let options =
+        ExecOptions { keep: vec![keep(&format!("HOME={}", home.display())), keep("AWS_KEEP=1")], ..options() };
+    let sockets: Vec<PathBuf> =
+        ["/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket", "/run/dbus/system_bus_socket"]
+            .into_iter()
+            .map(PathBuf::from)
+            .collect();
     let made: Vec<(PathBuf, Option<UnixListener>)> = sockets.iter().map(|path| fake(path)).collect();
     let script = "cat /etc/resolv.conf /etc/hosts; grep hosts: /etc/nsswitch.conf; find /run/systemd/resolve /run/nscd \
         /run/dbus /run/vpclab -type s; ls -A $HOME/.aws; cat $SSL_CERT_FILE /etc/ssl/certs/ca-certificates.crt; env; pwd";
@@ -404,6 +543,26 @@ fn remove_fake(path: &Path) {
 }
 
 #[test]
+fn the_doctor_finds_a_machine_on_which_all_this_works() {
+    let findings = doctor::report(&BIN);
+    let missing: Vec<_> = findings.iter().filter(|finding| finding.level == doctor::Level::Missing).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(findings.iter().any(|finding| finding.what == "TUN device" && finding.found.contains("segmentation")));
+}
+
+#[test]
+fn a_command_ends_at_its_deadline_with_its_children() {
+    let lab = Lab::up("late");
+    let fds = lab.make("app.web", [10, 0, 1, 10]);
+    let identity = netns::identity(&fds.netns).unwrap();
+    let argv = ["sh", "-c", "sleep 1000 & sleep 1000"].map(OsString::from);
+    let late = ExecOptions { timeout: Some(Duration::from_millis(200)), ..options() };
+    let code = exec::run(&lab.info("app.web"), &lab.namespaces(&fds), &argv, &late).expect("run");
+    assert_eq!(code, exec::TIMED_OUT);
+    wait_until("its children are gone", || vpclab::host::procs::in_namespaces(&[identity]).is_empty());
+}
+
+#[test]
 fn exit_codes_are_dockers() {
     let lab = Lab::up("exit");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
@@ -416,6 +575,7 @@ fn exit_codes_are_dockers() {
     let unknown = run(&["true"], &ExecOptions { user: Some("no-such-user".into()), ..options() });
     assert_eq!(exec::exit_code(unknown.status), exec::OWN_FAILURE);
     assert!(text(&unknown).contains("no-such-user"));
+    // as an ordinary user, that is who we are
     let nobody = run(&["id"], &ExecOptions { user: Some("nobody".into()), ..options() });
     assert!(text(&nobody).starts_with("uid=65534(nobody)"), "{}", text(&nobody));
     let missing = ExecInfo { files: "/nonexistent".into(), ..lab.info("app.web") };

@@ -99,7 +99,9 @@ impl RunDir {
             let lock = match opened {
                 Ok(lock) => lock,
                 // another lab, the last, took a folder along between two of our steps
-                Err(err) if err.kind() == io::ErrorKind::NotFound && base.parent().is_some_and(Path::is_dir) => continue,
+                Err(err) if err.kind() == io::ErrorKind::NotFound && base.parent().is_some_and(Path::is_dir) => {
+                    continue;
+                }
                 Err(err) => return Err(err.into()),
             };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

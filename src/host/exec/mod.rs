@@ -15,13 +15,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 pub use env::{CA_VARIABLES, Keep, MARK, environment};
@@ -111,7 +111,7 @@ pub fn command(info: &ExecInfo, join: &Namespaces, argv: &[OsString], options: &
     command.arg(HELPER_ARG).arg(file.as_raw_fd().to_string()).arg("--").args(argv);
     command.env_clear().envs(variables);
     let fds: Vec<OwnedFd> = [Some(file.into()), Some(net), user].into_iter().flatten().collect();
-    super::keeper::inherit(&mut command, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+    super::start::inherit(&mut command, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>());
     let held = Arc::new(fds);
     let hold = move || {
         let _ = &held; // open as long as the command may be spawned
@@ -209,8 +209,18 @@ fn begin(args: &[OsString]) -> Result<Never, (i32, String)> {
     }
     person.take_on(spec.parent).map_err(|err| (OWN_FAILURE, err.to_string()))?;
     let err = command.exec();
-    let code = if err.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+    let code = if is_nowhere(program) { NOT_FOUND } else { NOT_EXECUTABLE };
     Err((code, format!("cannot execute {}: {err}", program.to_string_lossy())))
+}
+
+/// exec(3) says "permission denied" as soon as one folder of the PATH may not be looked into.
+fn is_nowhere(program: &OsString) -> bool {
+    let name = Path::new(program);
+    if name.components().count() > 1 {
+        return std::fs::metadata(name).is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    !std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
 fn read_spec(fd: RawFd) -> io::Result<Spec> {
@@ -231,6 +241,8 @@ fn attend(command: &mut Command, signals: &OwnedFd, own_group: bool, timeout: Op
             rustix::process::kill_process(pid, signal)
         }; // not waited for yet, so the number is its own
     };
+    // not SIGCHLD: in a process with several threads that may go to one that does not block it
+    let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut timed_out = false;
     loop {
@@ -241,7 +253,7 @@ fn attend(command: &mut Command, signals: &OwnedFd, own_group: bool, timeout: Op
             return Ok(if timed_out { TIMED_OUT } else { exit_code(status) });
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        super::poll(&mut [PollFd::new(signals, PollFlags::IN)], left)?;
+        super::poll(&mut [PollFd::new(signals, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)], left)?;
         while let Some(received) = signals::read(signals) {
             // the terminal has told its whole foreground group
             let told = received.from_terminal && !own_group;
