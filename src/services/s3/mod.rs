@@ -43,6 +43,7 @@ use self::auth::{Access, Caller, Early, Secrets, identify};
 pub use self::auth::{Judged, Keys, Verdict};
 use self::error::{Fault, Ids, fail, known, parse, render};
 pub use self::front::Front;
+pub(super) use self::host::bucket_of;
 use self::store::Store;
 use crate::base::{Clock, UnixTime};
 use crate::model::plan::BucketPlan;
