@@ -63,6 +63,38 @@ pub fn configure(lab: &str, enis: &[(u32, EniHost)], congestion: Option<&str>) -
     }
 }
 
+/// Gives a device of the calling thread's namespace an IPv6 address and the default route, so that something can be
+/// sent: the demo's SYN, which the router then drops.
+pub fn add_ipv6_default(device: &str, address: Ipv6Addr) -> io::Result<()> {
+    let index = links()?
+        .into_iter()
+        .find(|link| link.name == device)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no device {device} here")))?
+        .index;
+    let mut given = AddressMessage::default();
+    given.header.family = AddressFamily::Inet6;
+    given.header.prefix_len = 64;
+    given.header.index = index;
+    given.attributes = vec![
+        AddressAttribute::Local(IpAddr::V6(address)),
+        AddressAttribute::Address(IpAddr::V6(address)),
+        // No duplicate address detection: it would send, and nobody is there to answer.
+        AddressAttribute::Flags(AddressFlags::Nodad),
+    ];
+    let mut route = RouteMessage::default();
+    route.header.address_family = AddressFamily::Inet6;
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = RouteProtocol::Boot;
+    route.header.scope = RouteScope::Universe;
+    route.header.kind = RouteType::Unicast;
+    route.attributes.push(RouteAttribute::Oif(index));
+    let steps = vec![
+        Step::replacing(format!("give {device} the address {address}"), RouteNetlinkMessage::NewAddress(given)),
+        Step::replacing(format!("IPv6 default route by {device}"), RouteNetlinkMessage::NewRoute(route)),
+    ];
+    run(&mut open()?, steps)
+}
+
 /// Every link of the calling thread's namespace.
 pub fn links() -> io::Result<Vec<LinkMark>> {
     let socket = open()?;
