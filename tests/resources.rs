@@ -48,7 +48,8 @@ signal.pause()
     assert!(gauge(&lab, "conns") >= 20 && gauge(&lab, "rings_bytes") > 0, "{}", gauges(&lab));
     // Kill the interpreter itself: its kernel resets or closes what it held.
     lab.sh("web", "true").ok();
-    rustix::process::kill_process(rustix::process::Pid::from_child(&client), rustix::process::Signal::KILL).expect("killed");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&client), rustix::process::Signal::KILL)
+        .expect("killed");
     client.wait().expect("ended");
     drop(out);
     let deadline = Instant::now() + Duration::from_secs(20);

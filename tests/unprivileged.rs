@@ -81,7 +81,12 @@ fn tools_that_want_more_work_without_root_or_exec_says_which_flag_helps() {
          vpclab exec --timeout 5s web -- sh -c 'while ! grep -q listening tcpdump.out; do :; done; curl -s -o /dev/null https://sts.eu-west-1.amazonaws.com'; \
          wait; cat tcpdump.out; vpclab down",
     );
-    assert!(said.out.contains("1 packet captured") || said.out.contains("1 packets captured"), "{}{}", said.out, said.err);
+    assert!(
+        said.out.contains("1 packet captured") || said.out.contains("1 packets captured"),
+        "{}{}",
+        said.out,
+        said.err
+    );
     assert!(said.out.contains("ping="), "{}{}", said.out, said.err);
 }
 
@@ -106,7 +111,9 @@ fn a_static_program_serves_in_a_bare_chroot() {
         root.path().display()
     );
     let inside = |args: &[&str]| {
-        run(Command::new("unshare").args(["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-c", &script, "sh"]).args(args))
+        run(Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-c", &script, "sh"])
+            .args(args))
     };
     let doctor = inside(&["doctor"]);
     assert!(doctor.out.contains("/dev/net/tun"), "{}{}", doctor.out, doctor.err);
@@ -114,7 +121,19 @@ fn a_static_program_serves_in_a_bare_chroot() {
     let why = inside(&["explain", "--file", "/lab.vpclab.yaml", "guest", "https://sts.eu-west-1.amazonaws.com"]);
     assert_eq!(why.code, 1, "{}{}", why.out, why.err);
     assert!(why.out.contains("SG_INGRESS"), "{}", why.out);
-    let probed = inside(&["run", "--name", "chrooted", "/lab.vpclab.yaml", "web", "--", "/vpclab", "__probe", "tcp", "10.0.2.4", "443"]);
+    let probed = inside(&[
+        "run",
+        "--name",
+        "chrooted",
+        "/lab.vpclab.yaml",
+        "web",
+        "--",
+        "/vpclab",
+        "__probe",
+        "tcp",
+        "10.0.2.4",
+        "443",
+    ]);
     assert_eq!(probed.code, 0, "{}{}", probed.out, probed.err);
     assert!(probed.out.contains("connected"), "{}", probed.out);
 }

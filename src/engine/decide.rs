@@ -80,7 +80,9 @@ struct Ctx<'a> {
 enum Passed {
     /// By a tracked flow: no rule was asked.
     Tracked,
-    Rule { untracked: bool },
+    Rule {
+        untracked: bool,
+    },
 }
 
 impl Passed {
@@ -327,9 +329,8 @@ impl State {
         trail: &mut T,
     ) -> Result<Passed, Refusal> {
         // An ICMP error is let in if this ENI sent the packet it quotes.
-        let related = quoted.is_some_and(|(tuple, icmp)| {
-            self.tracks(ctx.now, &FlowKey::of_tuple(self.ports[to.at()], &tuple, icmp))
-        });
+        let related = quoted
+            .is_some_and(|(tuple, icmp)| self.tracks(ctx.now, &FlowKey::of_tuple(self.ports[to.at()], &tuple, icmp)));
         if related || self.is_tracked(there) {
             trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
             return Ok(Passed::Tracked);
@@ -632,7 +633,10 @@ fn advance(flow: &mut Flow, side: Side, packet: &Packet) {
             flow.fin[side] |= flags & tcp_flags::FIN != 0;
             if flow.fin == [true; 2] {
                 flow.state = FlowState::Closing;
-            } else if flow.state == FlowState::New && side == INITIATOR && flow.packets[TARGET] > 0 && !packet.is_tcp_syn()
+            } else if flow.state == FlowState::New
+                && side == INITIATOR
+                && flow.packets[TARGET] > 0
+                && !packet.is_tcp_syn()
             {
                 flow.state = FlowState::Established;
             }

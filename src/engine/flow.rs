@@ -201,7 +201,11 @@ impl Flow {
 
     #[inline]
     fn side_is(&self, side: Side, key: &FlowKey) -> bool {
-        if side == INITIATOR { self.key == *key } else { self.target == key.port && self.key == key.mirrored(self.key.port) }
+        if side == INITIATOR {
+            self.key == *key
+        } else {
+            self.target == key.port && self.key == key.mirrored(self.key.port)
+        }
     }
 }
 
@@ -400,7 +404,8 @@ mod tests {
     use super::*;
 
     fn key(n: u32) -> FlowKey {
-        let tuple = FiveTuple::tcp(Ipv4Addr::from_bits(0x0a00_0000 + n / 7), (n % 7) as u16, Ipv4Addr::new(10, 9, 9, 9), 443);
+        let tuple =
+            FiveTuple::tcp(Ipv4Addr::from_bits(0x0a00_0000 + n / 7), (n % 7) as u16, Ipv4Addr::new(10, 9, 9, 9), 443);
         FlowKey::of_tuple(n % 3, &tuple, None)
     }
 

@@ -195,13 +195,9 @@ impl Cell {
 fn add_cells(cells: &mut Vec<Cell>, order: u32, rule: &SgRule, members: &[Vec<u32>]) {
     let (first, last) = selectors(&rule.matches);
     match rule.peer {
-        SgPeer::Cidr(cidr) => cells.push(Cell {
-            net: cidr.network().to_bits(),
-            mask: cidr.mask().to_bits(),
-            first,
-            last,
-            order,
-        }),
+        SgPeer::Cidr(cidr) => {
+            cells.push(Cell { net: cidr.network().to_bits(), mask: cidr.mask().to_bits(), first, last, order })
+        }
         SgPeer::Group(group) => {
             let addrs = members.get(group).map_or(&[][..], |m| m.as_slice());
             cells.extend(addrs.iter().map(|addr| Cell { net: *addr, mask: u32::MAX, first, last, order }));
@@ -446,11 +442,7 @@ mod tests {
 
     #[test]
     fn icmp_rules_mean_types_and_codes() {
-        let icmp = |kind, code| TrafficMatch {
-            proto: Some(Proto::ICMP),
-            ports: PortRange::ALL,
-            icmp: (kind, code),
-        };
+        let icmp = |kind, code| TrafficMatch { proto: Some(Proto::ICMP), ports: PortRange::ALL, icmp: (kind, code) };
         assert_eq!(selectors(&icmp(None, None)), (0, u16::MAX));
         assert_eq!(selectors(&icmp(Some(8), None)), (0x0800, 0x08ff));
         assert_eq!(selectors(&icmp(Some(3), Some(4))), (0x0304, 0x0304));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::exec::MARK;
 use super::rundir::{Record, RunDir, started};
-use super::{keeper, netns, procs};
+use super::{instance, netns, procs};
 
 /// How long leftover processes may take to end.
 const GRACE: Duration = Duration::from_millis(500);
@@ -71,7 +71,7 @@ pub(super) fn sweep(dir: &RunDir) -> io::Result<Removed> {
             if remove_named(dir.lab(), name, left.identity)? {
                 removed.push(format!("namespace {name}"));
             }
-            keeper::hide_files(dir.lab(), name)?;
+            instance::hide_files(dir.lab(), name)?;
         }
         dir.record(&Record::Gone { path })?;
     }

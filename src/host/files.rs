@@ -42,11 +42,8 @@ fn resolv_conf(files: &EtcFiles) -> String {
 /// The host's databases with `hosts: files dns`: modules like `resolve`, `mdns4` and `mymachines` ask the host by unix
 /// sockets, which are not bound to a network namespace.
 fn nsswitch_conf(host: &str) -> String {
-    let mut text: String = host
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("hosts:"))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let mut text: String =
+        host.lines().filter(|line| !line.trim_start().starts_with("hosts:")).map(|line| format!("{line}\n")).collect();
     text += "hosts: files dns\n";
     text
 }

@@ -16,8 +16,10 @@ pub mod channel;
 pub mod cleanup;
 pub mod client;
 pub mod cmd;
+pub mod doctor;
 pub mod exec;
 pub mod files;
+mod instance;
 pub mod keeper;
 pub mod netlink;
 pub mod netns;
@@ -25,6 +27,7 @@ pub mod procs;
 pub mod rundir;
 pub mod sandbox;
 pub mod signals;
+mod start;
 pub mod status;
 pub mod tun;
 pub mod userns;
@@ -36,6 +39,7 @@ pub fn inner_process(args: &[OsString]) -> Option<ExitCode> {
     let (first, rest) = args.split_first()?;
     match first.to_str()? {
         keeper::KEEPER_ARG => Some(keeper::run(rest.iter().cloned())),
+        doctor::PROBE_ARG => Some(doctor::probe()),
         exec::HELPER_ARG => Some(exec::helper(rest)),
         _ => None,
     }

@@ -63,38 +63,6 @@ pub fn configure(lab: &str, enis: &[(u32, EniHost)], congestion: Option<&str>) -
     }
 }
 
-/// Gives a device of the calling thread's namespace an IPv6 address and the default route, so that something can be
-/// sent: the demo's SYN, which the router then drops.
-pub fn add_ipv6_default(device: &str, address: Ipv6Addr) -> io::Result<()> {
-    let index = links()?
-        .into_iter()
-        .find(|link| link.name == device)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no device {device} here")))?
-        .index;
-    let mut given = AddressMessage::default();
-    given.header.family = AddressFamily::Inet6;
-    given.header.prefix_len = 64;
-    given.header.index = index;
-    given.attributes = vec![
-        AddressAttribute::Local(IpAddr::V6(address)),
-        AddressAttribute::Address(IpAddr::V6(address)),
-        // No duplicate address detection: it would send, and nobody is there to answer.
-        AddressAttribute::Flags(AddressFlags::Nodad),
-    ];
-    let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet6;
-    route.header.table = RouteHeader::RT_TABLE_MAIN;
-    route.header.protocol = RouteProtocol::Boot;
-    route.header.scope = RouteScope::Universe;
-    route.header.kind = RouteType::Unicast;
-    route.attributes.push(RouteAttribute::Oif(index));
-    let steps = vec![
-        Step::replacing(format!("give {device} the address {address}"), RouteNetlinkMessage::NewAddress(given)),
-        Step::replacing(format!("IPv6 default route by {device}"), RouteNetlinkMessage::NewRoute(route)),
-    ];
-    run(&mut open()?, steps)
-}
-
 /// Every link of the calling thread's namespace.
 pub fn links() -> io::Result<Vec<LinkMark>> {
     let socket = open()?;
@@ -119,7 +87,10 @@ pub fn links() -> io::Result<Vec<LinkMark>> {
 pub fn delete_link(index: u32) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
-    run(&mut open()?, vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }])
+    run(
+        &mut open()?,
+        vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }],
+    )
 }
 
 struct Step {
@@ -234,11 +205,8 @@ fn source_rule(from: Ipv4Addr, table: u32) -> RouteNetlinkMessage {
     rule.header.family = AddressFamily::Inet;
     rule.header.src_len = 32;
     rule.header.action = RuleAction::ToTable;
-    rule.attributes = vec![
-        RuleAttribute::Source(IpAddr::V4(from)),
-        RuleAttribute::Table(table),
-        RuleAttribute::Priority(table),
-    ];
+    rule.attributes =
+        vec![RuleAttribute::Source(IpAddr::V4(from)), RuleAttribute::Table(table), RuleAttribute::Priority(table)];
     RouteNetlinkMessage::NewRule(rule)
 }
 

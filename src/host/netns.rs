@@ -15,7 +15,9 @@ use super::netlink;
 
 /// Where `ip netns` keeps names.
 pub const NAMED: &str = "/run/netns";
-/// Put beside the names when /run/netns was made by us, so that the last lab removes it.
+/// Parent of root's labs.
+const LABS: &str = "/run/vpclab";
+/// Put there when /run/netns was made by us, so that the last lab removes it.
 const MADE_BY_US: &str = "/run/vpclab/.made-netns-dir";
 
 /// Makes a namespace and runs `work` in it.
@@ -82,8 +84,9 @@ pub fn give_name(netns: BorrowedFd<'_>, name: &str) -> io::Result<PathBuf> {
     let _lock = shared_folder()?;
     let path = named_path(name);
     // iproute2 makes the mount point without any permission, too
-    let point = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|err| explain(err.into(), &format!("make {}", path.display())))?;
+    let point =
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|err| explain(err.into(), &format!("make {}", path.display())))?;
     drop(point);
     if let Err(err) = rustix::mount::mount_bind(format!("/proc/self/fd/{}", netns.as_raw_fd()), &path) {
         let _ = std::fs::remove_file(&path); // the mount's error is the one to tell
@@ -110,23 +113,21 @@ pub fn take_name(name: &str) -> io::Result<()> {
 
 /// Removes /run/netns when nothing is in it and a lab made it.
 pub fn remove_folder_if_ours() -> io::Result<()> {
-    let lock = match File::open(NAMED) {
-        Ok(folder) => folder,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return forget_folder(),
-        Err(err) => return Err(err),
-    };
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    // without a folder of labs there is no mark of ours
+    let Some(_labs) = lock_folder(LABS)? else { return Ok(()) };
+    let Some(lock) = lock_folder(NAMED)? else { return forget_folder() };
     if !Path::new(MADE_BY_US).exists() || std::fs::read_dir(NAMED)?.next().is_some() {
         return Ok(());
     }
-    // opened through the mount, the lock would keep it busy: DETACH lets it go with us
+    // the lock is a file of this mount, which would be busy: DETACH lets it go with the lock
     match rustix::mount::unmount(NAMED, UnmountFlags::DETACH) {
         Ok(()) | Err(rustix::io::Errno::INVAL) => {}
         Err(err) => return Err(err.into()),
     }
+    drop(lock);
     match std::fs::remove_dir(NAMED) {
         Ok(()) => forget_folder(),
-        // somebody put a name there in this moment
+        // `ip netns add` put a name there in this moment
         Err(err) if err.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         Err(err) => Err(err),
     }
@@ -139,10 +140,12 @@ fn forget_folder() -> io::Result<()> {
     }
 }
 
-/// Makes /run/netns a shared mount, as iproute2 does, and locks it against others who do so at this moment.
-fn shared_folder() -> io::Result<File> {
+/// Makes /run/netns a shared mount, as iproute2 does, and locks it: against other labs by their common folder, against
+/// `ip netns` by /run/netns itself.
+fn shared_folder() -> io::Result<[File; 2]> {
+    std::fs::create_dir_all(LABS)?;
+    let labs = lock_folder(LABS)?.ok_or(io::ErrorKind::NotFound)?;
     if !Path::new(NAMED).exists() {
-        std::fs::create_dir_all("/run/vpclab")?;
         std::fs::write(MADE_BY_US, "")?;
         match std::fs::create_dir(NAMED) {
             Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
@@ -153,19 +156,30 @@ fn shared_folder() -> io::Result<File> {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(NAMED, mode)?;
     }
-    let lock = File::open(NAMED)?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    let lock = lock_folder(NAMED)?.ok_or(io::ErrorKind::NotFound)?;
     let share = || rustix::mount::mount_change(NAMED, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
     match share() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok([labs, lock]),
         Err(rustix::io::Errno::INVAL) => {
             // no mount point yet
             rustix::mount::mount_bind_recursive(NAMED, NAMED)
                 .map_err(|err| explain(err.into(), &format!("bind {NAMED}")))?;
             share().map_err(|err| explain(err.into(), &format!("share {NAMED}")))?;
-            Ok(lock)
+            Ok([labs, lock])
         }
         Err(err) => Err(explain(err.into(), &format!("share {NAMED}"))),
+    }
+}
+
+/// An exclusive lock on a folder; `None` if there is no such folder.
+fn lock_folder(path: &str) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(folder) => {
+            rustix::fs::flock(&folder, FlockOperation::LockExclusive)?;
+            Ok(Some(folder))
+        }
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
     }
 }
 

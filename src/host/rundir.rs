@@ -41,14 +41,28 @@ pub enum ClaimError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// `started`: field 22 of /proc/PID/stat, so that a reused number is not taken for ours.
-    Keeper { pid: u32, started: u64 },
-    Router { pid: u32, started: u64 },
+    Keeper {
+        pid: u32,
+        started: u64,
+    },
+    Router {
+        pid: u32,
+        started: u64,
+    },
     /// A namespace about to be made; `name` under /run/netns and /etc/netns, as root.
-    Instance { path: String, name: Option<String> },
+    Instance {
+        path: String,
+        name: Option<String>,
+    },
     /// It was made: device and inode of nsfs.
-    Netns { path: String, identity: (u64, u64) },
+    Netns {
+        path: String,
+        identity: (u64, u64),
+    },
     /// Everything of the instance was removed.
-    Gone { path: String },
+    Gone {
+        path: String,
+    },
 }
 
 impl RunDir {
@@ -77,11 +91,19 @@ impl RunDir {
             return Err(ClaimError::Name(lab.to_owned()));
         }
         let base = base();
-        make_private(&base)?;
         let path = base.join(lab);
         loop {
-            make_private(&path)?;
-            let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))?;
+            let opened = make_private(&base).and_then(|()| make_private(&path)).and_then(|()| {
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))
+            });
+            let lock = match opened {
+                Ok(lock) => lock,
+                // another lab, the last, took a folder along between two of our steps
+                Err(err) if err.kind() == io::ErrorKind::NotFound && base.parent().is_some_and(Path::is_dir) => {
+                    continue;
+                }
+                Err(err) => return Err(err.into()),
+            };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -165,10 +187,7 @@ impl RunDir {
     /// Whether a keeper holds the lock.
     pub fn is_running(&self) -> bool {
         let Ok(lock) = File::open(self.path.join(LOCK)) else { return false };
-        matches!(
-            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared),
-            Err(rustix::io::Errno::WOULDBLOCK)
-        )
+        matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
     }
 
     /// Process id of the keeper that made the latest records.
@@ -197,7 +216,12 @@ impl RunDir {
         let mut line = serde_json::to_vec(record).map_err(io::Error::other)?;
         line.push(b'\n');
         let path = self.path.join(RECORDS);
-        let written = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).and_then(|mut file| file.write_all(&line));
+        let written = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&line));
         written.map_err(|err| explain(err, &format!("write {}", path.display())))
     }
 

@@ -1,4 +1,4 @@
-//! What processes of a lab give up.
+//! What processes of a lab give up and keep.
 
 use std::io;
 
@@ -25,5 +25,18 @@ pub fn drop_capabilities(keep: CapabilitySet) -> io::Result<()> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets)?;
     rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// What of this thread's capabilities a program executed by a user who is not root has: these and no others. Root's
+/// programs have all that the thread may have, whatever is kept here.
+pub fn keep_through_exec(keep: CapabilitySet) -> io::Result<()> {
+    let now = rustix::thread::capabilities(None)?;
+    let kept = now.permitted & keep;
+    rustix::thread::clear_ambient_capability_set()?;
+    rustix::thread::set_capabilities(None, CapabilitySets { inheritable: kept, ..now })?;
+    for capability in kept.iter() {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+    }
     Ok(())
 }

@@ -50,4 +50,3 @@ pub fn wait(pipe: &OwnedFd, timeout: Duration) -> io::Result<Status> {
         }
     }
 }
-

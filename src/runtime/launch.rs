@@ -95,7 +95,7 @@ impl Running {
 
     /// Waits until the lab ends by itself or by `down`.
     pub fn wait(self) -> io::Result<()> {
-        self.keeper.end()
+        self.keeper.wait()
     }
 }
 

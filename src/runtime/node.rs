@@ -66,7 +66,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
         }
     };
     let RouterStart { run_dir, keeper, status, args: _ } = start;
-    let (node, ends) = match Node::start(run_dir, keeper) {
+    let (node, ends) = match Node::start(&run_dir, keeper) {
         Ok(started) => started,
         Err(failure) => {
             let message = format!("{:#}", failure.error);
@@ -148,10 +148,20 @@ impl Shared {
 impl Node {
     /// Makes everything, in the order in which it may be needed; what was made before a failure ends with the process,
     /// and the keeper, which sees that end, removes the rest.
-    pub fn start(run_dir: RunDir, keeper_socket: OwnedFd) -> Result<(Node, Receiver<String>), StartFailure> {
+    pub fn start(run_dir: &RunDir, keeper_socket: OwnedFd) -> Result<(Node, Receiver<String>), StartFailure> {
+        let (accepted, plan) = read_plan(run_dir.path())?;
+        Node::from_plan(run_dir, keeper_socket, accepted, plan)
+    }
+
+    /// The same with a plan that is there already: for embedding and tests.
+    pub fn from_plan(
+        run_dir: &RunDir,
+        keeper_socket: OwnedFd,
+        accepted: Accepted,
+        plan: Arc<Plan>,
+    ) -> Result<(Node, Receiver<String>), StartFailure> {
         let (end, ends) = bounded(4);
         let clock = OsClock::new();
-        let (accepted, plan) = read_plan(run_dir.path())?;
 
         let on_end = end.clone();
         let keeper = KeeperClient::new(keeper_socket, move |reason| {
@@ -224,7 +234,7 @@ impl Node {
         std::fs::create_dir_all(&logs_dir).context("folder of the logs")?;
         let logs: Vec<Log> = plan.instances.iter().map(|i| Log::new(&logs_dir, &i.common.path)).collect();
         start_listeners(&plan, &keeper, &ca, &tokio)?;
-        start_runs(&plan, &keeper, &run_dir, &logs, clock, &tokio);
+        start_runs(&plan, &keeper, run_dir, &logs, clock, &tokio);
 
         let socket = run_dir.control_socket();
         let shared = Arc::new(Shared {

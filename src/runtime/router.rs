@@ -221,11 +221,14 @@ fn write_failed(tun: &Tun, counts: &RouterCounts, frame: &[u8], error: &io::Erro
     match Errno::from_io_error(error) {
         Some(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => add(&counts.tun_full, 1),
         Some(Errno::INVAL) if Packet::parse(frame).is_ok_and(|p| p.segments() > 1) => {
-            crate::wire::gso::segment(frame, |segment| {
+            let split = crate::wire::gso::segment(frame, |segment| {
                 if tun.write(segment).is_err() {
                     add(&counts.tun_errors, 1);
                 }
             });
+            if split.is_err() {
+                add(&counts.tun_errors, 1);
+            }
         }
         _ => add(&counts.tun_errors, 1),
     }

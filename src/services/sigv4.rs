@@ -428,3 +428,235 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     }
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-01-01T00:00:00Z, when the vectors were signed.
+    const SIGNED: u64 = 1_767_225_600;
+
+    fn credentials() -> RoleCredentials {
+        RoleCredentials {
+            role: 0,
+            role_name: "web".into(),
+            account: "123456789012".into(),
+            session: "i-0".into(),
+            access_key: "ASIAWEB".into(),
+            secret_key: "secret/of+ASIAWEB".into(),
+            token: "token/of+ASIAWEB==".into(),
+            issued: UnixTime(SIGNED),
+            expires: UnixTime(SIGNED + 3_600),
+        }
+    }
+
+    /// A request as botocore 1.43.11 signed it for the credentials above.
+    struct Vector {
+        service: &'static str,
+        method: &'static str,
+        uri: &'static str,
+        headers: &'static [(&'static str, &'static str)],
+        signed: &'static str,
+        signature: &'static str,
+        /// What stands for the payload.
+        payload: &'static str,
+    }
+
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    const VECTORS: [Vector; 6] = [
+        Vector {
+            service: "lambda",
+            method: "POST",
+            uri: "/2015-03-31/functions/arn%3Aaws%3Alambda/invocations?Qualifier=%24LATEST&b=2&a=x%20y&a=",
+            headers: &[("x-custom", "  a   b  "), ("content-type", "application/json")],
+            signed: "content-type;host;x-amz-date;x-amz-security-token;x-custom",
+            signature: "33fd57401567fdeb7053b9600e89944a6a6316b39b7e1392ee4ce3795c9a9f25",
+            // SHA-256 of {"a":1}
+            payload: "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862",
+        },
+        Vector {
+            service: "lambda",
+            method: "GET",
+            uri: "/a/./b/../c//d%20e/~f/",
+            headers: &[],
+            signed: "host;x-amz-date;x-amz-security-token",
+            signature: "2f4022ee3691823fe3b79b50911441c4fb192daa8c1129038b208d9806825f20",
+            payload: EMPTY,
+        },
+        Vector {
+            service: "s3",
+            method: "PUT",
+            uri: "/x//y/../a%20b%2Bc~%C3%BC%26%3D",
+            headers: &[("x-amz-content-sha256", HELLO)],
+            signed: "host;x-amz-content-sha256;x-amz-date;x-amz-security-token",
+            signature: "b2e0aeafb87d9031759bb0a1087cd7bca155cd4a16b43c4fd4e8df0db586d8db",
+            payload: HELLO,
+        },
+        Vector {
+            service: "s3",
+            method: "GET",
+            uri: "/?list-type=2&prefix=a%2Fb&delimiter=%2F&continuation-token=x%2B%2F%3D",
+            headers: &[("x-amz-content-sha256", EMPTY)],
+            signed: "host;x-amz-content-sha256;x-amz-date;x-amz-security-token",
+            signature: "7c87252ca1d7a949f62590c02313300900de4323cb38998044ffea7d6e6f2641",
+            payload: EMPTY,
+        },
+        Vector {
+            service: "s3",
+            method: "GET",
+            uri: "/a%20b?response-content-type=text%2Fplain&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=ASIAWEB\
+                  %2F20260101%2Feu-west-1%2Fs3%2Faws4_request&X-Amz-Date=20260101T000000Z&X-Amz-Expires=600&\
+                  X-Amz-SignedHeaders=host&X-Amz-Security-Token=token%2Fof%2BASIAWEB%3D%3D&X-Amz-Signature=\
+                  185bd4f5d4ba0f1ab959d614892f39d3bb0a6aa431f4342eef27d62c92c81935",
+            headers: &[],
+            signed: "",
+            signature: "",
+            payload: UNSIGNED_PAYLOAD,
+        },
+        Vector {
+            service: "sts",
+            method: "GET",
+            uri: "/?Action=GetCallerIdentity&Version=2011-06-15&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=\
+                  ASIAWEB%2F20260101%2Feu-west-1%2Fsts%2Faws4_request&X-Amz-Date=20260101T000000Z&X-Amz-Expires=60&\
+                  X-Amz-SignedHeaders=host&X-Amz-Security-Token=token%2Fof%2BASIAWEB%3D%3D&X-Amz-Signature=\
+                  6c96b9683b9659715ac25532cf3ae3d20fc4e233722eac69b9d45ca0c440ff9c",
+            headers: &[],
+            signed: "",
+            signature: "",
+            payload: EMPTY,
+        },
+    ];
+
+    impl Vector {
+        fn head(&self) -> Parts {
+            let host = match self.service {
+                "s3" => "bkt.s3.eu-west-1.amazonaws.com".into(),
+                other => format!("{other}.eu-west-1.amazonaws.com"),
+            };
+            let mut request = http::Request::builder().method(self.method).uri(self.uri).header("host", host);
+            for (name, value) in self.headers {
+                request = request.header(*name, *value);
+            }
+            if !self.signature.is_empty() {
+                let authorization = format!(
+                    "AWS4-HMAC-SHA256 Credential=ASIAWEB/20260101/eu-west-1/{}/aws4_request, SignedHeaders={}, \
+                     Signature={}",
+                    self.service, self.signed, self.signature
+                );
+                request = request
+                    .header("x-amz-date", "20260101T000000Z")
+                    .header("x-amz-security-token", "token/of+ASIAWEB==")
+                    .header("authorization", authorization);
+            }
+            request.body(()).unwrap().into_parts().0
+        }
+
+        fn verify(&self, head: &Parts, now: u64) -> Result<(), AuthError> {
+            let claim = Claim::find(head)?.unwrap();
+            let service = Some(self.service);
+            let expected = Expected { region: "eu-west-1", service, now: UnixTime(now), s3: self.service == "s3" };
+            claim.verify(head, self.payload, &credentials(), expected)
+        }
+    }
+
+    #[test]
+    fn what_botocore_signed_is_good_and_no_longer_good_when_touched() {
+        for vector in &VECTORS {
+            let head = vector.head();
+            assert_eq!(vector.verify(&head, SIGNED), Ok(()), "{}", vector.uri);
+            let mut other = vector.head();
+            let uri = if vector.uri.contains('?') { format!("{}&z=1", vector.uri) } else { format!("{}z", vector.uri) };
+            other.uri = uri.parse().unwrap();
+            assert_eq!(vector.verify(&other, SIGNED), Err(AuthError::Mismatch), "{uri}");
+            let mut other = vector.head();
+            other.headers.insert("host", "evil.example".parse().unwrap());
+            assert_eq!(vector.verify(&other, SIGNED), Err(AuthError::Mismatch));
+            let mut other = vector.head();
+            other.method = http::Method::DELETE;
+            assert_eq!(vector.verify(&other, SIGNED), Err(AuthError::Mismatch));
+        }
+    }
+
+    #[test]
+    fn times_have_their_limits() {
+        let [lambda, _, s3, _, presigned, _] = &VECTORS;
+        let at = |v: &Vector, now| v.verify(&v.head(), now);
+        assert_eq!(at(lambda, SIGNED + 300), Ok(()));
+        assert!(matches!(at(lambda, SIGNED + 301), Err(AuthError::Skewed(_))));
+        assert!(matches!(at(lambda, SIGNED - 301), Err(AuthError::Skewed(_))));
+        assert_eq!(at(s3, SIGNED + 900), Ok(()));
+        assert!(matches!(at(s3, SIGNED + 901), Err(AuthError::Skewed(_))));
+        assert_eq!(at(presigned, SIGNED + 600), Ok(()));
+        assert!(matches!(at(presigned, SIGNED + 601), Err(AuthError::PresignedExpired(_))));
+        assert_eq!(at(presigned, SIGNED + 3_600), Err(AuthError::Expired));
+    }
+
+    #[test]
+    fn a_signature_for_elsewhere_is_refused_before_it_is_calculated() {
+        let head = VECTORS[0].head();
+        let claim = Claim::find(&head).unwrap().unwrap();
+        let expected = |region, service| Expected { region, service, now: UnixTime(SIGNED), s3: false };
+        let verify = |expected| claim.verify(&head, VECTORS[0].payload, &credentials(), expected);
+        assert!(matches!(verify(expected("us-east-1", None)), Err(AuthError::Scope(_))));
+        assert!(matches!(verify(expected("eu-west-1", Some("sqs"))), Err(AuthError::Scope(_))));
+        assert_eq!(verify(expected("eu-west-1", None)), Ok(()));
+    }
+
+    #[test]
+    fn incomplete_signatures_say_what_is_missing() {
+        let find = |authorization: &str, date: bool| {
+            let mut request = http::Request::get("/").header("authorization", authorization);
+            if date {
+                request = request.header("x-amz-date", "20260101T000000Z");
+            }
+            match Claim::find(&request.body(()).unwrap().into_parts().0) {
+                Err(AuthError::Incomplete(message)) => message,
+                other => panic!("{authorization}: {other:?}"),
+            }
+        };
+        assert!(
+            find("AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request, SignedHeaders=host", true)
+                .starts_with("Authorization header requires 'Signature' parameter. Authorization=")
+        );
+        assert!(
+            find("AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request, SignedHeaders=host, Signature=0", false)
+                .contains("requires existence of either a 'X-Amz-Date' or a 'Date' header")
+        );
+        assert!(find("AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=0", true).contains("5 slash"));
+        assert!(
+            find("AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request, SignedHeaders=x, Signature=0", true)
+                .contains("'Host'")
+        );
+        assert!(find("Basic dXNlcjpwYXNz", true).contains("Unsupported AWS 'algorithm': 'Basic'"));
+        let (head, ()) = http::Request::get("/?X-Amz-Signature=0").body(()).unwrap().into_parts();
+        assert!(matches!(Claim::find(&head), Err(AuthError::Incomplete(_))));
+        let (head, ()) = http::Request::get("/?Action=X").body(()).unwrap().into_parts();
+        assert_eq!(Claim::find(&head), Ok(None));
+    }
+
+    #[test]
+    fn timestamps_are_read_strictly() {
+        assert_eq!(parse_timestamp("20260101T000000Z"), Some(UnixTime(SIGNED)));
+        for bad in
+            ["20261301T000000Z", "20260101T240000Z", "2026-01-01T00:00Z", "20260101T0000+1Z", "\u{e9}0260101T00000Z"]
+        {
+            assert_eq!(parse_timestamp(bad), None, "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_breaks_the_verifier(value in "(AWS4-HMAC-SHA256 )?[ -~]{0,80}", query in "[!-~]{0,60}") {
+            let uri = format!("/{}", query.replace(['#', '\\', '^', '`', '{', '|', '}', '"', '<', '>'], "?"));
+            if let Ok(request) = http::Request::get(uri).header("authorization", value).body(()) {
+                let head = request.into_parts().0;
+                if let Ok(Some(claim)) = Claim::find(&head) {
+                    let expected = Expected { region: "r", service: None, now: UnixTime(SIGNED), s3: false };
+                    let _ = claim.verify(&head, EMPTY, &credentials(), expected);
+                }
+            }
+        }
+    }
+}

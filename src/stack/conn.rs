@@ -31,6 +31,8 @@ pub(super) struct Conn {
     pub(super) embryonic: bool,
     /// The owner knows that there are bytes.
     pub(super) told_readable: bool,
+    /// Bytes that its last read left in the buffer.
+    pub(super) left_unread: usize,
     /// The owner wants to know when there is room.
     pub(super) want_write: bool,
     /// The owner wants a FIN sent once the handshake is over.
@@ -95,6 +97,7 @@ impl Conn {
             challenge_after: Instant::ZERO,
             embryonic: true,
             told_readable: false,
+            left_unread: 0,
             want_write: false,
             want_close: false,
             told_peer_closed: false,

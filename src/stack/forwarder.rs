@@ -157,7 +157,6 @@ impl Forwarder {
         if c.aborted {
             return 0;
         }
-        c.told_readable = false;
         let mut total = 0;
         while c.socket().recv_queue() > 0 {
             let mut given = 0;
@@ -172,9 +171,14 @@ impl Forwarder {
                 break;
             }
         }
+        // What the owner leaves behind it knows of: only more than that is news.
+        c.told_readable = false;
+        c.left_unread = c.socket().recv_queue();
         // The window may have opened, and the end may have been reached.
-        self.mark(conn.slot);
-        self.notice(conn.slot);
+        if total > 0 {
+            self.mark(conn.slot);
+            self.notice(conn.slot);
+        }
         total
     }
 
@@ -490,7 +494,7 @@ impl Forwarder {
             return false;
         }
         let unread = conn.socket().recv_queue();
-        if unread > 0 && !conn.told_readable {
+        if unread > conn.left_unread && !conn.told_readable {
             conn.told_readable = true;
             self.events.push_back(Event::Readable(id));
         }

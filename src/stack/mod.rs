@@ -74,7 +74,7 @@ pub enum Answer {
 pub enum Event {
     /// A new client: open the backend and [`Forwarder::answer`].
     Dial { conn: ConnId, port: Port, tuple: FiveTuple },
-    /// Bytes have arrived since the last [`Forwarder::recv`].
+    /// Bytes have arrived, and the last [`Forwarder::recv`] had left none: who leaves some comes back by itself.
     Readable(ConnId),
     /// There is room again after a [`Forwarder::send`] that took less than it was given.
     Writable(ConnId),
@@ -110,9 +110,10 @@ impl<F: FnMut(Port, &mut [u8])> Sink for F {
 /// How the sender slows down on loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Congestion {
-    /// Not at all: only the client's window limits. Right where the link to the client never drops.
+    /// Not at all: only the client's window limits. Right where the link to the client hardly ever drops.
     None,
-    /// RFC 9438.
+    /// RFC 9438, as smoltcp has it: begins with two kilobytes and grows by one segment for each acknowledgement, of
+    /// which a receiver of superframes sends one for 64 KB. Slow to start, gentle on a link that drops.
     Cubic,
 }
 

@@ -86,7 +86,9 @@ impl Packet {
     /// Validates a frame: virtio header, IPv4 header with options, fragment fields, and the header of TCP, UDP or
     /// ICMP. Checksums are not looked at: see [`Packet::verify_checksums`]. Bytes after the IP total length are
     /// ignored. Never panics, whatever the bytes.
-    #[inline]
+    // Inlined always: as a call, handing the result over through memory takes five times what reading it does
+    // (20 ns against 3.6, `benches/wire.rs`).
+    #[inline(always)]
     pub fn parse(frame: &[u8]) -> Result<Packet, Malformed> {
         let hdr = VnetHdr::read(frame).ok_or(Malformed::Short)?;
         let ip = &frame[IP_OFFSET..];
@@ -108,102 +110,40 @@ impl Packet {
         let fragment = be16(head, 6);
         let proto = Proto(head[9]);
         let addr = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]);
-        let mut packet = Packet {
-            tuple: FiveTuple { proto, src: addr(12), src_port: 0, dst: addr(16), dst_port: 0 },
-            total_len: total as u16,
-            end: (IP_OFFSET + total) as u32,
-            fragment,
-            gso_size: 0,
-            ihl: ihl as u8,
-            l4_len: 0,
-            ttl: head[8],
-            tcp_flags: 0,
-            icmp_type: 0,
-            icmp_code: 0,
-            vnet_flags: hdr.flags,
-            gso_kind: vnet::GSO_NONE,
+        let is_fragment = fragment & 0x3fff != 0;
+        if is_fragment && bad_fragment(fragment, ihl, l4.len()) {
+            return Err(Malformed::Fragment);
+        }
+        let transport =
+            if fragment & 0x1fff == 0 { read_transport(proto, fragment, l4)? } else { Transport::default() };
+        let (gso_kind, gso_size) = if (hdr.flags & vnet::NEEDS_CSUM) | hdr.gso_type == 0 {
+            (vnet::GSO_NONE, 0)
+        } else {
+            check_vnet(&hdr, proto, ihl, total, is_fragment)?
         };
-        if packet.is_fragment() {
-            let end = usize::from(packet.fragment_offset()) + l4.len();
-            if end + ihl > usize::from(u16::MAX) || (packet.more_fragments() && (l4.len() % 8 != 0 || l4.is_empty())) {
-                return Err(Malformed::Fragment);
-            }
-        }
-        if packet.fragment_offset() == 0 {
-            packet.read_transport(l4)?;
-        }
-        packet.check_vnet(&hdr)?;
-        Ok(packet)
-    }
-
-    #[inline]
-    fn read_transport(&mut self, l4: &[u8]) -> Result<(), Malformed> {
-        match self.tuple.proto {
-            Proto::TCP => {
-                let head = l4.first_chunk::<20>().ok_or(Malformed::Transport)?;
-                let len = usize::from(head[12] >> 4) * 4;
-                if len < 20 || len > l4.len() {
-                    return Err(Malformed::Transport);
-                }
-                self.l4_len = len as u8;
-                self.tcp_flags = head[13];
-                (self.tuple.src_port, self.tuple.dst_port) = (be16(head, 0), be16(head, 2));
-            }
-            Proto::UDP => {
-                let head = l4.first_chunk::<8>().ok_or(Malformed::Transport)?;
-                let len = usize::from(be16(head, 4));
-                // The first fragment of a datagram announces more than it carries.
-                if len < 8 || (len > l4.len() && !self.more_fragments()) {
-                    return Err(Malformed::Transport);
-                }
-                self.l4_len = 8;
-                self.end -= l4.len().saturating_sub(len) as u32;
-                (self.tuple.src_port, self.tuple.dst_port) = (be16(head, 0), be16(head, 2));
-            }
-            Proto::ICMP => {
-                let head = l4.first_chunk::<8>().ok_or(Malformed::Transport)?;
-                self.l4_len = 8;
-                (self.icmp_type, self.icmp_code) = (head[0], head[1]);
-                if self.is_icmp_echo() {
-                    let id = be16(head, 4);
-                    (self.tuple.src_port, self.tuple.dst_port) = (id, id);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The rules of virtio 1.2, 5.1.6.2, for what a lab's TUN can send: a checksum to complete lies where the
-    /// protocol has it; a superframe also asks for its checksum and is of a kind that was negotiated.
-    #[inline]
-    fn check_vnet(&mut self, hdr: &VnetHdr) -> Result<(), Malformed> {
-        if hdr.flags & vnet::NEEDS_CSUM != 0 {
-            let (start, field) = (usize::from(hdr.csum_start), usize::from(hdr.csum_offset));
-            let fits = match self.tuple.proto {
-                Proto::TCP => start == self.header_len() && field == 16,
-                Proto::UDP => start == self.header_len() && field == 6,
-                _ => start >= self.header_len() && start + field + 2 <= usize::from(self.total_len),
-            };
-            if !fits || self.is_fragment() {
-                return Err(Malformed::Vnet);
-            }
-        }
-        let kind = hdr.gso_kind();
-        if kind != vnet::GSO_NONE {
-            let proto = match kind {
-                vnet::GSO_TCPV4 => Proto::TCP,
-                vnet::GSO_UDP_L4 => Proto::UDP,
-                _ => return Err(Malformed::Vnet),
-            };
-            let sum = hdr.flags & vnet::NEEDS_CSUM != 0;
-            if proto != self.tuple.proto || hdr.gso_size == 0 || !sum || self.is_fragment() {
-                return Err(Malformed::Vnet);
-            }
-            self.gso_kind = kind;
-            self.gso_size = hdr.gso_size;
-        }
-        Ok(())
+        // Made at once from values, not field by field: a packet is copied right after, and the processor cannot
+        // forward many small stores to a wide load.
+        Ok(Packet {
+            tuple: FiveTuple {
+                proto,
+                src: addr(12),
+                src_port: transport.src_port,
+                dst: addr(16),
+                dst_port: transport.dst_port,
+            },
+            total_len: total as u16,
+            end: (IP_OFFSET + total) as u32 - transport.unused,
+            fragment,
+            gso_size,
+            ihl: ihl as u8,
+            l4_len: transport.header_len,
+            ttl: head[8],
+            tcp_flags: transport.tcp_flags,
+            icmp_type: transport.icmp_type,
+            icmp_code: transport.icmp_code,
+            vnet_flags: hdr.flags,
+            gso_kind,
+        })
     }
 
     /// Addresses and ports. ICMP echo has its identifier in both ports; ICMP errors, later fragments and other
@@ -421,6 +361,108 @@ impl Packet {
 /// [`Packet::verify_checksums`] for a frame that is not parsed yet; false if it is malformed.
 pub fn verify_checksums(frame: &[u8]) -> bool {
     Packet::parse(frame).is_ok_and(|packet| packet.verify_checksums(frame))
+}
+
+/// What the header of TCP, UDP or ICMP says.
+#[derive(Clone, Copy, Default)]
+struct Transport {
+    src_port: u16,
+    dst_port: u16,
+    header_len: u8,
+    tcp_flags: u8,
+    icmp_type: u8,
+    icmp_code: u8,
+    /// Bytes of the IP packet behind a UDP datagram.
+    unused: u32,
+}
+
+#[inline(always)]
+fn read_transport(proto: Proto, fragment: u16, l4: &[u8]) -> Result<Transport, Malformed> {
+    match proto {
+        Proto::TCP => {
+            let head = l4.first_chunk::<20>().ok_or(Malformed::Transport)?;
+            let len = usize::from(head[12] >> 4) * 4;
+            if len < 20 || len > l4.len() {
+                return Err(Malformed::Transport);
+            }
+            Ok(Transport {
+                src_port: be16(head, 0),
+                dst_port: be16(head, 2),
+                header_len: len as u8,
+                tcp_flags: head[13],
+                ..Transport::default()
+            })
+        }
+        Proto::UDP => {
+            let head = l4.first_chunk::<8>().ok_or(Malformed::Transport)?;
+            let len = usize::from(be16(head, 4));
+            // The first fragment of a datagram announces more than it carries.
+            let more_fragments = fragment & 0x2000 != 0;
+            if len < 8 || (len > l4.len() && !more_fragments) {
+                return Err(Malformed::Transport);
+            }
+            Ok(Transport {
+                src_port: be16(head, 0),
+                dst_port: be16(head, 2),
+                header_len: 8,
+                unused: l4.len().saturating_sub(len) as u32,
+                ..Transport::default()
+            })
+        }
+        Proto::ICMP => {
+            let head = l4.first_chunk::<8>().ok_or(Malformed::Transport)?;
+            let echo = matches!(head[0], 0 | 8);
+            let id = if echo { be16(head, 4) } else { 0 };
+            Ok(Transport {
+                src_port: id,
+                dst_port: id,
+                header_len: 8,
+                icmp_type: head[0],
+                icmp_code: head[1],
+                ..Transport::default()
+            })
+        }
+        _ => Ok(Transport::default()),
+    }
+}
+
+fn bad_fragment(fragment: u16, ihl: usize, len: usize) -> bool {
+    let end = usize::from((fragment & 0x1fff) << 3) + len + ihl;
+    let more_fragments = fragment & 0x2000 != 0;
+    end > usize::from(u16::MAX) || (more_fragments && (!len.is_multiple_of(8) || len == 0))
+}
+
+/// The rules of virtio 1.2, 5.1.6.2, for what a lab's TUN can send: a checksum to complete lies where the protocol has
+/// it; a superframe also asks for its checksum and is of a kind that was negotiated. Kind and size of a superframe.
+fn check_vnet(
+    hdr: &VnetHdr,
+    proto: Proto,
+    ihl: usize,
+    total: usize,
+    is_fragment: bool,
+) -> Result<(u8, u16), Malformed> {
+    let needs_checksum = hdr.flags & vnet::NEEDS_CSUM != 0;
+    if needs_checksum {
+        let (start, field) = (usize::from(hdr.csum_start), usize::from(hdr.csum_offset));
+        let fits = match proto {
+            Proto::TCP => start == ihl && field == 16,
+            Proto::UDP => start == ihl && field == 6,
+            _ => start >= ihl && start + field + 2 <= total,
+        };
+        if !fits || is_fragment {
+            return Err(Malformed::Vnet);
+        }
+    }
+    let wanted = match hdr.gso_kind() {
+        vnet::GSO_NONE => return Ok((vnet::GSO_NONE, 0)),
+        vnet::GSO_TCPV4 => Proto::TCP,
+        vnet::GSO_UDP_L4 => Proto::UDP,
+        _ => return Err(Malformed::Vnet),
+    };
+    if proto != wanted || hdr.gso_size == 0 || !needs_checksum || is_fragment {
+        return Err(Malformed::Vnet);
+    }
+    Ok((hdr.gso_kind(), hdr.gso_size))
 }
 
 #[inline]

@@ -37,8 +37,11 @@ pub fn environment(
     keep: &[Keep],
 ) -> BTreeMap<OsString, OsString> {
     let caller: BTreeMap<OsString, OsString> = caller.collect();
-    let mut result: BTreeMap<OsString, OsString> =
-        caller.iter().filter(|(name, _)| !foreign(&name.to_string_lossy())).map(|(n, v)| (n.clone(), v.clone())).collect();
+    let mut result: BTreeMap<OsString, OsString> = caller
+        .iter()
+        .filter(|(name, _)| !foreign(&name.to_string_lossy()))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
     result.insert("AWS_REGION".into(), (&info.region).into());
     result.insert("AWS_DEFAULT_REGION".into(), (&info.region).into());
     result.insert(MARK.into(), format!("{}/{}", info.lab, info.instance).into());

@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::process::{Gid, Pid, Signal, Uid};
-use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType};
 
 use crate::host::netns::explain;
+use crate::host::sandbox;
 use crate::host::users::{self, User};
 
 /// What a lab without root leaves to the caller's own user: captures, ping, low ports. As `--user root` it has all.
@@ -101,23 +102,10 @@ impl Identity {
             rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(tried)?;
             rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(tried)?;
         }
-        if !self.ambient.is_empty() {
-            self.keep_capabilities()?;
-        }
+        sandbox::keep_through_exec(self.ambient)?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if rustix::process::getppid() != Pid::from_raw(parent as i32) {
             return Err(io::Error::other("the process that asked for this command is gone"));
-        }
-        Ok(())
-    }
-
-    fn keep_capabilities(&self) -> io::Result<()> {
-        let now = rustix::thread::capabilities(None)?;
-        let kept = now.permitted & self.ambient;
-        let sets = CapabilitySets { effective: now.effective, permitted: now.permitted, inheritable: kept };
-        rustix::thread::set_capabilities(None, sets)?;
-        for capability in kept.iter() {
-            rustix::thread::configure_capability_in_ambient_set(capability, true)?;
         }
         Ok(())
     }

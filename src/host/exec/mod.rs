@@ -5,8 +5,8 @@
 //! files over the host's in a mount namespace of its own, becomes the wanted user and executes the command. The helper
 //! exists because a user namespace can only be joined by a process with one thread.
 
-mod identity;
 mod env;
+mod identity;
 mod mounts;
 mod trust;
 
@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,14 +56,22 @@ pub struct ExecInfo {
 }
 
 /// What the caller asks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ExecOptions {
+    /// This program, which [`helper`] is in: `/proc/self/exe`.
+    pub program: PathBuf,
     /// Variables of the caller to keep or set, against the rules of [`environment`].
     pub keep: Vec<Keep>,
     /// `NAME`, `UID`, `NAME:GROUP`; `None`: the caller.
     pub user: Option<String>,
     /// The longest it may run.
     pub timeout: Option<Duration>,
+}
+
+impl Default for ExecOptions {
+    fn default() -> ExecOptions {
+        ExecOptions { program: "/proc/self/exe".into(), keep: Vec::new(), user: None, timeout: None }
+    }
 }
 
 /// What the command joins.
@@ -88,18 +96,22 @@ pub fn command(info: &ExecInfo, join: &Namespaces, argv: &[OsString], options: &
         user: options.user.clone(),
         net_fd: net.as_raw_fd(),
         user_fd: user.as_ref().map(AsRawFd::as_raw_fd),
-        trust_variables: CA_VARIABLES.iter().filter(|name| !kept.iter().any(|k| k == *name)).map(|n| (*n).into()).collect(),
+        trust_variables: CA_VARIABLES
+            .iter()
+            .filter(|name| !kept.iter().any(|k| k == *name))
+            .map(|n| (*n).into())
+            .collect(),
         parent: std::process::id(),
     };
     let mut file = File::from(rustix::fs::memfd_create(c"vpclab-exec", rustix::fs::MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(&spec).map_err(io::Error::other)?)?;
     file.rewind()?;
 
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(&options.program);
     command.arg(HELPER_ARG).arg(file.as_raw_fd().to_string()).arg("--").args(argv);
     command.env_clear().envs(variables);
     let fds: Vec<OwnedFd> = [Some(file.into()), Some(net), user].into_iter().flatten().collect();
-    super::keeper::inherit(&mut command, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+    super::start::inherit(&mut command, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>());
     let held = Arc::new(fds);
     let hold = move || {
         let _ = &held; // open as long as the command may be spawned
@@ -165,8 +177,11 @@ fn begin(args: &[OsString]) -> Result<Never, (i32, String)> {
         let what = what.to_owned();
         move |err: io::Error| (OWN_FAILURE, format!("cannot {what}: {err}"))
     };
-    let [fd, dashes, argv @ ..] = args else { return Err((OWN_FAILURE, "this process is started by vpclab itself".into())) };
-    let (Some(fd), true, Some(program)) = (fd.to_str().and_then(|fd| fd.parse().ok()), dashes == "--", argv.first()) else {
+    let [fd, dashes, argv @ ..] = args else {
+        return Err((OWN_FAILURE, "this process is started by vpclab itself".into()));
+    };
+    let (Some(fd), true, Some(program)) = (fd.to_str().and_then(|fd| fd.parse().ok()), dashes == "--", argv.first())
+    else {
         return Err((OWN_FAILURE, "this process is started by vpclab itself".into()));
     };
     let spec = read_spec(fd).map_err(ours("read what to execute"))?;
@@ -194,8 +209,18 @@ fn begin(args: &[OsString]) -> Result<Never, (i32, String)> {
     }
     person.take_on(spec.parent).map_err(|err| (OWN_FAILURE, err.to_string()))?;
     let err = command.exec();
-    let code = if err.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+    let code = if is_nowhere(program) { NOT_FOUND } else { NOT_EXECUTABLE };
     Err((code, format!("cannot execute {}: {err}", program.to_string_lossy())))
+}
+
+/// exec(3) says "permission denied" as soon as one folder of the PATH may not be looked into.
+fn is_nowhere(program: &OsString) -> bool {
+    let name = Path::new(program);
+    if name.components().count() > 1 {
+        return std::fs::metadata(name).is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    !std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
 fn read_spec(fd: RawFd) -> io::Result<Spec> {

@@ -86,9 +86,8 @@ pub(super) fn lay_all(info: &ExecInfo, identity: &Identity, argv: &[OsString]) -
 
 /// Our mounts must not reach the host, and the host's later ones may reach us, as with `ip netns exec`.
 fn take_no_part_in_the_hosts_mounts() -> io::Result<()> {
-    let slave = |path: &str| {
-        rustix::mount::mount_change(path, MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-    };
+    let slave =
+        |path: &str| rustix::mount::mount_change(path, MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC);
     match slave("/") {
         Ok(()) => return Ok(()),
         Err(rustix::io::Errno::INVAL) => {}
@@ -147,9 +146,9 @@ fn lay(source: &OwnedFd, path: &Path) -> io::Result<()> {
     let target = follow(path)?;
     if !target.exists() {
         // made in a folder that we covered ourselves; anywhere else it would stay behind on the host
-        let ours = target.parent().is_some_and(|parent| NAME_SERVICES.iter().any(|covered| {
-            std::fs::canonicalize(covered).is_ok_and(|covered| covered == parent)
-        }));
+        let ours = target.parent().is_some_and(|parent| {
+            NAME_SERVICES.iter().any(|covered| std::fs::canonicalize(covered).is_ok_and(|covered| covered == parent))
+        });
         if !ours {
             rebuild_without(path)?;
             File::create(path)?;

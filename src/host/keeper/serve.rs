@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::thread::CapabilitySet;
 
 use super::dials::Dials;
-use super::instances::{self, Instance};
 use crate::host::cmd::{HostCmd, HostReply, InstanceHost, Message, Request, RunSpec};
 use crate::host::exec::{self, ExecInfo, ExecOptions, Namespaces};
+use crate::host::instance::{self, Instance};
 use crate::host::rundir::RunDir;
-use crate::host::{channel, signals, userns};
+use crate::host::{channel, sandbox, signals, userns};
 
 /// How long the router process may take to end.
 const ROUTER_GRACE: Duration = Duration::from_secs(3);
@@ -162,11 +163,11 @@ impl Keeper {
             HostCmd::Hello => self.hello(),
             HostCmd::MakeInstance(wanted) => self.make(&wanted),
             HostCmd::RemoveInstance { path } => match self.instances.remove(&path) {
-                Some(instance) => instances::remove(&self.dir, instance).map(|()| done()),
+                Some(instance) => instance::remove(&self.dir, instance).map(|()| done()),
                 None => Err(unknown(&path)),
             },
             HostCmd::SetFiles { path, files } => {
-                self.instance(&path).and_then(|at| instances::set_files(&self.dir, at, &files)).map(|()| done())
+                self.instance(&path).and_then(|at| instance::set_files(&self.dir, at, &files)).map(|()| done())
             }
             HostCmd::Dial { addr, timeout_ms } => {
                 let timeout = Duration::from_millis(u64::from(timeout_ms));
@@ -176,7 +177,7 @@ impl Keeper {
                 }
             }
             HostCmd::Bind { path, socket } => {
-                self.instance(&path).and_then(|at| instances::bind(at, socket)).map(|fd| (HostReply::Done, vec![fd]))
+                self.instance(&path).and_then(|at| instance::bind(at, socket)).map(|fd| (HostReply::Done, vec![fd]))
             }
             HostCmd::Run { path, spec } => self.run(&path, spec, fds),
             HostCmd::Kill { run } => {
@@ -206,7 +207,7 @@ impl Keeper {
         if wanted.lab != self.dir.lab() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is another lab", wanted.lab)));
         }
-        let made = instances::make(&self.dir, wanted, self.rootless)?;
+        let made = instance::make(&self.dir, wanted, self.rootless)?;
         let netns = made.instance.netns.try_clone()?;
         let netns_path = made.instance.netns_path.clone();
         self.instances.insert(wanted.path.clone(), made.instance);
@@ -234,8 +235,13 @@ impl Keeper {
         let argv: Vec<_> = spec.argv.into_iter().map(Into::into).collect();
         let mut command = exec::command(&info, &namespaces, &argv, &options)?;
         command.current_dir(&spec.cwd).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        let setup = || {
+        let rootless = self.rootless;
+        let setup = move || {
             signals::unblock()?;
+            if rootless {
+                // the helper needs them; executed by a user who is not root it would have none
+                sandbox::keep_through_exec(CapabilitySet::all())?;
+            }
             rustix::process::setsid()?;
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             Ok(())
@@ -330,7 +336,7 @@ impl Keeper {
         self.end_router();
         let mut first = Ok(());
         for instance in std::mem::take(&mut self.instances).into_values() {
-            let removed = instances::remove(&self.dir, instance);
+            let removed = instance::remove(&self.dir, instance);
             if first.is_ok() {
                 first = removed;
             }

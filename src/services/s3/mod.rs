@@ -25,6 +25,9 @@ mod preload;
 mod store;
 mod transfer;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -148,6 +148,25 @@ fn not_reading_closes_the_window_and_reading_opens_it() {
 }
 
 #[test]
+fn readable_is_said_once_for_news_and_not_for_what_was_left() {
+    let mut world = World::new(limits());
+    world.reads = false;
+    let n = world.connect(40_000, 1500);
+    world.clients[n].to_send = bytes(5_000, 1).into();
+    world.wait(Duration::from_secs(1));
+    let (id, served) = world.only();
+    assert_eq!(served.events, [Event::Readable(id)], "several segments, one event");
+    assert_eq!(world.fwd.recv(id, |bytes| bytes.len().min(1_000)), 1_000);
+    assert_eq!(world.fwd.recv(id, |_| 0), 0);
+    world.wait(Duration::from_secs(1));
+    assert_eq!(world.only().1.events.len(), 1, "the rest is no news");
+    world.clients[n].to_send = bytes(10, 1).into();
+    world.wait(Duration::from_secs(1));
+    assert_eq!(world.only().1.events, [Event::Readable(id); 2]);
+    assert_eq!(world.fwd.readable(id), 4_010);
+}
+
+#[test]
 fn a_client_that_does_not_read_stops_the_server_and_starts_it_again() {
     let mut world = World::new(limits());
     world.greeting = (bytes(600_000, 9), true);

@@ -54,6 +54,9 @@ pub(super) struct Served {
     pub(super) events: Vec<Event>,
 }
 
+/// Arrival, serial number, towards the server, the frame.
+type InFlight = (Instant, u64, bool, Vec<u8>);
+
 pub(super) struct World {
     pub(super) now: Instant,
     pub(super) fwd: Forwarder,
@@ -70,7 +73,7 @@ pub(super) struct World {
     /// Frames the forwarder sent, as it sent them.
     pub(super) frames: Vec<Vec<u8>>,
     by_tuple: HashMap<(Ipv4Addr, u16), usize>,
-    flying: BinaryHeap<Reverse<(Instant, u64, bool, Vec<u8>)>>,
+    flying: BinaryHeap<Reverse<InFlight>>,
     serial: u64,
     random: u64,
 }

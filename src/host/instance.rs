@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::host::cmd::{BindSocket, EtcFiles, InstanceHost, Offloads};
-use crate::host::netns::{self, explain};
-use crate::host::rundir::{Record, RunDir, valid_name};
-use crate::host::tun::{self, Tun};
-use crate::host::{files, netlink, procs};
+use super::cmd::{BindSocket, EtcFiles, InstanceHost, Offloads};
+use super::netns::{self, explain};
+use super::rundir::{Record, RunDir, valid_name};
+use super::tun::{self, Tun};
+use super::{channel, files, netlink, procs};
 
 /// Where `ip netns exec` finds files to lay over /etc.
-pub(in crate::host) const ETC_NETNS: &str = "/etc/netns";
+pub(super) const ETC_NETNS: &str = "/etc/netns";
 /// How long processes of a removed instance may take to end.
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -115,7 +115,7 @@ pub(super) fn bind(instance: &Instance, wanted: BindSocket) -> io::Result<OwnedF
 }
 
 /// Removes the files shown under /etc/netns, if they carry the lab's mark, and the folders that are empty then.
-pub(in crate::host) fn hide_files(lab: &str, name: &str) -> io::Result<()> {
+pub(super) fn hide_files(lab: &str, name: &str) -> io::Result<()> {
     let folder = Path::new(ETC_NETNS).join(name);
     for file in files::NAMES {
         let path = folder.join(file);
@@ -190,7 +190,10 @@ fn show_files(lab: &str, name: &str, from: &Path) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(&folder)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&folder)
         .map_err(|err| explain(err, &format!("make {}", folder.display())))?;
     for file in files::NAMES {
         let to = folder.join(file);
@@ -203,7 +206,7 @@ fn show_files(lab: &str, name: &str, from: &Path) -> io::Result<()> {
 fn check(wanted: &InstanceHost) -> io::Result<()> {
     let named = wanted.path.split('.').all(valid_name) && valid_name(&wanted.lab) && wanted.path.len() < 200;
     let enis = wanted.enis.iter().all(|eni| valid_name(&eni.name) && valid_name(&eni.eni) && eni.prefix_len <= 32);
-    if named && enis && wanted.enis.len() < crate::host::channel::MAX_FDS {
+    if named && enis && wanted.enis.len() < channel::MAX_FDS {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{:?} is no instance", wanted.path)))
