@@ -80,7 +80,7 @@ pub(super) fn remove(dir: &RunDir, instance: Instance) -> io::Result<()> {
         Err(err) if err.kind() != io::ErrorKind::NotFound => then(Err(err)),
         _ => {}
     }
-    then(dir.record(&Record::Gone { path: instance.path.clone() }));
+    then(dir.record(&Record::Gone { path: instance.path }));
     first
 }
 
