@@ -27,6 +27,7 @@ mod run;
 mod schema;
 mod shell;
 mod test;
+mod topology;
 mod up;
 mod validate;
 mod version;

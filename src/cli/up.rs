@@ -11,33 +11,60 @@ pub struct Args {
     pub attach: bool,
 }
 
-#[derive(clap::Args)]
-pub struct KeeperArgs {
-    pub args: Vec<String>,
-}
-
-#[derive(clap::Args)]
-pub struct RouterArgs {
-    pub args: Vec<String>,
-}
-
 #[cfg(target_os = "linux")]
-pub fn run(_args: Args) -> Done {
-    Err(Failure::input("up: not in this build"))
+pub fn run(args: Args) -> Done {
+    use std::io::Write;
+
+    use crate::control::api::{Reply, Request};
+    use crate::runtime::client::ClientError;
+    use crate::runtime::launch::{Launch, launch};
+
+    let (accepted, loaded) = super::topology::read(&args.files)?;
+    // Before anything is started, so that no signal finds a lab without a keeper of its own.
+    let signals = if args.attach { Some(crate::host::signals::block()?) } else { None };
+    let began = std::time::Instant::now();
+    let running = launch(Launch { accepted, leash: args.attach, own_id: false })?;
+    let Reply::Ps(ps) = running.client()?.ask(Request::Ps)? else { return Err(ClientError::Unexpected.into()) };
+    print!("{}", super::ps::render(&ps));
+    std::io::stdout().flush()?;
+    eprintln!("{} is up after {} ms.", running.name, began.elapsed().as_millis());
+    let Some(signals) = signals else {
+        eprint!("{}", next_commands(&loaded.plan, &running.name));
+        return Ok(0);
+    };
+    eprintln!("Ctrl-C ends it.");
+    running.stay(&signals)?;
+    Ok(0)
+}
+
+/// What to type next, with the lab's own names.
+#[cfg(target_os = "linux")]
+fn next_commands(plan: &crate::model::Plan, lab: &str) -> String {
+    let flag = if crate::runtime::launch::running().len() > 1 { format!(" -l {lab}") } else { String::new() };
+    let Some(first) = plan.instances.first() else { return format!("  vpclab down{flag}\n") };
+    let web = plan.find_instance(&first.common.name).map_or(&first.common.path, |_| &first.common.name);
+    let endpoint = plan.endpoints.first().map(|e| format!("endpoint:{}", e.common.name));
+    let to = endpoint.unwrap_or_else(|| plan.vpcs[first.vpc].resolver().to_string());
+    format!(
+        "  vpclab exec{flag} {web} -- curl -v https://...   vpclab shell{flag} {web}\n  vpclab explain{flag} {web} {to}\n  vpclab down{flag}\n"
+    )
 }
 
 /// To the lab that is meant: the named one, or the only one that runs.
 #[cfg(target_os = "linux")]
-pub fn connect(_lab: &LabArg) -> Result<crate::runtime::client::Client, Failure> {
-    Err(Failure::input("no lab runs"))
+pub fn connect(lab: &LabArg) -> Result<crate::runtime::client::Client, Failure> {
+    let dir = choose(lab)?;
+    Ok(crate::runtime::client::Client::connect(dir.path())?)
 }
 
 #[cfg(target_os = "linux")]
-pub fn keeper(_args: KeeperArgs) -> Done {
-    Err(Failure::input("__keeper: not in this build"))
+pub fn choose(lab: &LabArg) -> Result<crate::host::rundir::RunDir, Failure> {
+    crate::runtime::launch::choose(lab.lab.as_deref()).map_err(|choice| Failure::input(choice.to_string()))
 }
 
 #[cfg(target_os = "linux")]
-pub fn router(_args: RouterArgs) -> Done {
-    Err(Failure::input("__router: not in this build"))
+impl From<crate::runtime::launch::LaunchError> for Failure {
+    fn from(e: crate::runtime::launch::LaunchError) -> Failure {
+        Failure { exit: e.exit, message: e.message }
+    }
 }

@@ -1,8 +1,23 @@
 //! Layer 1: the nouns of AWS. `Spec` is what a user wrote, `Plan` is what it means; no packets, no I/O.
+//!
+//! [`load`] does it all: `spec` turns text into a tree with places, `validate` turns the tree into a [`Plan`], and
+//! every problem goes into one [`Report`].
 
 pub mod catalogue;
 pub mod credentials;
+mod diff;
+mod load;
 pub mod plan;
+mod schema;
 pub mod spec;
+mod starter;
+pub mod validate;
 
+pub use diff::{Change, Sign, diff};
+pub use load::{Around, Loaded, Nothing, load};
 pub use plan::Plan;
+pub use schema::schema;
+pub use spec::fields::Files;
+pub use spec::report::{Also, Problem, Report, Severity};
+pub use spec::source::{MAX_BYTES, Source};
+pub use starter::{KINDS, demo, starter};

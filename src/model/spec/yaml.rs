@@ -126,6 +126,14 @@ fn scan_problem(builder: &Builder<'_>, text: &str, at: usize, info: &str) {
             return;
         }
     }
+    if at > 0 && text.as_bytes()[..at.min(text.len())].ends_with(b"\t") {
+        builder.problems.error(tab(builder.at(at - 1, 1)));
+        return;
+    }
+    if info.contains("recursion limit") {
+        builder.too_deep(builder.at(at, 0));
+        return;
+    }
     let place = builder.at(at, usize::from(at < text.len() && text.is_char_boundary(at + 1)));
     let help = if info.contains("mapping values are not allowed") || info.contains("simple key expected") {
         Some("text that holds `: ` needs quotes; otherwise look at the indentation")

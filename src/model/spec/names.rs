@@ -1,0 +1,446 @@
+//! What the file names, and how a reference finds it: `VPC.NAME`, the bare name where it is unique, or an id.
+
+use std::collections::HashMap;
+
+use super::fields::{At, Fields};
+use super::node::{Entry, Node};
+use super::report::{Found, Problems, did_you_mean};
+use super::source::Place;
+use crate::base::ids::{aws_id, token36};
+
+/// Kinds of things that are referred to by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Vpc,
+    Subnet,
+    RouteTable,
+    Nacl,
+    SecurityGroup,
+    Instance,
+    Endpoint,
+    Role,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 8] = [
+        Kind::Vpc,
+        Kind::Subnet,
+        Kind::RouteTable,
+        Kind::Nacl,
+        Kind::SecurityGroup,
+        Kind::Instance,
+        Kind::Endpoint,
+        Kind::Role,
+    ];
+
+    /// For messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Kind::Vpc => "VPC",
+            Kind::Subnet => "subnet",
+            Kind::RouteTable => "route table",
+            Kind::Nacl => "network ACL",
+            Kind::SecurityGroup => "security group",
+            Kind::Instance => "instance",
+            Kind::Endpoint => "endpoint",
+            Kind::Role => "role",
+        }
+    }
+
+    /// What may stand before a reference, and in `${lab:...}`.
+    const fn prefixes(self) -> &'static [&'static str] {
+        match self {
+            Kind::Vpc => &["vpc"],
+            Kind::Subnet => &["subnet"],
+            Kind::RouteTable => &["route_table", "rtb"],
+            Kind::Nacl => &["nacl", "network_acl"],
+            Kind::SecurityGroup => &["sg", "security_group"],
+            Kind::Instance => &["instance"],
+            Kind::Endpoint => &["endpoint"],
+            Kind::Role => &["role"],
+        }
+    }
+
+    pub fn by_prefix(word: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.prefixes().contains(&word))
+    }
+
+    /// The key of a VPC under which these stand.
+    const fn key(self) -> &'static str {
+        match self {
+            Kind::Vpc => "vpcs",
+            Kind::Subnet => "subnets",
+            Kind::RouteTable => "route_tables",
+            Kind::Nacl => "network_acls",
+            Kind::SecurityGroup => "security_groups",
+            Kind::Instance => "instances",
+            Kind::Endpoint => "endpoints",
+            Kind::Role => "roles",
+        }
+    }
+
+    const fn id_prefix(self) -> &'static str {
+        match self {
+            Kind::Vpc => "vpc",
+            Kind::Subnet => "subnet",
+            Kind::RouteTable => "rtb",
+            Kind::Nacl => "acl",
+            Kind::SecurityGroup => "sg",
+            Kind::Instance => "i",
+            Kind::Endpoint => "vpce",
+            Kind::Role => "AROA",
+        }
+    }
+
+    /// AWS's error code for a reference to nothing.
+    const fn not_found(self) -> &'static str {
+        match self {
+            Kind::Vpc => "InvalidVpcID.NotFound",
+            Kind::Subnet => "InvalidSubnetID.NotFound",
+            Kind::RouteTable => "InvalidRouteTableID.NotFound",
+            Kind::Nacl => "InvalidNetworkAclID.NotFound",
+            Kind::SecurityGroup => "InvalidGroup.NotFound",
+            Kind::Instance => "InvalidInstanceID.NotFound",
+            Kind::Endpoint => "InvalidVpcEndpointId.NotFound",
+            Kind::Role => "NoSuchEntity",
+        }
+    }
+
+    /// AWS's error code for an id that is not of its form.
+    const fn malformed(self) -> &'static str {
+        match self {
+            Kind::Vpc => "InvalidVpcID.Malformed",
+            Kind::Subnet => "InvalidSubnetID.Malformed",
+            Kind::RouteTable => "InvalidRouteTableID.Malformed",
+            Kind::Nacl => "InvalidNetworkAclID.Malformed",
+            Kind::SecurityGroup => "InvalidGroupId.Malformed",
+            Kind::Instance => "InvalidInstanceID.Malformed",
+            Kind::Endpoint => "InvalidVpcEndpointId.Malformed",
+            Kind::Role => "ValidationError",
+        }
+    }
+}
+
+/// One named thing.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Index of its VPC.
+    pub vpc: Option<usize>,
+    pub name: String,
+    /// `VPC.NAME`.
+    pub path: String,
+    pub id: String,
+    /// Where its name stands; of implied ones, their VPC's.
+    pub place: Place,
+    /// Not in the file: a VPC's main table, default NACL and default group.
+    pub implied: bool,
+    /// `id:` as written.
+    pub written_id: Option<(Place, String)>,
+}
+
+/// All named things, in the order of the plan.
+#[derive(Debug, Default)]
+pub struct Names {
+    lists: HashMap<Kind, Vec<Named>>,
+    by_name: HashMap<(Kind, String), Vec<usize>>,
+    pub accounts: HashMap<String, String>,
+}
+
+/// More instances than one machine can hold.
+const MAX_INSTANCES: usize = 10_000;
+
+impl Names {
+    /// Walks the tree and notes every name. Ids are derived from the lab's name, or as written.
+    pub fn collect(root: &Node, lab: &str, problems: &Problems) -> Names {
+        let mut names = Names::default();
+        for kind in Kind::ALL {
+            names.lists.insert(kind, Vec::new());
+        }
+        let entries =
+            |node: &Node, key: &str| -> Vec<Entry> { node.get(key).map(|n| n.entries().to_vec()).unwrap_or_default() };
+        let mut instances = 0;
+        for vpc in entries(root, "vpcs") {
+            check_name(Kind::Vpc, &vpc, problems);
+            let v = names.lists[&Kind::Vpc].len();
+            names.add(Kind::Vpc, lab, None, &vpc.key, vpc.key_place, Some(&vpc.node));
+            for kind in
+                [Kind::Subnet, Kind::RouteTable, Kind::Nacl, Kind::SecurityGroup, Kind::Instance, Kind::Endpoint]
+            {
+                let mut main = false;
+                for e in entries(&vpc.node, kind.key()) {
+                    check_name(kind, &e, problems);
+                    main |= is_main(&e.key, &e.node);
+                    let count = if kind == Kind::Instance { count_of(&e.node) } else { None };
+                    instances += usize::from(kind == Kind::Instance) * count.unwrap_or(1);
+                    if instances > MAX_INSTANCES {
+                        let message = format!("more than {MAX_INSTANCES} instances");
+                        problems.error(Found::at(e.key_place, message));
+                        return names;
+                    }
+                    match count {
+                        None => names.add(kind, lab, Some(v), &e.key, e.key_place, Some(&e.node)),
+                        Some(count) => {
+                            for n in 1..=count {
+                                names.add(kind, lab, Some(v), &format!("{}-{n}", e.key), e.key_place, None);
+                            }
+                        }
+                    }
+                }
+                let implied = match kind {
+                    Kind::RouteTable if !main => "main",
+                    Kind::Nacl | Kind::SecurityGroup if names.index(kind, v, "default").is_none() => "default",
+                    _ => continue,
+                };
+                names.add(kind, lab, Some(v), implied, vpc.key_place, None);
+                if let Some(last) = names.lists.get_mut(&kind).and_then(|l| l.last_mut()) {
+                    last.implied = true;
+                }
+            }
+        }
+        for role in entries(root, "roles") {
+            check_name(Kind::Role, &role, problems);
+            names.add(Kind::Role, lab, None, &role.key, role.key_place, Some(&role.node));
+        }
+        for account in entries(root, "accounts") {
+            if let Some(number) = account.node.text() {
+                names.accounts.insert(account.key, number.to_owned());
+            }
+        }
+        names.refuse_twins(problems);
+        names
+    }
+
+    fn add(&mut self, kind: Kind, lab: &str, vpc: Option<usize>, name: &str, place: Place, node: Option<&Node>) {
+        let path = match vpc {
+            Some(v) => format!("{}.{name}", self.lists[&Kind::Vpc][v].name),
+            None => name.to_owned(),
+        };
+        let id = match kind {
+            Kind::Role => format!("AROA{}", token36(&["role", lab, &path], 17).to_ascii_uppercase()),
+            _ => aws_id(kind.id_prefix(), lab, &path),
+        };
+        let written_id = node.and_then(|n| n.get("id")).and_then(|n| n.text().map(|t| (n.place, t.to_owned())));
+        let list = self.lists.entry(kind).or_default();
+        self.by_name.entry((kind, name.to_owned())).or_default().push(list.len());
+        list.push(Named { vpc, name: name.to_owned(), path, id, place, implied: false, written_id });
+    }
+
+    /// `count` makes names, which may be taken.
+    fn refuse_twins(&self, problems: &Problems) {
+        for kind in Kind::ALL {
+            let mut seen: HashMap<&str, &Named> = HashMap::new();
+            for n in &self.lists[&kind] {
+                if let Some(first) = seen.insert(&n.path, n) {
+                    problems.error(
+                        Found::at(n.place, format!("two of the kind {} are named {}", kind.word(), n.path))
+                            .also(first.place, "the other one")
+                            .help("`count` makes the names NAME-1, NAME-2 ..."),
+                    );
+                }
+            }
+        }
+    }
+
+    pub fn list(&self, kind: Kind) -> &[Named] {
+        self.lists.get(&kind).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub fn get(&self, kind: Kind, index: usize) -> &Named {
+        &self.lists[&kind][index]
+    }
+
+    /// By VPC and exact name.
+    pub fn index(&self, kind: Kind, vpc: usize, name: &str) -> Option<usize> {
+        let at = self.by_name.get(&(kind, name.to_owned()))?;
+        at.iter().copied().find(|&n| self.lists[&kind][n].vpc == Some(vpc))
+    }
+
+    /// What a reference means. `scope` is the VPC it stands in: its own things come first. An error is the problem's
+    /// message and a suggestion.
+    pub fn resolve(&self, kind: Kind, scope: Option<usize>, text: &str) -> Result<usize, (String, Option<String>)> {
+        let bare = match text.split_once(':') {
+            Some((prefix, rest)) if kind.prefixes().contains(&prefix) => rest,
+            Some((prefix, _)) => {
+                return Err((format!("`{text}` is no {}: `{prefix}:` is another kind", kind.word()), None));
+            }
+            None => text,
+        };
+        let list = self.list(kind);
+        let found: Vec<usize> = match bare.rsplit_once('.') {
+            Some((_, name)) => {
+                let named = self.by_name.get(&(kind, name.to_owned())).map(Vec::as_slice).unwrap_or_default();
+                named.iter().copied().filter(|&n| list[n].path == bare).collect()
+            }
+            None => self.by_name.get(&(kind, bare.to_owned())).cloned().unwrap_or_default(),
+        };
+        if let Some(own) = found.iter().find(|&&n| scope.is_some() && list[n].vpc == scope) {
+            return Ok(*own);
+        }
+        match found[..] {
+            [one] => return Ok(one),
+            [] => {}
+            _ => {
+                let candidates: Vec<&str> = found.iter().map(|&n| list[n].path.as_str()).collect();
+                let message = format!("{} `{bare}` is ambiguous: {}", kind.word(), candidates.join(", "));
+                return Err((message, Some(format!("write `{}`", candidates[0]))));
+            }
+        }
+        if let Some(by_id) = list.iter().position(|n| n.id == bare) {
+            return Ok(by_id);
+        }
+        let known = list.iter().filter(|n| scope.is_none() || n.vpc == scope || n.vpc.is_none());
+        let word = if bare.contains('.') { |n: &'_ Named| n.path.clone() } else { |n: &'_ Named| n.name.clone() };
+        let known: Vec<String> = known.map(word).collect();
+        let numbered = format!("{bare}-1");
+        let help = if known.contains(&numbered) {
+            Some(format!("`count` made {numbered} and others of it"))
+        } else {
+            did_you_mean(bare, known.iter().map(String::as_str)).or_else(|| match known.len() {
+                0 => Some(format!("the file has no {}", kind.word())),
+                1..=12 => Some(format!("there are {}", known.join(", "))),
+                _ => None,
+            })
+        };
+        Err((format!("there is no {} `{bare}`", kind.word()), help))
+    }
+
+    /// Ids as they will be, after `id:` keys were expanded.
+    pub fn set_ids(&mut self, mut ids: impl FnMut(Kind, &Named) -> Option<String>, problems: &Problems) {
+        for kind in Kind::ALL {
+            let list = self.lists.remove(&kind).unwrap_or_default();
+            let list = list.into_iter().map(|n| {
+                let id = ids(kind, &n);
+                if let (Some(id), Some((place, _))) = (&id, &n.written_id)
+                    && !well_formed(kind, id)
+                {
+                    let form = match kind {
+                        Kind::Role => "AROA and 17 capital letters or digits".to_owned(),
+                        _ => format!("`{}-` and 17 (or 8) hexadecimal digits", kind.id_prefix()),
+                    };
+                    problems.error(
+                        Found::at(*place, format!("{} {}: `{id}` is no id of a {}", kind.word(), n.path, kind.word()))
+                            .code(kind.malformed())
+                            .help(format!("AWS's form is {form}")),
+                    );
+                }
+                Named { id: id.unwrap_or_else(|| n.id.clone()), ..n }
+            });
+            let list: Vec<Named> = list.collect();
+            let mut seen: HashMap<&str, &Named> = HashMap::new();
+            for n in &list {
+                if let Some(first) = seen.insert(&n.id, n) {
+                    let place = n.written_id.as_ref().map_or(n.place, |(p, _)| *p);
+                    problems.error(
+                        Found::at(place, format!("{} {} has the id of {}: {}", kind.word(), n.path, first.path, n.id))
+                            .also(first.place, "the other one"),
+                    );
+                }
+            }
+            drop(seen);
+            self.lists.insert(kind, list);
+        }
+    }
+
+    /// Every id, to know those that belong to something.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.lists.values().flatten().map(|n| n.id.as_str())
+    }
+}
+
+impl Fields<'_> {
+    /// Resolves a reference, or notes why it leads nowhere.
+    pub fn reference(&self, kind: Kind, scope: Option<usize>, text: At<&str>) -> Option<usize> {
+        match self.cx.names.resolve(kind, scope, text.value) {
+            Ok(at) => Some(at),
+            Err((message, help)) => {
+                let mut found = self.error(text.place, &message).maybe_help(help);
+                if message.starts_with("there is no") {
+                    found = found.code(kind.not_found());
+                }
+                self.cx.error(found);
+                None
+            }
+        }
+    }
+
+    /// A reference to something of the same VPC.
+    pub fn reference_within(&self, kind: Kind, vpc: usize, text: At<&str>, code: &'static str) -> Option<usize> {
+        let at = self.reference(kind, Some(vpc), text)?;
+        let named = self.cx.names.get(kind, at);
+        if named.vpc == Some(vpc) {
+            return Some(at);
+        }
+        let own = &self.cx.names.get(Kind::Vpc, vpc).name;
+        let message = format!("{} {} belongs to another VPC than {own}", kind.word(), named.path);
+        self.cx.error(self.error(text.place, message).code(code).also(named.place, "it is here"));
+        None
+    }
+
+    /// An account, by name or as 12 digits.
+    pub fn account(&self, key: &str) -> Option<String> {
+        let t = self.text(key)?;
+        if let Some(number) = self.cx.names.accounts.get(t.value) {
+            return Some(number.clone());
+        }
+        if is_account(t.value) {
+            return Some(t.value.to_owned());
+        }
+        let help = did_you_mean(t.value, self.cx.names.accounts.keys().map(String::as_str))
+            .or_else(|| Some("a name of `accounts`, or 12 digits".into()));
+        self.cx.error(self.error(t.place, format!("there is no account `{}`", t.value)).maybe_help(help));
+        None
+    }
+}
+
+/// 12 digits.
+pub fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn check_name(kind: Kind, e: &Entry, problems: &Problems) {
+    if is_name(&e.key) {
+        return;
+    }
+    let fixed: String =
+        e.key.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).take(63).collect();
+    let fixed = fixed.trim_start_matches(['-', '_']).to_owned();
+    let help = if fixed.is_empty() {
+        None
+    } else if kind == Kind::Endpoint && e.key.contains('.') {
+        Some(format!("write `{fixed}: {{ service: {} }}`", e.key))
+    } else {
+        Some(format!("for example `{fixed}`"))
+    };
+    let message = format!("`{}` is no name: letters, digits, `-` and `_`, at most 63, a letter or digit first", e.key);
+    problems.error(Found::at(e.key_place, message).maybe_help(help));
+}
+
+/// A table that is the VPC's main one by name or by key.
+pub fn is_main(name: &str, node: &Node) -> bool {
+    name == "main" || node.get("main").and_then(Node::text) == Some("true")
+}
+
+/// More than one instance of a kind.
+pub fn count_of(node: &Node) -> Option<usize> {
+    let n: usize = node.get("count")?.text()?.parse().ok()?;
+    (2..=1_000).contains(&n).then_some(n)
+}
+
+fn well_formed(kind: Kind, id: &str) -> bool {
+    if kind == Kind::Role {
+        return id.len() == 21
+            && id.starts_with("AROA")
+            && id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    }
+    let digits = id.strip_prefix(kind.id_prefix()).and_then(|r| r.strip_prefix('-'));
+    digits.is_some_and(|d| {
+        matches!(d.len(), 8 | 17) && d.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}

@@ -1,0 +1,170 @@
+//! Network interfaces: which address each gets. Written addresses come first; the others take the lowest free ones
+//! of their subnet, instances before endpoints, in the order of the file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use super::Draft;
+use crate::base::EniIx;
+use crate::base::ids::stable_hash;
+use crate::model::plan::{Common, EniOwner, EniPlan};
+use crate::model::spec::fields::{At, Cx};
+use crate::model::spec::names::Kind;
+use crate::model::spec::report::Found;
+use crate::model::spec::source::Place;
+
+/// A network interface before it has its address.
+pub struct EniDraft {
+    pub common: Common,
+    pub vpc: usize,
+    /// `None` where the subnet was refused.
+    pub subnet: Option<usize>,
+    pub ip: Option<At<Ipv4Addr>>,
+    pub security_groups: Vec<usize>,
+    pub source_dest_check: bool,
+    pub owner: EniOwner,
+    /// Where it stands in the file.
+    pub place: Place,
+}
+
+/// Gives every interface its address and its index, and tells their owners.
+pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
+    let mut drafts = std::mem::take(&mut draft.eni_drafts);
+    // Instances first: an endpoint added later then moves no instance. The sort is stable.
+    drafts.sort_by_key(|d| matches!(d.owner, EniOwner::Endpoint(_)));
+    let mut taken: HashMap<(usize, Ipv4Addr), usize> = HashMap::new();
+    for (n, d) in drafts.iter().enumerate() {
+        let (Some(subnet), Some(ip)) = (d.subnet, d.ip) else { continue };
+        let Some(plan) = &draft.subnets[subnet] else { continue };
+        if let Some((code, message)) = refused_address(plan.cidr, ip.value) {
+            let whole = format!(
+                "{}: {message} of subnet {} ({})",
+                d.common.description_of_owner(d.owner),
+                plan.common.path,
+                plan.cidr
+            );
+            let also = cx.names.get(Kind::Subnet, subnet).place;
+            cx.error(Found::at(ip.place, whole).code(code).also(also, "the subnet"));
+        } else if let Some(&first) = taken.get(&(subnet, ip.value)) {
+            let other = &drafts[first];
+            let message = format!(
+                "{}: address {} is in use by {}",
+                d.common.description_of_owner(d.owner),
+                ip.value,
+                other.common.description_of_owner(other.owner)
+            );
+            let place = other.ip.map_or(other.place, |i| i.place);
+            cx.error(Found::at(ip.place, message).code("InvalidIPAddress.InUse").also(place, "in use here"));
+        } else {
+            taken.insert((subnet, ip.value), n);
+        }
+    }
+    let mut next: BTreeMap<usize, u64> = BTreeMap::new();
+    for (n, d) in drafts.into_iter().enumerate() {
+        let ip = match (d.subnet.and_then(|s| draft.subnets[s].as_ref().map(|p| (s, p))), d.ip) {
+            (_, Some(ip)) => Some(ip.value),
+            (Some((s, plan)), None) => {
+                let from = next.entry(s).or_insert(4);
+                let free = loop {
+                    match plan.cidr.nth(*from).filter(|ip| *ip != plan.cidr.last()) {
+                        Some(ip) if taken.contains_key(&(s, ip)) => *from += 1,
+                        other => break other,
+                    }
+                };
+                match free {
+                    Some(ip) => {
+                        taken.insert((s, ip), n);
+                    }
+                    None => {
+                        let message = format!(
+                            "{}: subnet {} ({}) has no free address left",
+                            d.common.description_of_owner(d.owner),
+                            plan.common.path,
+                            plan.cidr
+                        );
+                        let help = "of each subnet five addresses are AWS's: the first four and the last";
+                        let found = Found::at(d.place, message).code("InsufficientFreeAddressesInSubnet");
+                        cx.error(found.help(help));
+                    }
+                }
+                free
+            }
+            (None, None) => None,
+        };
+        // Without address or subnet a problem was noted, and the plan is thrown away.
+        let ix = EniIx(draft.enis.len() as u32);
+        let mac = mac_of(&d.common.id);
+        match d.owner {
+            EniOwner::Instance(i, _) => {
+                if let Some(instance) = &mut draft.instances[i] {
+                    instance.enis.push(ix);
+                }
+            }
+            EniOwner::Endpoint(e) => {
+                if let (Some(endpoint), Some(s)) = (&mut draft.endpoints[e], d.subnet) {
+                    endpoint.enis.push(ix);
+                    if let (Some(region), Some(subnet)) = (region_of(&endpoint.names.regional), &draft.subnets[s]) {
+                        let name = crate::model::spec::subst::vpce_name(
+                            &endpoint.common.id,
+                            Some(&subnet.az_name),
+                            &region.0,
+                            &region.1,
+                        );
+                        endpoint.names.zonal.push((subnet.az_name.clone(), name, ix));
+                    }
+                }
+            }
+        }
+        draft.enis.push(EniPlan {
+            common: d.common,
+            vpc: d.vpc,
+            subnet: d.subnet.unwrap_or_default(),
+            ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            mac,
+            security_groups: d.security_groups,
+            source_dest_check: d.source_dest_check,
+            owner: d.owner,
+        });
+    }
+}
+
+/// Label and region of `ID-RANDOM.LABEL.REGION.vpce.amazonaws.com`.
+fn region_of(regional: &str) -> Option<(String, String)> {
+    let (_, rest) = regional.split_once('.')?;
+    let (label, region) = rest.strip_suffix(".vpce.amazonaws.com")?.rsplit_once('.')?;
+    Some((label.to_owned(), region.to_owned()))
+}
+
+/// AWS's code and words for an address that no interface of a subnet can have.
+fn refused_address(cidr: crate::base::Cidr, ip: Ipv4Addr) -> Option<(&'static str, String)> {
+    if !cidr.contains(ip) {
+        return Some(("InvalidParameterValue", format!("address {ip} does not fall within the address range")));
+    }
+    let offset = ip.to_bits() - cidr.network().to_bits();
+    let what = match offset {
+        0 => "the network's address",
+        1 => "the router",
+        2 => "kept for the resolver",
+        3 => "kept for future use",
+        _ if ip == cidr.last() => "the broadcast address",
+        _ => return None,
+    };
+    Some(("InvalidParameterValue", format!("address {ip} is in the reserved address range ({what})")))
+}
+
+/// Locally administered, as on real ENIs, and the same in every run.
+fn mac_of(id: &str) -> [u8; 6] {
+    let h = (stable_hash(&["mac", id]) as u64).to_be_bytes();
+    [0x02, h[3], h[4], h[5], h[6], h[7]]
+}
+
+impl Common {
+    /// `instance app.web` or `endpoint app.s3`.
+    fn description_of_owner(&self, owner: EniOwner) -> String {
+        let path = self.path.split(['/', '@']).next().unwrap_or(&self.path);
+        match owner {
+            EniOwner::Instance(..) => format!("instance {path}"),
+            EniOwner::Endpoint(_) => format!("endpoint {path}"),
+        }
+    }
+}

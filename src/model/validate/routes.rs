@@ -1,0 +1,234 @@
+//! Route tables: local routes first, then what is written. Targets are instances, ENIs and `blackhole`; gateways of
+//! all kinds come with later versions.
+
+use std::collections::HashMap;
+
+use super::{Draft, common, implied, implied_of};
+use crate::base::{Cidr, EniIx};
+use crate::model::plan::{EniOwner, RoutePlan, RouteTablePlan, RouteTarget};
+use crate::model::spec::fields::{At, Cx, Fields};
+use crate::model::spec::keys;
+use crate::model::spec::names::{Kind, is_main};
+use crate::model::spec::report::did_you_mean;
+use crate::model::spec::source::Place;
+
+/// A table whose routes are still to be read.
+pub struct TableRead<'a> {
+    index: usize,
+    vpc: usize,
+    main: bool,
+    /// `None` for the implied main table.
+    fields: Option<Fields<'a>>,
+}
+
+/// The VPC's main table.
+pub fn main_of(tables: &[TableRead<'_>]) -> Option<usize> {
+    tables.iter().find(|t| t.main).map(|t| t.index)
+}
+
+/// Opens the tables of a VPC.
+pub fn declare<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, vpc_index: usize) -> Vec<TableRead<'a>> {
+    let vpc_name = &cx.names.get(Kind::Vpc, vpc_index).name;
+    let mut tables = Vec::new();
+    let mut main: Option<Place> = None;
+    for e in vpc.named("route_tables") {
+        let Some(index) = cx.names.index(Kind::RouteTable, vpc_index, &e.key) else { continue };
+        let title = format!("route table {vpc_name}.{}", e.key);
+        let Some(f) = Fields::open(cx, &keys::ROUTE_TABLE, title, e) else { continue };
+        let written = f.bool("main");
+        if e.key == "main"
+            && let Some(b) = written.filter(|b| !b.value)
+        {
+            cx.error(f.error(b.place, "a table named `main` is the VPC's main table: name it otherwise"));
+        }
+        let is_main = is_main(&e.key, &e.node);
+        if is_main {
+            if let Some(first) = main {
+                let found = f.error(f.place, format!("VPC {vpc_name} has two main tables"));
+                cx.error(found.also(first, "the other one"));
+            }
+            main = Some(f.place);
+        }
+        tables.push(TableRead { index, vpc: vpc_index, main: is_main, fields: Some(f) });
+    }
+    if let Some(index) = implied_of(cx, Kind::RouteTable, vpc_index) {
+        tables.push(TableRead { index, vpc: vpc_index, main: true, fields: None });
+    }
+    tables
+}
+
+/// Reads the routes of all tables.
+pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
+    let enis: HashMap<String, usize> = draft.enis.iter().enumerate().map(|(n, e)| (e.common.path.clone(), n)).collect();
+    for table in tables {
+        let common = match &table.fields {
+            Some(f) => common(f, Kind::RouteTable, table.index),
+            None => implied(cx, Kind::RouteTable, table.index),
+        };
+        let local = draft.vpcs[table.vpc].as_ref().map(|v| v.cidrs.clone()).unwrap_or_default();
+        let mut routes: Vec<RoutePlan> = local
+            .iter()
+            .map(|&to| RoutePlan { id: format!("{}/{to}", common.id), to, target: RouteTarget::Local })
+            .collect();
+        if let Some(f) = table.fields {
+            let mut seen: HashMap<Cidr, Place> = HashMap::new();
+            let title = f.title.clone();
+            for node in f.list("routes") {
+                let place = node.entries().first().map_or(f.key_place("routes"), |e| e.key_place);
+                let Some(r) = Fields::open_node(cx, &keys::ROUTE, title.clone(), node, place) else { continue };
+                let read = Read { vpc: table.vpc, draft, enis: &enis };
+                if let Some((to, target)) = read.route(&r) {
+                    if let Some(first) = seen.insert(to.value, to.place) {
+                        let found = r.error(to.place, format!("there is a route to {} already", to.value));
+                        cx.error(found.code("RouteAlreadyExists").also(first, "here"));
+                    } else if let Some(own) = routes.iter_mut().find(|l| l.to == to.value) {
+                        // AWS's ReplaceRoute: the local route keeps its destination and gets another target.
+                        own.target = target;
+                    } else {
+                        routes.push(RoutePlan { id: format!("{}/{}", common.id, to.value), to: to.value, target });
+                    }
+                }
+                r.done();
+            }
+            // 50 are the default quota, 1,000 the most that AWS grants.
+            if seen.len() > 1_000 {
+                cx.error(f.error(f.key_place("routes"), "more than 1,000 routes").code("RouteLimitExceeded"));
+            }
+            f.done();
+        }
+        draft.route_tables[table.index] = Some(RouteTablePlan { common, vpc: table.vpc, main: table.main, routes });
+    }
+}
+
+struct Read<'r> {
+    /// Of the table.
+    vpc: usize,
+    draft: &'r Draft,
+    /// By path: `app.web/eth0`.
+    enis: &'r HashMap<String, usize>,
+}
+
+impl Read<'_> {
+    fn route(&self, r: &Fields<'_>) -> Option<(At<Cidr>, RouteTarget)> {
+        // For people who read the file.
+        let _ = r.text("description");
+        let to = self.destination(r);
+        let target = self.target(r);
+        let (to, target) = (to?, target?);
+        let vpc = self.draft.vpcs[self.vpc].as_ref()?;
+        let inside = vpc.cidrs.iter().find(|c| c.covers(to.value));
+        let refuse = |message: String, help: &str| {
+            r.cx.error(r.error(to.place, message).code("InvalidParameterValue").help(help));
+        };
+        if let Some(local) = inside {
+            let whole_subnet = self.draft.subnets.iter().flatten().any(|s| s.vpc == self.vpc && s.cidr == to.value);
+            if target == RouteTarget::Blackhole {
+                refuse(
+                    format!("{} is within the VPC ({local}): its traffic can be sent to an ENI, not dropped", to.value),
+                    "security groups and network ACLs deny traffic inside a VPC",
+                );
+                return None;
+            }
+            if to.value != *local && !whole_subnet {
+                refuse(
+                    format!("{} is more specific than the local route {local} and not the block of a subnet", to.value),
+                    "a route inside the VPC must have the whole block of one subnet as its destination",
+                );
+                return None;
+            }
+        }
+        Some((to, target))
+    }
+
+    fn destination(&self, r: &Fields<'_>) -> Option<At<Cidr>> {
+        let t = r.text("to")?;
+        if t.value.starts_with("pl:") {
+            r.not_yet(t.place, t.value);
+            return None;
+        }
+        let to = r.cidr("to", true)?;
+        let kept = Cidr::containing(std::net::Ipv4Addr::new(169, 254, 168, 0), 22);
+        if to.value.overlaps(kept) && to.value.len() >= 16 {
+            let found = r.error(to.place, format!("{kept} cannot be a destination: it is AWS's own"));
+            r.cx.error(found.code("InvalidParameterValue"));
+            return None;
+        }
+        Some(to)
+    }
+
+    fn target(&self, r: &Fields<'_>) -> Option<RouteTarget> {
+        let t = r.text("via")?;
+        let (kind, name) = t.value.split_once(':').unwrap_or((t.value, ""));
+        match (kind, name.is_empty()) {
+            ("blackhole", true) => Some(RouteTarget::Blackhole),
+            ("instance", false) => self.instance(r, t),
+            ("eni", false) => self.eni(r, At { value: name, place: t.place }),
+            ("igw" | "vgw", true) | ("nat" | "peering" | "tgw" | "vgw" | "endpoint", false) => {
+                r.not_yet(t.place, &format!("via: {}", t.value));
+                None
+            }
+            ("local", true) => {
+                r.cx.error(r.error(t.place, "local routes are in every table: leave them out"));
+                None
+            }
+            _ => {
+                let help = did_you_mean(kind, ["instance", "eni", "blackhole"])
+                    .unwrap_or_else(|| "`instance:NAME`, `eni:NAME` or `blackhole`".into());
+                r.cx.error(r.error(t.place, format!("`{}` is no target of a route", t.value)).help(help));
+                None
+            }
+        }
+    }
+
+    fn instance(&self, r: &Fields<'_>, t: At<&str>) -> Option<RouteTarget> {
+        let at = r.reference_within(Kind::Instance, self.vpc, t, "InvalidParameterValue")?;
+        let instance = self.draft.instances[at].as_ref()?;
+        match instance.enis[..] {
+            [eni] => Some(self.next_hop(r, t, eni)),
+            [] => None,
+            _ => {
+                let message = format!("instance {} has several network interfaces", instance.common.path);
+                let found = r.error(t.place, message).code("InvalidInstanceID");
+                r.cx.error(found.help(format!("write `eni:{}/eth0`", instance.common.name)));
+                None
+            }
+        }
+    }
+
+    /// `web/eth1` or `app.web/eth1`.
+    fn eni(&self, r: &Fields<'_>, t: At<&str>) -> Option<RouteTarget> {
+        let vpc = &r.cx.names.get(Kind::Vpc, self.vpc).name;
+        let own = format!("{vpc}.{}", t.value);
+        let Some(&at) = self.enis.get(&own).or_else(|| self.enis.get(t.value)) else {
+            let near = did_you_mean(&own, self.enis.keys().map(String::as_str));
+            let found = r.error(t.place, format!("there is no network interface `{}`", t.value));
+            let help = near.unwrap_or_else(|| "`eni:INSTANCE/eth0`, `eni:INSTANCE/eth1` ...".into());
+            r.cx.error(found.code("InvalidNetworkInterfaceID.NotFound").help(help));
+            return None;
+        };
+        let eni = &self.draft.enis[at];
+        if eni.vpc != self.vpc {
+            let message = format!("route table and network interface {} belong to different networks", eni.common.path);
+            r.cx.error(r.error(t.place, message).code("InvalidParameterValue"));
+            return None;
+        }
+        if let EniOwner::Endpoint(_) = eni.owner {
+            let message = format!("{} belongs to an interface endpoint: no route leads there", eni.common.path);
+            r.cx.error(r.error(t.place, message).code("InvalidParameterValue"));
+            return None;
+        }
+        Some(self.next_hop(r, t, EniIx(at as u32)))
+    }
+
+    fn next_hop(&self, r: &Fields<'_>, t: At<&str>, eni: EniIx) -> RouteTarget {
+        if let Some(plan) = self.draft.enis.get(eni.at())
+            && plan.source_dest_check
+        {
+            let message =
+                format!("{} drops what is not addressed to it: its source/dest check is on", plan.common.path);
+            let found = r.error(t.place, message);
+            r.cx.warning(found.help("write `source_dest_check: false` at the instance"));
+        }
+        RouteTarget::Eni(eni)
+    }
+}
