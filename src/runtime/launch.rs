@@ -76,9 +76,10 @@ pub fn launch(launch: Launch) -> Result<Running, LaunchError> {
             Err(LaunchError { message, exit })
         }
         Err(error) => {
-            let log = last_lines(&path.join("log"));
+            let words = keeper.last_words(10);
             let _ = keeper.end();
-            Err(LaunchError { message: format!("{error}{log}"), exit: 3 })
+            let words = if words.is_empty() { words } else { format!("; its last words:\n{words}") };
+            Err(LaunchError { message: format!("{error}{words}"), exit: 3 })
         }
     }
 }
@@ -157,12 +158,4 @@ fn write_accepted(run_dir: &Path, accepted: &Accepted) -> io::Result<()> {
     let path = run_dir.join(store::FILE);
     let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(accepted.to_json().as_bytes())
-}
-
-/// The end of a log, for a message about a crash.
-fn last_lines(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let tail = &lines[lines.len().saturating_sub(10)..];
-    if tail.is_empty() { String::new() } else { format!("; its last words:\n{}", tail.join("\n")) }
 }

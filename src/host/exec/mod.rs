@@ -257,10 +257,11 @@ fn attend(command: &mut Command, signals: &OwnedFd, own_group: bool, timeout: Op
         while let Some(received) = signals::read(signals) {
             // the terminal has told its whole foreground group
             let told = received.from_terminal && !own_group;
-            if received.signal != libc::SIGCHLD && !told {
-                if let Some(signal) = Signal::from_named_raw(received.signal) {
-                    send(signal);
-                }
+            if received.signal != libc::SIGCHLD
+                && !told
+                && let Some(signal) = Signal::from_named_raw(received.signal)
+            {
+                send(signal);
             }
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
