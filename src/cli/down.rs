@@ -10,15 +10,13 @@ pub struct Args {
 
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
-    use std::time::Duration;
-
-    use super::common::Failure;
-    use crate::control::api::Request;
-
-    let mut client = super::up::connect(&args.lab)?;
-    client.ask(Request::Down)?;
-    if !client.wait_closed(Duration::from_secs(20))? {
-        return Err(Failure::host("the lab took the order but does not end; `vpclab clean` removes what is left"));
-    }
+    let run_dir = super::up::choose(&args.lab)?;
+    crate::runtime::launch::end(&run_dir)?;
+    eprintln!("lab {} is gone", run_dir.lab());
     Ok(0)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn run(_args: Args) -> Done {
+    Err(super::common::Failure::host("a lab needs Linux"))
 }
