@@ -64,7 +64,10 @@ struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        std::fs::read(path).map_err(|e| e.to_string())
+        let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        if bytes.len() > MAX_BYTES { Err(format!("over {MAX_BYTES} bytes")) } else { Ok(bytes) }
     }
 
     fn is_dir(&self, path: &Path) -> bool {

@@ -9,6 +9,9 @@ pub struct Args {
     /// Stay until Ctrl-C
     #[arg(long, env = "VPCLAB_ATTACH")]
     pub attach: bool,
+    /// Without root: map only the own id into the lab
+    #[arg(long, env = "VPCLAB_OWN_ID")]
+    pub own_id: bool,
 }
 
 #[cfg(target_os = "linux")]
@@ -23,7 +26,7 @@ pub fn run(args: Args) -> Done {
     // Before anything is started, so that no signal finds a lab without a keeper of its own.
     let signals = if args.attach { Some(crate::host::signals::block()?) } else { None };
     let began = std::time::Instant::now();
-    let running = launch(Launch { accepted, leash: args.attach, own_id: false })?;
+    let running = launch(Launch { accepted, leash: args.attach, own_id: args.own_id })?;
     let Reply::Ps(ps) = running.client()?.ask(Request::Ps)? else { return Err(ClientError::Unexpected.into()) };
     print!("{}", super::ps::render(&ps));
     std::io::stdout().flush()?;

@@ -145,7 +145,10 @@ impl Files for Recorder<'_> {
 
 impl Files for Accepted {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        self.files.get(path).map(|text| text.clone().into_bytes()).ok_or_else(|| "was not read at acceptance".to_owned())
+        self.files
+            .get(path)
+            .map(|text| text.clone().into_bytes())
+            .ok_or_else(|| "was not read at acceptance".to_owned())
     }
 
     fn is_dir(&self, path: &Path) -> bool {
