@@ -44,7 +44,7 @@ pub fn alias(lab: &str, eni: &str) -> String {
 /// An address has its subnet's prefix and the route of that prefix is ours, not the kernel's, because it carries the
 /// metric too. A TUN has no neighbours: what is on-link and what goes through the router is the same to it.
 pub fn configure(lab: &str, enis: &[(u32, EniHost)], congestion: Option<&str>) -> io::Result<bool> {
-    let mut socket = open()?;
+    let socket = open()?;
     let mut batch = vec![Step::new("bring lo up", up(LOOPBACK))];
     for (index, eni) in enis {
         // flags are applied before the IPv6 settings of one message, so the device goes up by a second one
@@ -52,15 +52,47 @@ pub fn configure(lab: &str, enis: &[(u32, EniHost)], congestion: Option<&str>) -
         batch.push(Step::new(format!("bring {} up", eni.name), up(*index)));
         batch.push(Step::new(format!("give {} the address {}", eni.name, eni.ip), address(*index, eni)));
     }
-    run(&mut socket, batch)?;
-    match run(&mut socket, routes(enis, congestion)) {
+    run(&socket, batch)?;
+    match run(&socket, routes(enis, congestion)) {
         Ok(()) => Ok(congestion.is_some()),
         Err(err) if congestion.is_some() && refuses_congestion(&err) => {
-            run(&mut socket, routes(enis, None))?;
+            run(&socket, routes(enis, None))?;
             Ok(false)
         }
         Err(err) => Err(err),
     }
+}
+
+/// Gives a device of the calling thread's namespace an IPv6 address and the default route, so that something can be
+/// sent: the demo's SYN, which the router then drops.
+pub fn add_ipv6_default(device: &str, address: Ipv6Addr) -> io::Result<()> {
+    let index = links()?
+        .into_iter()
+        .find(|link| link.name == device)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no device {device} here")))?
+        .index;
+    let mut given = AddressMessage::default();
+    given.header.family = AddressFamily::Inet6;
+    given.header.prefix_len = 64;
+    given.header.index = index;
+    given.attributes = vec![
+        AddressAttribute::Local(IpAddr::V6(address)),
+        AddressAttribute::Address(IpAddr::V6(address)),
+        // No duplicate address detection: it would send, and nobody is there to answer.
+        AddressAttribute::Flags(AddressFlags::Nodad),
+    ];
+    let mut route = RouteMessage::default();
+    route.header.address_family = AddressFamily::Inet6;
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = RouteProtocol::Boot;
+    route.header.scope = RouteScope::Universe;
+    route.header.kind = RouteType::Unicast;
+    route.attributes.push(RouteAttribute::Oif(index));
+    let steps = vec![
+        Step::replacing(format!("give {device} the address {address}"), RouteNetlinkMessage::NewAddress(given)),
+        Step::replacing(format!("IPv6 default route by {device}"), RouteNetlinkMessage::NewRoute(route)),
+    ];
+    run(&open()?, steps)
 }
 
 /// Every link of the calling thread's namespace.
@@ -87,10 +119,7 @@ pub fn links() -> io::Result<Vec<LinkMark>> {
 pub fn delete_link(index: u32) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
-    run(
-        &mut open()?,
-        vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }],
-    )
+    run(&open()?, vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }])
 }
 
 struct Step {
@@ -243,7 +272,7 @@ fn open() -> io::Result<Socket> {
 
 /// Sends all steps in one go and waits for each one's acknowledgement. The error is the first step's that failed; the
 /// kernel has carried out the others.
-fn run(socket: &mut Socket, steps: Vec<Step>) -> io::Result<()> {
+fn run(socket: &Socket, steps: Vec<Step>) -> io::Result<()> {
     let mut bytes = Vec::new();
     let mut names = Vec::new();
     for (step, sequence) in steps.into_iter().zip(1u32..) {

@@ -92,6 +92,7 @@ impl RunDir {
         }
         let base = base();
         let path = base.join(lab);
+        let mut tries = 0;
         loop {
             let opened = make_private(&base).and_then(|()| make_private(&path)).and_then(|()| {
                 OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))
@@ -106,8 +107,14 @@ impl RunDir {
             };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // somebody who only asks whether the lab runs has it for a moment
+                Err(rustix::io::Errno::WOULDBLOCK) if tries < 10 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let keeper = RunDir::open(lab).ok().and_then(|dir| dir.keeper());
+                    let keeper = RunDir::open(lab).ok().and_then(|dir| dir.keeper()).map(|(pid, _)| pid);
                     return Err(ClaimError::Running { lab: lab.to_owned(), keeper });
                 }
                 Err(err) => return Err(io::Error::from(err).into()),
@@ -190,18 +197,20 @@ impl RunDir {
         matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
     }
 
-    /// Process id of the keeper that made the latest records.
-    pub fn keeper(&self) -> Option<u32> {
+    /// Process id of the keeper that made the latest records, and the moment it began, as the kernel counts.
+    pub fn keeper(&self) -> Option<(u32, u64)> {
         self.records().into_iter().rev().find_map(|record| match record {
-            Record::Keeper { pid, .. } => Some(pid),
+            Record::Keeper { pid, started } => Some((pid, started)),
             _ => None,
         })
     }
 
-    /// Waits until the lab's keeper is done with its removal. False if it is still there after `timeout`.
-    pub fn wait_gone(&self, timeout: Duration) -> bool {
+    /// Waits until the lab's keeper has removed everything and has ended itself; `keeper` is what [`RunDir::keeper`] said
+    /// while the lab ran. False if it is still there after `timeout`.
+    pub fn wait_gone(&self, keeper: Option<(u32, u64)>, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        while self.is_running() {
+        let lives = || keeper.is_some_and(|(pid, then)| started(pid) == Some(then));
+        while self.is_running() || lives() {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -297,7 +306,8 @@ fn of_user() -> PathBuf {
 }
 
 fn in_tmp() -> PathBuf {
-    std::env::temp_dir().join(format!("vpclab-{}", rustix::process::geteuid().as_raw()))
+    // not $TMPDIR: the labs of one user must be found from every shell
+    Path::new("/tmp").join(format!("vpclab-{}", rustix::process::geteuid().as_raw()))
 }
 
 fn owned_by_us(dir: &Path) -> bool {
