@@ -102,16 +102,14 @@ enum Verb {
     Probe(probe::Args),
     #[command(name = "__load", hide = true)]
     Load(load::Args),
-    #[cfg(target_os = "linux")]
-    #[command(name = "__keeper", hide = true)]
-    Keeper(up::KeeperArgs),
-    #[cfg(target_os = "linux")]
-    #[command(name = "__router", hide = true)]
-    Router(up::RouterArgs),
 }
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if std::env::args_os().nth(1).is_some_and(|first| first == crate::host::keeper::ROUTER_ARG) {
+        return crate::runtime::node::main(std::env::args_os().skip(2));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -162,10 +160,6 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Doctor(args) => doctor::run(args),
         Verb::Completion(args) => completion::run(args),
         Verb::Version(args) => version::run(args),
-        #[cfg(target_os = "linux")]
-        Verb::Keeper(args) => up::keeper(args),
-        #[cfg(target_os = "linux")]
-        Verb::Router(args) => up::router(args),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `vpclab ps`.
 
-use super::common::{Done, Format, FormatArg, LabArg, print_json, table};
-use crate::control::api::{Ps, Reply, Request};
+use super::common::{Done, FormatArg, LabArg, table};
+#[cfg(target_os = "linux")]
+use super::common::{Format, print_json};
+use crate::control::api::Ps;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -9,14 +11,21 @@ pub struct Args {
     pub lab: LabArg,
     #[command(flatten)]
     pub format: FormatArg,
+    /// What the lab holds now: connections, buffers, tasks, flows
+    #[arg(long)]
+    pub gauges: bool,
 }
 
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
-    let mut client = super::up::connect(&args.lab)?;
-    let Reply::Ps(ps) = client.ask(Request::Ps)? else {
-        return Err(crate::runtime::client::ClientError::Unexpected.into());
-    };
+    if args.gauges {
+        use crate::control::api::{Reply, Request};
+        return match super::up::connect(&args.lab)?.ask(Request::Gauges)? {
+            Reply::Gauges(gauges) => print_json(&gauges),
+            _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+        };
+    }
+    let ps = super::up::ps(&mut super::up::connect(&args.lab)?)?;
     match args.format.format {
         Format::Json => print_json(&ps),
         Format::Table => {
@@ -24,6 +33,11 @@ pub fn run(args: Args) -> Done {
             Ok(0)
         }
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn run(_args: Args) -> Done {
+    Err(super::common::Failure::host("a lab needs Linux"))
 }
 
 /// One row for each instance, one for each endpoint ENI.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::common::{Failure, FileArgs};
 use crate::control::store::{self, Accepted};
-use crate::model::{Files, Loaded, MAX_BYTES, Source};
+use crate::model::{Around, Files, Loaded, MAX_BYTES, Source};
 
 /// Reads and judges what the verb's arguments name. Warnings go to stderr.
 pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
@@ -15,10 +15,10 @@ pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
 pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Loaded), Failure> {
     let paths = if files.is_empty() { vec![the_one_here()?] } else { files.to_vec() };
     let sources = paths.iter().map(|path| source(path)).collect::<Result<Vec<Source>, Failure>>()?;
-    let dir = folder(&paths[0])?;
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let env = |name: &str| std::env::var(name).ok();
-    match store::accept(&sources, &dir, name, &env, &Disk) {
+    let around = Around { env: &env, files: &Disk, name };
+    match store::accept(&sources, &around, &std::env::current_dir()?) {
         Ok((accepted, loaded)) => {
             if !loaded.warnings.is_empty() {
                 eprintln!("{}", loaded.warnings.render(color).trim_end());
@@ -59,22 +59,15 @@ fn source(path: &Path) -> Result<Source, Failure> {
     Ok(Source::new(path.display().to_string(), bytes))
 }
 
-/// The folder of a file, absolute; of standard input, the working folder.
-fn folder(path: &Path) -> Result<PathBuf, Failure> {
-    let here = std::env::current_dir()?;
-    if path == Path::new("-") {
-        return Ok(here);
-    }
-    let parent = path.parent().unwrap_or(Path::new(""));
-    Ok(here.join(parent).canonicalize().unwrap_or(here))
-}
-
 /// Files as they are on this machine.
 struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        std::fs::read(path).map_err(|e| e.to_string())
+        let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        if bytes.len() > MAX_BYTES { Err(format!("over {MAX_BYTES} bytes")) } else { Ok(bytes) }
     }
 
     fn is_dir(&self, path: &Path) -> bool {

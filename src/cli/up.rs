@@ -9,23 +9,23 @@ pub struct Args {
     /// Stay until Ctrl-C
     #[arg(long, env = "VPCLAB_ATTACH")]
     pub attach: bool,
+    /// Without root: map only the own id into the lab
+    #[arg(long, env = "VPCLAB_OWN_ID")]
+    pub own_id: bool,
 }
 
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
     use std::io::Write;
 
-    use crate::control::api::{Reply, Request};
-    use crate::runtime::client::ClientError;
     use crate::runtime::launch::{Launch, launch};
 
     let (accepted, loaded) = super::topology::read(&args.files)?;
     // Before anything is started, so that no signal finds a lab without a keeper of its own.
     let signals = if args.attach { Some(crate::host::signals::block()?) } else { None };
     let began = std::time::Instant::now();
-    let running = launch(Launch { accepted, leash: args.attach, own_id: false })?;
-    let Reply::Ps(ps) = running.client()?.ask(Request::Ps)? else { return Err(ClientError::Unexpected.into()) };
-    print!("{}", super::ps::render(&ps));
+    let running = launch(Launch { accepted, leash: args.attach, own_id: args.own_id })?;
+    print!("{}", super::ps::render(&ps(&mut running.client()?)?));
     std::io::stdout().flush()?;
     eprintln!("{} is up after {} ms.", running.name, began.elapsed().as_millis());
     let Some(signals) = signals else {
@@ -35,6 +35,16 @@ pub fn run(args: Args) -> Done {
     eprintln!("Ctrl-C ends it.");
     running.stay(&signals)?;
     Ok(0)
+}
+
+/// The lab's instances and endpoints.
+#[cfg(target_os = "linux")]
+pub fn ps(client: &mut crate::runtime::client::Client) -> Result<crate::control::api::Ps, Failure> {
+    use crate::control::api::{Reply, Request};
+    match client.ask(Request::Ps)? {
+        Reply::Ps(ps) => Ok(ps),
+        _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+    }
 }
 
 /// What to type next, with the lab's own names.

@@ -2,7 +2,6 @@
 
 use crate::base::{EniIx, FiveTuple};
 use crate::control::api::{DnsAnswer, DropRow, Filter, FlowRow, NameRow};
-use crate::dns;
 use crate::dns::{self, Zones};
 use crate::engine::{Decider, Direction, DropRecord, FlowSnapshot};
 use crate::model::Plan;

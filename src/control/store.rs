@@ -14,6 +14,7 @@ use crate::policy;
 pub const FILE: &str = "accepted.json";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Accepted {
     /// The lab's name, whether from the file or from `--name`.
     pub name: String,
@@ -25,6 +26,8 @@ pub struct Accepted {
     pub env: BTreeMap<String, Option<String>>,
     /// Every file that the text drew in (policy documents), by path.
     pub files: BTreeMap<PathBuf, String>,
+    /// Whether paths that the text names are folders.
+    pub folders: BTreeMap<PathBuf, bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,90 +54,105 @@ impl Accepted {
     }
 }
 
-/// Reads and judges a topology, and notes everything it draws in, so that [`load`] finds the same later. Policies are
-/// judged too.
+/// Validates sources as a lab would start from them, policies included, and keeps what they drew in. `cwd` makes paths
+/// absolute: the lab runs elsewhere.
 ///
-/// `dir` is the folder of the first file, absolute; `name` overrides the file's. The error is a report of every problem.
-pub fn accept(
-    sources: &[Source],
-    dir: &Path,
-    name: Option<&str>,
-    env: &dyn Fn(&str) -> Option<String>,
-    files: &dyn Files,
-) -> Result<(Accepted, Loaded), Report> {
-    let asked = RefCell::new(BTreeMap::new());
-    let noting = |var: &str| {
-        let value = env(var);
-        asked.borrow_mut().insert(var.to_owned(), value.clone());
+/// # Errors
+/// Every problem of every source.
+pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Accepted, Loaded), Report> {
+    let env = RefCell::new(BTreeMap::new());
+    let files = Recorder { inner: around.files, cwd, seen: RefCell::default() };
+    let look_up = |name: &str| {
+        let value = (around.env)(name);
+        env.borrow_mut().insert(name.to_owned(), value.clone());
         value
     };
-    let drawn = Noting { files, read: RefCell::default() };
-    let mut loaded = model::load(sources, &Around { env: &noting, files: &drawn, name })?;
-    loaded.plan.dir = dir.to_owned();
-    judge_policies(&loaded)?;
+    let loaded = model::load(sources, &Around { env: &look_up, files: &files, name: around.name })?;
+    check_policies(&loaded)?;
+    let seen = files.seen.into_inner();
     let accepted = Accepted {
         name: loaded.plan.name.clone(),
-        dir: dir.to_owned(),
-        sources: sources.iter().map(|s| AcceptedSource { path: s.path.clone(), text: s.text().to_owned() }).collect(),
-        env: asked.into_inner(),
-        files: drawn.read.into_inner(),
+        dir: cwd.join(&loaded.plan.dir),
+        sources: sources
+            .iter()
+            .map(|s| AcceptedSource { path: cwd.join(&s.path).display().to_string(), text: s.text().to_owned() })
+            .collect(),
+        env: env.into_inner(),
+        files: seen.files,
+        folders: seen.folders,
     };
     Ok((accepted, loaded))
 }
 
-/// The plan of an accepted text. The report of its problems, rendered without colour, if it is refused after all.
-pub fn load(accepted: &Accepted) -> Result<Plan, String> {
-    let sources: Vec<Source> =
-        accepted.sources.iter().map(|s| Source::new(s.path.clone(), s.text.as_bytes())).collect();
+/// The plan of an accepted text.
+///
+/// # Errors
+/// Its problems, where the version that accepted it saw none.
+pub fn load(accepted: &Accepted) -> Result<Plan, Report> {
+    let sources: Vec<Source> = accepted.sources.iter().map(|s| Source::new(s.path.clone(), s.text.as_str())).collect();
     let around = Around { env: &|name| accepted.var(name), files: accepted, name: Some(&accepted.name) };
-    let mut loaded = model::load(&sources, &around).map_err(|report| report.render(false))?;
-    loaded.plan.dir.clone_from(&accepted.dir);
-    Ok(loaded.plan)
+    let loaded = model::load(&sources, &around)?;
+    check_policies(&loaded)?;
+    Ok(Plan { dir: accepted.dir.clone(), ..loaded.plan })
 }
 
-/// Policies are JSON to the model; what they say is judged where it is understood.
-fn judge_policies(loaded: &Loaded) -> Result<(), Report> {
-    let problems: Vec<(String, String, Option<&'static str>)> =
-        policy::check(&loaded.plan).into_iter().map(|p| (owner_of(&p.path), p.to_string(), Some(p.code))).collect();
+/// The contents of policies, which the model keeps but does not judge.
+fn check_policies(loaded: &Loaded) -> Result<(), Report> {
+    let problems: Vec<(String, String, Option<&'static str>)> = policy::check(&loaded.plan)
+        .into_iter()
+        .map(|p| (owner_of(&p.path), format!("{}: {}", p.path, p.message), Some(p.code)))
+        .collect();
     if problems.is_empty() { Ok(()) } else { Err(loaded.policy_problem(&problems)) }
 }
 
-/// `roles.web.policy...` is `role web`; `vpcs.app.endpoints.s3.policy...` is `endpoint app.s3`.
+/// `roles.R.policy...` is `role R`, `vpcs.V.endpoints.E.policy...` is `endpoint V.E`.
 fn owner_of(path: &str) -> String {
-    let parts: Vec<&str> = path.split('.').collect();
-    match parts[..] {
-        ["roles", role, ..] => format!("role {role}"),
-        ["vpcs", vpc, "endpoints", endpoint, ..] => format!("endpoint {vpc}.{endpoint}"),
+    let mut parts = path.split('.');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("roles"), Some(role), ..) => format!("role {role}"),
+        (Some("vpcs"), Some(vpc), Some("endpoints"), Some(endpoint)) => format!("endpoint {vpc}.{endpoint}"),
         _ => path.to_owned(),
     }
 }
 
-/// Passes questions on and keeps what was read.
-struct Noting<'a> {
-    files: &'a dyn Files,
-    read: RefCell<BTreeMap<PathBuf, String>>,
+/// Remembers what was read.
+struct Recorder<'a> {
+    inner: &'a dyn Files,
+    cwd: &'a Path,
+    seen: RefCell<Seen>,
 }
 
-impl Files for Noting<'_> {
+#[derive(Default)]
+struct Seen {
+    files: BTreeMap<PathBuf, String>,
+    folders: BTreeMap<PathBuf, bool>,
+}
+
+impl Files for Recorder<'_> {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        let bytes = self.files.read(path)?;
-        self.read.borrow_mut().insert(path.to_owned(), String::from_utf8_lossy(&bytes).into_owned());
+        let bytes = self.inner.read(path)?;
+        let text = String::from_utf8(bytes.clone()).map_err(|_| "not UTF-8".to_owned())?;
+        self.seen.borrow_mut().files.insert(self.cwd.join(path), text);
         Ok(bytes)
     }
 
     fn is_dir(&self, path: &Path) -> bool {
-        self.files.is_dir(path)
+        let is = self.inner.is_dir(path);
+        self.seen.borrow_mut().folders.insert(self.cwd.join(path), is);
+        is
     }
 }
 
-/// What was read at acceptance; folders were there then.
 impl Files for Accepted {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        self.files.get(path).map(|text| text.clone().into_bytes()).ok_or_else(|| "not read when accepted".to_owned())
+        self.files
+            .get(path)
+            .map(|text| text.clone().into_bytes())
+            .ok_or_else(|| "was not read at acceptance".to_owned())
     }
 
-    fn is_dir(&self, _: &Path) -> bool {
-        true
+    fn is_dir(&self, path: &Path) -> bool {
+        self.folders.get(path).copied().unwrap_or_default()
     }
 }
 

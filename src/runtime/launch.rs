@@ -94,6 +94,18 @@ impl Running {
         self.keeper.end()
     }
 
+    /// Stays until a signal comes (one that [`crate::host::signals::block`] gave `signals` for) or the lab ends by
+    /// itself; then ends it and waits until nothing of it is left.
+    pub fn stay(self, signals: &std::os::fd::OwnedFd) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let pid = i32::try_from(self.keeper.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the keeper has no process id"))?;
+        let gone = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let mut watched = [PollFd::new(signals, PollFlags::IN), PollFd::new(&gone, PollFlags::IN)];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut watched, None) {}
+        self.end()
+    }
+
     /// Waits until the lab ends by itself or by `down`.
     pub fn wait(self) -> io::Result<()> {
         self.keeper.wait()

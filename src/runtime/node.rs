@@ -143,6 +143,11 @@ impl Shared {
     pub fn ca_bundle(&self) -> PathBuf {
         self.run_dir.join("ca-bundle.pem")
     }
+
+    /// Where [`RunDir::instance`] has the files of an instance.
+    pub fn files_of(&self, instance: usize) -> PathBuf {
+        self.run_dir.join("instances").join(&self.plan.instances[instance].common.path)
+    }
 }
 
 impl Node {
@@ -274,7 +279,7 @@ fn read_plan(run_dir: &Path) -> Result<(Accepted, Arc<Plan>), StartFailure> {
     let accepted = Accepted::from_json(&text).context("accepted text")?;
     match store::load(&accepted) {
         Ok(plan) => Ok((accepted, Arc::new(plan))),
-        Err(report) => Err(StartFailure { error: anyhow!("{report}"), exit: 2 }),
+        Err(report) => Err(StartFailure { error: anyhow!("{}", report.render(false)), exit: 2 }),
     }
 }
 

@@ -60,12 +60,7 @@ impl Poller {
 
     /// Fills `ready` with the tokens of readable descriptors. Sleeps at most `timeout` (`None`: until something comes),
     /// and not at all where `idle` says that a queue holds something. True if it slept.
-    pub fn wait(
-        &self,
-        timeout: Option<Duration>,
-        idle: impl Fn() -> bool,
-        ready: &mut Vec<u32>,
-    ) -> io::Result<bool> {
+    pub fn wait(&self, timeout: Option<Duration>, idle: impl Fn() -> bool, ready: &mut Vec<u32>) -> io::Result<bool> {
         ready.clear();
         let mut timeout = timeout.unwrap_or(Duration::MAX);
         if !timeout.is_zero() {

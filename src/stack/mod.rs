@@ -74,7 +74,7 @@ pub enum Answer {
 pub enum Event {
     /// A new client: open the backend and [`Forwarder::answer`].
     Dial { conn: ConnId, port: Port, tuple: FiveTuple },
-    /// Bytes have arrived, and the last [`Forwarder::recv`] had left none: who leaves some comes back by itself.
+    /// Bytes have arrived since the last [`Forwarder::recv`].
     Readable(ConnId),
     /// There is room again after a [`Forwarder::send`] that took less than it was given.
     Writable(ConnId),
