@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vpclab::host::client::{InstanceFds, KeeperClient};
@@ -31,10 +31,16 @@ struct Lab {
     name: String,
     handle: Option<KeeperHandle>,
     client: Option<KeeperClient>,
+    /// How often the keeper said that the lab ends.
+    told: Arc<AtomicU32>,
 }
 
 impl Lab {
     fn up(tag: &str) -> Lab {
+        Lab::up_with(tag, false)
+    }
+
+    fn up_with(tag: &str, leash: bool) -> Lab {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}-{tag}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let run_dir = RunDir::claim(&name).expect("claim");
@@ -42,14 +48,17 @@ impl Lab {
             run_dir,
             program: BIN.clone(),
             peer: Peer::Caller,
-            leash: false,
+            leash,
             log: false,
             ids: userns::IdMap::Ranges,
         };
         let mut handle = keeper::spawn(options).expect("spawn");
         assert_eq!(handle.wait_ready(Duration::from_secs(10)).expect("ready"), status::Status::Ready);
-        let client = KeeperClient::new(handle.take_socket().expect("socket"), |_| {}).expect("client");
-        Lab { name, handle: Some(handle), client: Some(client) }
+        let told = Arc::new(AtomicU32::new(0));
+        let tell = Arc::clone(&told);
+        let on_end = move |_| drop(tell.fetch_add(1, Ordering::Relaxed));
+        let client = KeeperClient::new(handle.take_socket().expect("socket"), on_end).expect("client");
+        Lab { name, handle: Some(handle), client: Some(client), told }
     }
 
     fn client(&self) -> &KeeperClient {
@@ -307,6 +316,17 @@ fn user_the_caller_stays_and_captures_work() {
     dump.stdout.take().unwrap().read_to_string(&mut captured).expect("read");
     assert!(captured.contains("10.0.1.10 > 10.0.2.10: ICMP echo request"), "{captured}");
     assert!(dump.wait().expect("wait").success());
+    if !root() {
+        // without a name under /run/netns, nsenter has the path that `ps -f json` shows
+        let keeper = lab.client().hello().expect("hello").pid;
+        let entered = Command::new("nsenter")
+            .args(["--preserve-credentials", &format!("--user=/proc/{keeper}/ns/user")])
+            .arg(format!("--net={}", a.netns_path.display()))
+            .args(["ip", "-o", "-4", "addr", "show", "eth0"])
+            .output()
+            .expect("nsenter");
+        assert!(text(&entered).contains("10.0.1.10/24"), "{}", text(&entered));
+    }
     // root of the instance may change its network
     let as_root = ExecOptions { user: Some("root".into()), ..options() };
     let changed = lab.exec(&lab.info("app.a"), &a, &["ip", "addr", "add", "10.0.1.11/24", "dev", "eth0"], &as_root);
@@ -446,6 +466,37 @@ fn the_end_of_the_peer_removes_everything_and_ends_what_runs_inside() {
 
 /// Whoever cleans finds what the others left: one at a time.
 static CLEANING: Mutex<()> = Mutex::new(());
+
+#[test]
+fn a_lab_ends_with_the_leash_that_holds_it() {
+    let mut lab = Lab::up_with("leash", true);
+    let fds = lab.make("app.web", [10, 0, 1, 10]);
+    let name = lab.name.clone();
+    let handle = lab.handle.take().unwrap();
+    drop(handle); // as the death of the process that has it would
+    // the client is told, and lets go as the router process would
+    wait_until("the client is told", || lab.told.load(Ordering::Relaxed) > 0);
+    lab.client = None;
+    drop(fds);
+    wait_until("the lab is gone", || traces(&name).is_empty());
+}
+
+#[test]
+fn a_hundred_instances_come_and_go_quickly() {
+    let lab = Lab::up("many");
+    let begun = Instant::now();
+    let fds: Vec<InstanceFds> = (0..100).map(|n| lab.make(&format!("app.i{n}"), [10, 0, 1, 10 + n])).collect();
+    let made = begun.elapsed();
+    drop(fds);
+    let begun = Instant::now();
+    let name = lab.name.clone();
+    lab.down();
+    let gone = begun.elapsed();
+    assert_eq!(traces(&name), Vec::<String>::new());
+    println!("100 instances made in {made:?}, gone in {gone:?}");
+    // 0.2 s each way on an idle machine; what is caught here is a step that takes 50 ms of each
+    assert!(made < Duration::from_secs(5) && gone < Duration::from_secs(5), "made in {made:?}, gone in {gone:?}");
+}
 
 #[test]
 fn a_killed_keeper_leaves_only_what_clean_removes() {

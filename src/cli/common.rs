@@ -167,6 +167,90 @@ pub fn print_json(value: &impl serde::Serialize) -> Done {
     Ok(0)
 }
 
+/// A row that happened at a time.
+pub trait Timed {
+    /// Milliseconds since 1970.
+    fn time_ms(&self) -> u64;
+}
+
+/// Prints rows once, or with `--follow` again and again as they come, until interrupted.
+#[cfg(target_os = "linux")]
+pub fn follow<R: Timed + serde::Serialize>(
+    lab: &LabArg,
+    filter: &FilterArgs,
+    format: Format,
+    mut ask: impl FnMut(
+        &mut crate::runtime::client::Client,
+        crate::control::api::Filter,
+    ) -> Result<Vec<R>, crate::runtime::client::ClientError>,
+    render: impl Fn(&[R]) -> String,
+) -> Done {
+    use std::io::Write;
+
+    let mut client = super::up::connect(lab)?;
+    let rows = ask(&mut client, filter.filter())?;
+    let show = |rows: &[R], first: bool| -> Result<(), Failure> {
+        match format {
+            Format::Json if !filter.follow => {
+                print_json(&rows)?;
+            }
+            // One value per line, so that a reader need not wait for an end.
+            Format::Json => {
+                for row in rows {
+                    println!("{}", serde_json::to_string(row).map_err(|e| Failure::host(e.to_string()))?);
+                }
+            }
+            Format::Table => {
+                let text = render(rows);
+                let text = if first { text.as_str() } else { text.split_once('\n').map_or("", |(_, rest)| rest) };
+                print!("{text}");
+            }
+        }
+        std::io::stdout().flush().map_err(Failure::from)
+    };
+    show(&rows, true)?;
+    let mut seen = rows.iter().map(Timed::time_ms).max().unwrap_or(0);
+    while filter.follow {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let new: Vec<R> = ask(&mut client, filter.filter())?.into_iter().filter(|r| r.time_ms() > seen).collect();
+        if !new.is_empty() {
+            show(&new, false)?;
+            seen = new.iter().map(Timed::time_ms).max().unwrap_or(seen);
+        }
+    }
+    Ok(0)
+}
+
+/// `09:06:55.123`, UTC.
+pub fn clock_time(ms: u64) -> String {
+    let (_, _, _, h, m, s) = crate::base::UnixTime(ms / 1000).civil();
+    format!("{h:02}:{m:02}:{s:02}.{:03}", ms % 1000)
+}
+
+/// A name that is not there, or not unique: what there is instead.
+pub fn no_such(kind: &str, name: &str, candidates: Vec<String>, all: Vec<String>) -> String {
+    if candidates.is_empty() {
+        format!("no {kind} is called {name}; there are: {}", all.join(", "))
+    } else {
+        format!("{name} may be {}", candidates.join(" or "))
+    }
+}
+
+/// Explains from a plan alone: fresh tables, no lab.
+pub fn explain_plan(
+    plan: &crate::model::Plan,
+    ask: &crate::control::api::ExplainAsk,
+) -> Result<crate::control::explain::Explanation, Failure> {
+    use crate::control::explain::{Facts, answer};
+    use crate::engine::{Engine, EngineLimits, compile};
+
+    let program = std::sync::Arc::new(compile(plan, 1));
+    let engine = Engine::new(program, EngineLimits::default());
+    let zones = crate::dns::compile(plan);
+    let facts = Facts { plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
+    answer(&facts, engine, ask).map_err(Failure::input)
+}
+
 /// True when the child has printed a line; false if it ended before. What else it prints finds a reader.
 pub fn wait_for_line(child: &mut std::process::Child) -> bool {
     use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! `vpclab completion SHELL`.
+//! `vpclab completion SHELL`: a completion script on stdout.
 
 use super::common::Done;
 

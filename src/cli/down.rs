@@ -10,13 +10,8 @@ pub struct Args {
 
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
-    let run_dir = super::up::choose(&args.lab)?;
-    crate::runtime::launch::end(&run_dir)?;
-    eprintln!("lab {} is gone", run_dir.lab());
+    let dir = super::up::choose(&args.lab)?;
+    crate::runtime::launch::end(&dir)?;
+    eprintln!("{} is gone.", dir.lab());
     Ok(0)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub fn run(_args: Args) -> Done {
-    Err(super::common::Failure::host("a lab needs Linux"))
 }

@@ -106,7 +106,6 @@ enum Verb {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    // The process that a keeper starts; its arguments are no user's.
     #[cfg(target_os = "linux")]
     if std::env::args_os().nth(1).is_some_and(|first| first == crate::host::keeper::ROUTER_ARG) {
         return crate::runtime::node::main(std::env::args_os().skip(2));

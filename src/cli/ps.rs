@@ -11,10 +11,20 @@ pub struct Args {
     pub lab: LabArg,
     #[command(flatten)]
     pub format: FormatArg,
+    /// What the lab holds now: connections, buffers, tasks, flows
+    #[arg(long)]
+    pub gauges: bool,
 }
 
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
+    if args.gauges {
+        use crate::control::api::{Reply, Request};
+        return match super::up::connect(&args.lab)?.ask(Request::Gauges)? {
+            Reply::Gauges(gauges) => print_json(&gauges),
+            _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+        };
+    }
     let ps = super::up::ps(&mut super::up::connect(&args.lab)?)?;
     match args.format.format {
         Format::Json => print_json(&ps),

@@ -1,19 +1,20 @@
-//! `vpclab shell INSTANCE`.
+//! `vpclab shell INSTANCE`: the caller's shell as an instance.
 
 use super::common::{Done, LabArg};
+use super::exec::How;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pub lab: LabArg,
     #[command(flatten)]
-    pub how: super::exec::How,
-    /// The instance, bare or VPC.NAME
+    pub how: How,
     pub instance: String,
 }
 
-/// `$SHELL`, or `sh`.
+#[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
-    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "sh".into());
-    super::exec::run(super::exec::Args { lab: args.lab, how: args.how, instance: args.instance, cmd: vec![shell] })
+    let mut client = super::up::connect(&args.lab)?;
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    super::exec::run_in(&mut client, &args.instance, &[shell], &args.how, args.lab.lab.as_deref())
 }

@@ -5,7 +5,7 @@ use super::common::Done;
 #[derive(clap::Args)]
 pub struct Args {}
 
-pub fn run(_args: Args) -> Done {
+pub fn run(_: Args) -> Done {
     println!("vpclab {}", env!("CARGO_PKG_VERSION"));
     Ok(0)
 }

@@ -244,6 +244,8 @@ pub struct DnsAnswer {
     /// What answered: `private DNS of endpoint s3 (zone s3.eu-west-1.amazonaws.com)`.
     pub by: String,
     pub lost: Vec<String>,
+    /// What a user should know of this name.
+    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -273,6 +275,8 @@ pub struct ExecInfo {
     /// Address and names for the hosts file.
     pub hosts: Vec<(Ipv4Addr, Vec<String>)>,
     pub env: Vec<(String, String)>,
+    /// Folder of the instance's `resolv.conf`, `nsswitch.conf` and `hosts`.
+    pub files: String,
     /// The lab's own CA.
     pub ca_pem: String,
     /// The file of the lab's CA in its run directory.

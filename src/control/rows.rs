@@ -1,8 +1,8 @@
 //! Drops, flows and names as people read them: indices become names, rules become the text the user wrote.
 
 use crate::base::{EniIx, FiveTuple};
-use crate::control::api::{DropRow, Filter, FlowRow, NameRow};
-use crate::dns;
+use crate::control::api::{DnsAnswer, DropRow, Filter, FlowRow, NameRow};
+use crate::dns::{self, Zones};
 use crate::engine::{Decider, Direction, DropRecord, FlowSnapshot};
 use crate::model::Plan;
 use crate::model::plan::EniOwner;
@@ -134,6 +134,20 @@ pub fn drop_passes(plan: &Plan, filter: &Filter, row: &DropRow, now_ms: u64) -> 
         && filter.to.as_deref().is_none_or(|w| names_end(plan, w, &row.to, &row.dst))
         && filter.code.as_deref().is_none_or(|c| c.eq_ignore_ascii_case(&row.code))
         && filter.since_ms.is_none_or(|ms| row.time_ms.saturating_add(ms) >= now_ms)
+}
+
+/// What the resolver of a VPC answers, in words. The error is a sentence about the record type.
+pub fn dns_answer(zones: &Zones, vpc: usize, name: &str, rtype: &str) -> Result<DnsAnswer, String> {
+    let qtype = rtype.to_ascii_uppercase().parse().map_err(|_| format!("{rtype}: no record type known here"))?;
+    let told = dns::lookup(zones, vpc, name, qtype);
+    Ok(DnsAnswer {
+        rcode: told.rcode.map_or_else(|| "no answer".to_owned(), |r| r.to_string()),
+        ttl: told.ttl().unwrap_or_default(),
+        answers: told.answers.iter().map(|a| a.data.clone()).collect(),
+        by: told.answered_by.clone(),
+        lost: told.lost.iter().map(ToString::to_string).collect(),
+        notes: told.notes.clone(),
+    })
 }
 
 fn label_of_source(plan: &Plan, eni: EniIx) -> String {

@@ -36,10 +36,10 @@ pub fn clean() -> (Removed, Vec<(String, io::Error)>) {
             Err(err) => errors.push((lab, err)),
         }
     }
-    if rustix::process::geteuid().is_root() {
-        if let Err(err) = netns::remove_folder_if_ours() {
-            errors.push((netns::NAMED.to_owned(), err));
-        }
+    if rustix::process::geteuid().is_root()
+        && let Err(err) = netns::remove_folder_if_ours()
+    {
+        errors.push((netns::NAMED.to_owned(), err));
     }
     (removed, errors)
 }

@@ -54,17 +54,28 @@ pub(super) fn make(dir: &RunDir, wanted: &InstanceHost, rootless: bool) -> io::R
     if let Some(name) = name {
         instance.netns_path = netns::give_name(instance.netns.as_fd(), &name)?;
         instance.name = Some(name.clone());
-        if let Err(err) = show_files(dir.lab(), &name, &folder) {
-            drop(remove(dir, instance)); // the first error is the one to tell
-            return Err(err);
+        match show_files(dir.lab(), &name, &folder) {
+            // an image that may not be changed: only `ip netns exec` goes without
+            Err(err) if err.kind() == io::ErrorKind::ReadOnlyFilesystem => eprintln!("vpclab keeper: {err}"),
+            Err(err) => {
+                drop(remove(dir, instance)); // the first error is the one to tell
+                return Err(err);
+            }
+            Ok(()) => {}
         }
     }
     Ok(Made { instance, tuns, offloads, congestion })
 }
 
-/// Ends the instance's processes and removes it. Every step is tried; the first error is told.
+/// Ends whatever runs in these instances.
+pub(super) fn end_processes<'a>(instances: impl Iterator<Item = &'a Instance>) -> io::Result<()> {
+    let identities: Vec<_> = instances.map(|instance| instance.identity).collect();
+    procs::end_in_namespaces(&identities, GRACE).map(drop)
+}
+
+/// Removes an instance whose processes have ended. Every step is tried; the first error is told.
 pub(super) fn remove(dir: &RunDir, instance: Instance) -> io::Result<()> {
-    let mut first = procs::end_in_namespaces(&[instance.identity], GRACE).map(drop);
+    let mut first = Ok(());
     let mut then = |result: io::Result<()>| {
         if first.is_ok() {
             first = result;
@@ -80,7 +91,7 @@ pub(super) fn remove(dir: &RunDir, instance: Instance) -> io::Result<()> {
         Err(err) if err.kind() != io::ErrorKind::NotFound => then(Err(err)),
         _ => {}
     }
-    then(dir.record(&Record::Gone { path: instance.path.clone() }));
+    then(dir.record(&Record::Gone { path: instance.path }));
     first
 }
 

@@ -44,7 +44,7 @@ pub fn alias(lab: &str, eni: &str) -> String {
 /// An address has its subnet's prefix and the route of that prefix is ours, not the kernel's, because it carries the
 /// metric too. A TUN has no neighbours: what is on-link and what goes through the router is the same to it.
 pub fn configure(lab: &str, enis: &[(u32, EniHost)], congestion: Option<&str>) -> io::Result<bool> {
-    let mut socket = open()?;
+    let socket = open()?;
     let mut batch = vec![Step::new("bring lo up", up(LOOPBACK))];
     for (index, eni) in enis {
         // flags are applied before the IPv6 settings of one message, so the device goes up by a second one
@@ -52,11 +52,11 @@ pub fn configure(lab: &str, enis: &[(u32, EniHost)], congestion: Option<&str>) -
         batch.push(Step::new(format!("bring {} up", eni.name), up(*index)));
         batch.push(Step::new(format!("give {} the address {}", eni.name, eni.ip), address(*index, eni)));
     }
-    run(&mut socket, batch)?;
-    match run(&mut socket, routes(enis, congestion)) {
+    run(&socket, batch)?;
+    match run(&socket, routes(enis, congestion)) {
         Ok(()) => Ok(congestion.is_some()),
         Err(err) if congestion.is_some() && refuses_congestion(&err) => {
-            run(&mut socket, routes(enis, None))?;
+            run(&socket, routes(enis, None))?;
             Ok(false)
         }
         Err(err) => Err(err),
@@ -92,7 +92,7 @@ pub fn add_ipv6_default(device: &str, address: Ipv6Addr) -> io::Result<()> {
         Step::replacing(format!("give {device} the address {address}"), RouteNetlinkMessage::NewAddress(given)),
         Step::replacing(format!("IPv6 default route by {device}"), RouteNetlinkMessage::NewRoute(route)),
     ];
-    run(&mut open()?, steps)
+    run(&open()?, steps)
 }
 
 /// Every link of the calling thread's namespace.
@@ -119,10 +119,7 @@ pub fn links() -> io::Result<Vec<LinkMark>> {
 pub fn delete_link(index: u32) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
-    run(
-        &mut open()?,
-        vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }],
-    )
+    run(&open()?, vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }])
 }
 
 struct Step {
@@ -275,7 +272,7 @@ fn open() -> io::Result<Socket> {
 
 /// Sends all steps in one go and waits for each one's acknowledgement. The error is the first step's that failed; the
 /// kernel has carried out the others.
-fn run(socket: &mut Socket, steps: Vec<Step>) -> io::Result<()> {
+fn run(socket: &Socket, steps: Vec<Step>) -> io::Result<()> {
     let mut bytes = Vec::new();
     let mut names = Vec::new();
     for (step, sequence) in steps.into_iter().zip(1u32..) {

@@ -92,6 +92,7 @@ impl RunDir {
         }
         let base = base();
         let path = base.join(lab);
+        let mut tries = 0;
         loop {
             let opened = make_private(&base).and_then(|()| make_private(&path)).and_then(|()| {
                 OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))
@@ -106,6 +107,12 @@ impl RunDir {
             };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // somebody who only asks whether the lab runs has it for a moment
+                Err(rustix::io::Errno::WOULDBLOCK) if tries < 10 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     let keeper = RunDir::open(lab).ok().and_then(|dir| dir.keeper());
                     return Err(ClaimError::Running { lab: lab.to_owned(), keeper });
@@ -297,7 +304,8 @@ fn of_user() -> PathBuf {
 }
 
 fn in_tmp() -> PathBuf {
-    std::env::temp_dir().join(format!("vpclab-{}", rustix::process::geteuid().as_raw()))
+    // not $TMPDIR: the labs of one user must be found from every shell
+    Path::new("/tmp").join(format!("vpclab-{}", rustix::process::geteuid().as_raw()))
 }
 
 fn owned_by_us(dir: &Path) -> bool {

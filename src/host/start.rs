@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -49,6 +50,8 @@ pub struct KeeperHandle {
     status: OwnedFd,
     leash: Option<OwnedFd>,
     socket: Option<OwnedFd>,
+    /// The lab's log, open: it can be read when a lab that failed has taken its folder along.
+    log: Option<File>,
 }
 
 /// Starts the keeper. It is ready when [`KeeperHandle::wait_ready`] says so.
@@ -85,15 +88,17 @@ pub fn spawn(options: KeeperOptions) -> io::Result<KeeperHandle> {
     }
     command.arg("--").args(router_args);
     command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut log = None;
     if options.log {
-        let log = File::options().create(true).append(true).open(dir.log())?;
-        command.stdout(log.try_clone()?).stderr(log);
+        let file = File::options().create(true).read(true).append(true).mode(0o600).open(dir.log())?;
+        command.stdout(file.try_clone()?).stderr(file.try_clone()?);
+        log = Some(file);
     }
     inherit(&mut command, &inherited);
     // SAFETY: setsid(2) is async-signal-safe.
     unsafe { command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(Into::into)) };
     let child = command.spawn().map_err(|err| explain(err, "start the keeper"))?;
-    Ok(KeeperHandle { child, status, leash, socket })
+    Ok(KeeperHandle { child, status, leash, socket, log })
 }
 
 impl KeeperHandle {
@@ -109,6 +114,18 @@ impl KeeperHandle {
     /// Waits for the lab's first word.
     pub fn wait_ready(&self, timeout: Duration) -> io::Result<Status> {
         status::wait(&self.status, timeout)
+    }
+
+    /// The end of the lab's log, at most so many lines; empty without [`KeeperOptions::log`].
+    pub fn last_words(&self, lines: usize) -> String {
+        let mut text = String::new();
+        if let Some(mut log) = self.log.as_ref()
+            && log.rewind().and_then(|()| log.read_to_string(&mut text)).is_err()
+        {
+            return String::new();
+        }
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
     }
 
     /// Ends the lab and waits until keeper and lab are gone.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::process::{Gid, Pid, Uid, WaitOptions};
+use rustix::process::{DumpableBehavior, Gid, Pid, Uid, WaitOptions};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::netns::explain;
@@ -50,11 +50,15 @@ pub fn enter(wanted: IdMap) -> io::Result<IdMap> {
     // SAFETY: NEWUSER concerns this process, which has one thread, and no descriptor table.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
         .map_err(|err| explain(err.into(), "make a user namespace (see `vpclab doctor`)"))?;
-    if mapper.is_some_and(Mapper::finish) {
-        return Ok(IdMap::Ranges);
-    }
-    map_own(uid, gid)?;
-    Ok(IdMap::Own)
+    let ids = if mapper.is_some_and(Mapper::finish) {
+        IdMap::Ranges
+    } else {
+        map_own(uid, gid)?;
+        IdMap::Own
+    };
+    // new credentials hide /proc/PID; the user's own tools (nsenter) shall find the namespaces there
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+    Ok(ids)
 }
 
 /// The subordinate ids of a user in the text of /etc/subuid or /etc/subgid: by name or number.

@@ -5,13 +5,19 @@
 
 pub mod catalogue;
 pub mod credentials;
+mod diff;
 mod load;
 pub mod plan;
+mod schema;
 pub mod spec;
+mod starter;
 pub mod validate;
 
+pub use diff::{Change, Sign, diff};
 pub use load::{Around, Loaded, Nothing, load};
 pub use plan::Plan;
+pub use schema::schema;
 pub use spec::fields::Files;
 pub use spec::report::{Also, Problem, Report, Severity};
 pub use spec::source::{MAX_BYTES, Source};
+pub use starter::{KINDS, demo, starter};

@@ -275,7 +275,7 @@ impl Reader {
         match (self.kind, value) {
             (Kind::Role, Some(_)) => self.problem(&at, "a role's policy may not have a Principal"),
             (Kind::Endpoint, None) if !not_principal => {
-                self.problem(path, "an endpoint's policy must have a Principal")
+                self.problem(path, "an endpoint's policy must have a Principal");
             }
             (Kind::Endpoint, Some(value)) if !is_everybody(value) => {
                 self.problem(&at, format!("principals other than \"*\" are {NOT_JUDGED}"));

@@ -6,11 +6,11 @@ use super::node::{self, Shared};
 use super::router::RouterGone;
 use crate::base::{Clock, EniIx};
 use crate::control::api::{
-    Counters, DnsAnswer, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply,
+    Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply,
     Request, RequestRow,
 };
+use crate::control::explain::{self, Facts};
 use crate::control::rows;
-use crate::dns;
 use crate::engine::FlowSnapshot;
 use crate::model::Plan;
 use crate::model::plan::{Backend, EniOwner, Limits, UpstreamAddr};
@@ -98,6 +98,7 @@ fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
         hostname: ip.map(node::hostname).unwrap_or_default(),
         hosts: node::hosts(plan, instance),
         env: instance.env.clone(),
+        files: shared.files_of(at).display().to_string(),
         ca_pem: shared.ca_pem.clone(),
         ca_path: shared.ca_bundle().display().to_string(),
         run_dir: shared.run_dir.display().to_string(),
@@ -274,23 +275,17 @@ fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
 }
 
 fn explain(shared: &Shared, ask: &ExplainAsk) -> Result<Reply, Refused> {
-    let _ = (shared, ask);
-    Err(input("explain of a running lab: not in this build"))
+    let (zones, engine) = shared.router.call(|inside| (inside.tables.zones.clone(), inside.engine.probe()))?;
+    let facts = Facts { plan: &shared.plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
+    let told = explain::answer(&facts, engine, ask).map_err(input)?;
+    Ok(Reply::Explained { text: told.text(), json: told.json(), reachable: told.reachable })
 }
 
 fn dns_answer(shared: &Shared, instance: &str, name: &str, rtype: &str) -> Result<Reply, Refused> {
     let plan = &shared.plan;
     let vpc = plan.instances[find_instance(plan, instance)?].vpc;
-    let qtype = rtype.to_ascii_uppercase().parse().map_err(|_| input(format!("{rtype}: no record type known here")))?;
     let zones = shared.router.call(|inside| inside.tables.zones.clone())?;
-    let told = dns::lookup(&zones, vpc, name, qtype);
-    Ok(Reply::Dns(DnsAnswer {
-        rcode: told.rcode.map_or_else(|| "no answer".to_owned(), |r| r.to_string()),
-        ttl: told.ttl().unwrap_or_default(),
-        answers: told.answers.iter().map(|a| a.data.clone()).collect(),
-        by: told.answered_by.clone(),
-        lost: told.lost.iter().map(ToString::to_string).collect(),
-    }))
+    rows::dns_answer(&zones, vpc, name, rtype).map(Reply::Dns).map_err(input)
 }
 
 fn names(shared: &Shared, endpoint: Option<&str>, zone: Option<char>, kind: Option<&str>) -> Result<Reply, Refused> {

@@ -76,9 +76,10 @@ pub fn launch(launch: Launch) -> Result<Running, LaunchError> {
             Err(LaunchError { message, exit })
         }
         Err(error) => {
-            let log = last_lines(&path.join("log"));
+            let words = keeper.last_words(10);
             let _ = keeper.end();
-            Err(LaunchError { message: format!("{error}{log}"), exit: 3 })
+            let words = if words.is_empty() { words } else { format!("; its last words:\n{words}") };
+            Err(LaunchError { message: format!("{error}{words}"), exit: 3 })
         }
     }
 }
@@ -91,6 +92,18 @@ impl Running {
     /// Ends the lab and waits until nothing of it is left.
     pub fn end(self) -> io::Result<()> {
         self.keeper.end()
+    }
+
+    /// Stays until a signal comes (one that [`crate::host::signals::block`] gave `signals` for) or the lab ends by
+    /// itself; then ends it and waits until nothing of it is left.
+    pub fn stay(self, signals: &std::os::fd::OwnedFd) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let pid = i32::try_from(self.keeper.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the keeper has no process id"))?;
+        let gone = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let mut watched = [PollFd::new(signals, PollFlags::IN), PollFd::new(&gone, PollFlags::IN)];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut watched, None) {}
+        self.end()
     }
 
     /// Waits until the lab ends by itself or by `down`.
@@ -145,12 +158,4 @@ fn write_accepted(run_dir: &Path, accepted: &Accepted) -> io::Result<()> {
     let path = run_dir.join(store::FILE);
     let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(accepted.to_json().as_bytes())
-}
-
-/// The end of a log, for a message about a crash.
-fn last_lines(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let tail = &lines[lines.len().saturating_sub(10)..];
-    if tail.is_empty() { String::new() } else { format!("; its last words:\n{}", tail.join("\n")) }
 }

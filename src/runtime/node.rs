@@ -143,6 +143,11 @@ impl Shared {
     pub fn ca_bundle(&self) -> PathBuf {
         self.run_dir.join("ca-bundle.pem")
     }
+
+    /// Where [`RunDir::instance`] has the files of an instance.
+    pub fn files_of(&self, instance: usize) -> PathBuf {
+        self.run_dir.join("instances").join(&self.plan.instances[instance].common.path)
+    }
 }
 
 impl Node {

@@ -6,6 +6,7 @@
 //!
 //! TLS and HTTP read the clock of the operating system by themselves; everything else is told the time by `Clock`.
 
+mod asked;
 pub mod ca;
 pub mod dial;
 mod echo;

@@ -532,3 +532,42 @@ async fn raw_bytes_pass_both_ways_and_half_close_is_carried() {
     near.read_to_string(&mut answer).await.unwrap();
     assert_eq!((question.as_str(), answer.as_str()), ("question", "answer"));
 }
+
+#[tokio::test]
+async fn a_tls_backend_that_nobody_vouches_for_is_not_spoken_to() {
+    let name = format!("sts.{REGION}.amazonaws.com");
+    let backend = Backend::Http { tls: true, authority: format!("{name}:5000"), addr: upstream() };
+    let lab = lab(plan(&[("sts", backend)]));
+    let far = lab.dialer.expect(&upstream());
+    let config = lab.ca.server_config(&[name], false).unwrap();
+    let accepted = tokio::spawn(async move { tokio_rustls::TlsAcceptor::from(config).accept(far).await.is_ok() });
+    let answer = lab.client("sts").await.query("ASIAWEB", "sts", WHO).await;
+    assert_eq!((answer.status, answer.xml("Code")), (503, "ServiceUnavailable"));
+    assert!(answer.xml("Message").contains("UnknownIssuer"), "{}", answer.body);
+    assert!(!accepted.await.unwrap());
+}
+
+/// Opens a session, sends `bytes`, goes away, and waits for the session's end.
+async fn leave(lab: &Lab, service: &str, port: u16, bytes: &[u8]) {
+    let Opened::Ready(session) = lab.services.open(lab.context(service, port)).await else { panic!("not reached") };
+    let (mut near, far) = tokio::io::duplex(1_024);
+    let serving = tokio::spawn(session.serve(far));
+    near.write_all(bytes).await.unwrap();
+    drop(near);
+    tokio::time::timeout(Duration::from_secs(10), serving).await.expect("the session ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_no_session_behind() {
+    let lab = all_builtin();
+    leave(&lab, "echo", 7, b"half a line").await;
+    leave(&lab, "echo", 80, b"GET / HTTP/1.1\r\nhost: e").await;
+    leave(&lab, "echo", 80, b"POST / HTTP/1.1\r\nhost: e\r\ncontent-length: 100\r\n\r\nhalf").await;
+    leave(&lab, "sts", 443, b"\x16\x03\x01\x02\x00\x01").await;
+    leave(&lab, "sts", 443, b"GET / HTTP/1.1\r\n\r\n").await;
+
+    let lab = with_upstream("sts");
+    let mut far = lab.dialer.expect(&upstream());
+    leave(&lab, "sts", 443, b"").await;
+    assert_eq!(far.read(&mut [0]).await.unwrap(), 0, "the backend's connection is closed too");
+}

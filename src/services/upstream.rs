@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header;
 use http::request::Parts;
@@ -16,10 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
+use super::asked::{self, Asked};
 use super::dial::Stream;
 use super::errors::{ApiError, Dialect};
 use super::events::Decision;
-use super::http_types::{Auth, BoxError, Identity, Request, RequestBody, Response, Service, Verification, read_body};
+use super::http_types::{
+    Auth, BoxError, Caller, Identity, Request, RequestBody, Response, Service, Verification, full_request, read_body,
+};
 use super::world::{EndpointFacts, World};
 use crate::model::plan::Backend;
 
@@ -130,23 +132,9 @@ impl Upstream {
         if !tls {
             return handshake(stream).await;
         }
-        let name = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
-        let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
+        let name = ServerName::try_from(host_of(authority).to_owned())?;
         let stream = TlsConnector::from(self.trust.config()?).connect(name, stream).await?;
         handshake(stream).await
-    }
-
-    /// The action as policies spell it, as far as the request shows it. Of a service with paths it shows nothing: such
-    /// a request passes only where all actions of the service are allowed.
-    fn action(&self, head: &Parts, body: &Bytes) -> String {
-        let prefix = iam_prefix(&self.endpoint.service);
-        if let Some(target) = head.headers.get("x-amz-target").and_then(|v| v.to_str().ok()) {
-            return format!("{prefix}:{}", target.rsplit_once('.').map_or(target, |(_, action)| action));
-        }
-        let query = head.uri.query().unwrap_or("").as_bytes();
-        let form = [body.as_ref(), query].into_iter().flat_map(form_urlencoded::parse);
-        let named = form.filter(|(name, _)| name == "Action").map(|(_, value)| value).next();
-        named.map_or_else(|| format!("{prefix}:{}", head.method), |action| format!("{prefix}:{action}"))
     }
 }
 
@@ -175,14 +163,15 @@ impl Service for Upstream {
                 Auth::Anonymous | Auth::Unverified => None,
             };
             // The front door holds a body that it verified; one that streams is S3's, whose action is in the head.
-            let (action, body) = if self.endpoint.service == "s3" {
-                (s3_action(&head), body)
+            let (Asked { action, resource }, body) = if self.endpoint.service == "s3" {
+                (asked::s3(&about.endpoint.region, &head), body)
             } else {
                 let bytes = read_body(body, MAX_BODY).await.ok().flatten().unwrap_or_default();
-                (self.action(&head, &bytes), super::http_types::full_request(bytes))
+                let asked = asked::other(&about.endpoint, caller.map(Caller::account), &head, &bytes);
+                (asked, full_request(bytes))
             };
             let identity = if action == "sts:GetCallerIdentity" { Identity::NotAsked } else { Identity::Asked };
-            if let Err(message) = about.judge(caller, &action, "*", identity) {
+            if let Err(message) = about.judge(caller, &action, &resource, identity) {
                 return denied(dialect, message).render(dialect, &about.request_id);
             }
             match self.forward(head, body).await {
@@ -237,6 +226,14 @@ pub(super) fn denied(dialect: Dialect, message: String) -> ApiError {
     }
 }
 
+/// `localhost:5000` -> `localhost`, `[::1]:5000` -> `::1`.
+fn host_of(authority: &str) -> &str {
+    match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    }
+}
+
 async fn handshake<S>(stream: S) -> Result<SendRequest<RequestBody>, BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -259,28 +256,4 @@ fn builtin_scope(service: &str) -> Option<&'static str> {
 /// Services whose callers need not be AWS principals.
 fn takes_unsigned(service: &str) -> bool {
     matches!(service, "execute-api" | "echo")
-}
-
-/// The word before the colon of the service's actions (Service Authorization Reference).
-fn iam_prefix(service: &str) -> &str {
-    match service {
-        "monitoring" => "cloudwatch",
-        "ecr.api" | "ecr.dkr" => "ecr",
-        "email-smtp" | "email" => "ses",
-        "kinesis-streams" => "kinesis",
-        "kinesis-firehose" => "firehose",
-        "bedrock-runtime" | "bedrock-agent" | "bedrock-agent-runtime" => "bedrock",
-        "sagemaker.api" | "sagemaker.runtime" => "sagemaker",
-        other => other.split('.').next().unwrap_or(other),
-    }
-}
-
-/// Read, write or delete, as far as the head shows it; listing buckets stands apart.
-fn s3_action(head: &Parts) -> String {
-    let action = match *head.method.as_ref().as_bytes() {
-        [b'G', ..] | [b'H', ..] => "GetObject",
-        [b'D', ..] => "DeleteObject",
-        _ => "PutObject",
-    };
-    format!("s3:{action}")
 }

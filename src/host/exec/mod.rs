@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
 pub use env::{CA_VARIABLES, Keep, MARK, environment};
@@ -241,6 +241,8 @@ fn attend(command: &mut Command, signals: &OwnedFd, own_group: bool, timeout: Op
             rustix::process::kill_process(pid, signal)
         }; // not waited for yet, so the number is its own
     };
+    // not SIGCHLD: in a process with several threads that may go to one that does not block it
+    let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let mut deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut timed_out = false;
     loop {
@@ -251,14 +253,15 @@ fn attend(command: &mut Command, signals: &OwnedFd, own_group: bool, timeout: Op
             return Ok(if timed_out { TIMED_OUT } else { exit_code(status) });
         }
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        super::poll(&mut [PollFd::new(signals, PollFlags::IN)], left)?;
+        super::poll(&mut [PollFd::new(signals, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)], left)?;
         while let Some(received) = signals::read(signals) {
             // the terminal has told its whole foreground group
             let told = received.from_terminal && !own_group;
-            if received.signal != libc::SIGCHLD && !told {
-                if let Some(signal) = Signal::from_named_raw(received.signal) {
-                    send(signal);
-                }
+            if received.signal != libc::SIGCHLD
+                && !told
+                && let Some(signal) = Signal::from_named_raw(received.signal)
+            {
+                send(signal);
             }
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

@@ -163,7 +163,11 @@ impl Keeper {
             HostCmd::Hello => self.hello(),
             HostCmd::MakeInstance(wanted) => self.make(&wanted),
             HostCmd::RemoveInstance { path } => match self.instances.remove(&path) {
-                Some(instance) => instance::remove(&self.dir, instance).map(|()| done()),
+                Some(instance) => {
+                    let ended = instance::end_processes([&instance].into_iter());
+                    let removed = instance::remove(&self.dir, instance);
+                    ended.and(removed).map(|()| done())
+                }
                 None => Err(unknown(&path)),
             },
             HostCmd::SetFiles { path, files } => {
@@ -334,7 +338,7 @@ impl Keeper {
             let _ = rustix::process::kill_process_group(run.pid, Signal::TERM); // it may have ended
         }
         self.end_router();
-        let mut first = Ok(());
+        let mut first = instance::end_processes(self.instances.values());
         for instance in std::mem::take(&mut self.instances).into_values() {
             let removed = instance::remove(&self.dir, instance);
             if first.is_ok() {

@@ -18,10 +18,7 @@ use super::list::{self, Item, url_encode};
 use super::multipart::page_size;
 use super::store::{BucketInfo, Object};
 
-pub(super) async fn list_all(
-    backend: &Backend,
-    req: S3Request<ListBucketsInput>,
-) -> S3Result<S3Response<ListBucketsOutput>> {
+pub(super) fn list_all(backend: &Backend, req: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
     let account = backend.caller(&req)?.account.clone();
     let input = req.input;
     let most = match input.max_buckets {
@@ -114,7 +111,7 @@ pub(super) async fn delete(
     Ok(S3Response::with_status(DeleteBucketOutput::default(), http::StatusCode::NO_CONTENT))
 }
 
-pub(super) async fn head(backend: &Backend, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+pub(super) fn head(backend: &Backend, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
     backend.store.bucket(&req.input.bucket, |_| Ok(()))?;
     Ok(S3Response::new(HeadBucketOutput {
         bucket_region: Some(backend.region.clone()),
@@ -123,7 +120,7 @@ pub(super) async fn head(backend: &Backend, req: S3Request<HeadBucketInput>) -> 
     }))
 }
 
-pub(super) async fn location(
+pub(super) fn location(
     backend: &Backend,
     req: S3Request<GetBucketLocationInput>,
 ) -> S3Result<S3Response<GetBucketLocationOutput>> {
@@ -132,10 +129,7 @@ pub(super) async fn location(
     Ok(S3Response::new(GetBucketLocationOutput { location_constraint: constraint }))
 }
 
-pub(super) async fn list_v1(
-    backend: &Backend,
-    req: S3Request<ListObjectsInput>,
-) -> S3Result<S3Response<ListObjectsOutput>> {
+pub(super) fn list_v1(backend: &Backend, req: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
     let input = req.input;
     let asked = Asked {
         prefix: input.prefix.unwrap_or_default(),
@@ -161,7 +155,7 @@ pub(super) async fn list_v1(
     }))
 }
 
-pub(super) async fn list_v2(
+pub(super) fn list_v2(
     backend: &Backend,
     req: S3Request<ListObjectsV2Input>,
 ) -> S3Result<S3Response<ListObjectsV2Output>> {

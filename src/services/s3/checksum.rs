@@ -116,7 +116,7 @@ pub(super) struct Hasher {
 }
 
 enum Running {
-    Crc(crc_fast::Digest, usize),
+    Crc(Box<crc_fast::Digest>, usize),
     Sha(digest::Context),
 }
 
@@ -155,7 +155,7 @@ impl Hasher {
 impl Running {
     fn new(algorithm: Algorithm) -> Running {
         match algorithm.crc() {
-            Some((crc, bytes)) => Running::Crc(crc_fast::Digest::new(crc), bytes),
+            Some((crc, bytes)) => Running::Crc(Box::new(crc_fast::Digest::new(crc)), bytes),
             None if algorithm == Algorithm::Sha1 => {
                 Running::Sha(digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY))
             }

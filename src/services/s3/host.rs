@@ -69,6 +69,12 @@ impl Hosts {
     }
 }
 
+/// The bucket that a `Host` header names; `None`: the path does.
+pub(in crate::services) fn bucket_of(region: &str, host: &str) -> Option<String> {
+    let hosts = Hosts::new(region);
+    hosts.parse_host_header(host).ok()?.bucket().map(str::to_owned)
+}
+
 impl S3Host for Hosts {
     fn parse_host_header<'a>(&'a self, host: &'a str) -> S3Result<VirtualHost<'a>> {
         let name = match host.rsplit_once(':') {

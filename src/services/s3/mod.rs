@@ -13,6 +13,7 @@ mod auth;
 mod blob;
 mod buckets;
 mod checksum;
+mod chunked;
 mod convert;
 mod error;
 mod front;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use s3s::config::{S3Config as ProtocolConfig, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3Request, S3Result, StdError};
@@ -43,6 +45,7 @@ use self::auth::{Access, Caller, Early, Secrets, identify};
 pub use self::auth::{Judged, Keys, Verdict};
 use self::error::{Fault, Ids, fail, known, parse, render};
 pub use self::front::Front;
+pub(super) use self::host::bucket_of;
 use self::store::Store;
 use crate::base::{Clock, UnixTime};
 use crate::model::plan::BucketPlan;
@@ -161,7 +164,8 @@ impl S3 {
             }
         };
         head.extensions.insert(Arc::clone(&caller));
-        let request = Request::from_parts(head, Body::http_body_unsync(body));
+        let body = chunked::Fitted::new(&head.headers, body);
+        let request = Request::from_parts(head, boxed(body.boxed_unsync()));
         let answer = match self.inner.service.call(request).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -186,6 +190,11 @@ impl S3 {
         let host = format!("{}=", &id[16..]);
         Ids { request: id[..16].to_ascii_uppercase(), host }
     }
+}
+
+/// Apart, because a generic function's own `From` bound hides the one that this needs.
+fn boxed(body: UnsyncBoxBody<Bytes, StdError>) -> Body {
+    Body::http_body_unsync(body)
 }
 
 fn render_early(early: &Early, method: &Method, path: &str, ids: &Ids) -> Response<Body> {

@@ -27,7 +27,7 @@ use super::transfer::{Claims, Received, receive};
 /// Smallest part but the last (Amazon S3 quotas).
 const MIN_PART: u64 = 5 * 1024 * 1024;
 
-pub(super) async fn create(
+pub(super) fn create(
     backend: &Backend,
     req: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
@@ -253,7 +253,7 @@ pub(super) async fn complete(
     Ok(S3Response::new(output))
 }
 
-pub(super) async fn abort(
+pub(super) fn abort(
     backend: &Backend,
     req: S3Request<AbortMultipartUploadInput>,
 ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
@@ -266,10 +266,7 @@ pub(super) async fn abort(
     }
 }
 
-pub(super) async fn list_parts(
-    backend: &Backend,
-    req: S3Request<ListPartsInput>,
-) -> S3Result<S3Response<ListPartsOutput>> {
+pub(super) fn list_parts(backend: &Backend, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
     let account = backend.caller(&req)?.account.clone();
     let input = req.input;
     let most = page_size(input.max_parts)?;
@@ -317,7 +314,7 @@ pub(super) async fn list_parts(
     }))
 }
 
-pub(super) async fn list_uploads(
+pub(super) fn list_uploads(
     backend: &Backend,
     req: S3Request<ListMultipartUploadsInput>,
 ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {

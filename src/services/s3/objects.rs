@@ -69,7 +69,7 @@ pub(super) async fn put(backend: &Backend, req: S3Request<PutObjectInput>) -> S3
     Ok(S3Response::new(output))
 }
 
-pub(super) async fn get(backend: &Backend, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+pub(super) fn get(backend: &Backend, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
     let input = &req.input;
     only_null_version(input.version_id.as_deref())?;
     let object = find(backend, &req, &input.bucket, &input.key)?;
@@ -112,7 +112,7 @@ pub(super) async fn get(backend: &Backend, req: S3Request<GetObjectInput>) -> S3
     Ok(S3Response::new(output))
 }
 
-pub(super) async fn head(backend: &Backend, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+pub(super) fn head(backend: &Backend, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = &req.input;
     only_null_version(input.version_id.as_deref())?;
     let object = find(backend, &req, &input.bucket, &input.key)?;
@@ -278,7 +278,7 @@ pub(super) async fn delete_many(
     }))
 }
 
-pub(super) async fn attributes(
+pub(super) fn attributes(
     backend: &Backend,
     req: S3Request<GetObjectAttributesInput>,
 ) -> S3Result<S3Response<GetObjectAttributesOutput>> {

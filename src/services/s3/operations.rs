@@ -10,7 +10,7 @@ use super::{Backend, buckets, multipart, objects};
 #[async_trait::async_trait]
 impl S3 for Backend {
     async fn list_buckets(&self, req: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
-        buckets::list_all(self, req).await
+        buckets::list_all(self, req)
     }
 
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
@@ -24,7 +24,7 @@ impl S3 for Backend {
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
         self.mine(&req, &req.input.bucket, "s3:ListBucket")?;
-        buckets::head(self, req).await
+        buckets::head(self, req)
     }
 
     async fn get_bucket_location(
@@ -32,17 +32,17 @@ impl S3 for Backend {
         req: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
         self.mine(&req, &req.input.bucket, "s3:GetBucketLocation")?;
-        buckets::location(self, req).await
+        buckets::location(self, req)
     }
 
     async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
         self.mine(&req, &req.input.bucket, "s3:ListBucket")?;
-        buckets::list_v1(self, req).await
+        buckets::list_v1(self, req)
     }
 
     async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
         self.mine(&req, &req.input.bucket, "s3:ListBucket")?;
-        buckets::list_v2(self, req).await
+        buckets::list_v2(self, req)
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
@@ -52,12 +52,12 @@ impl S3 for Backend {
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         self.mine(&req, &req.input.bucket, "s3:GetObject")?;
-        objects::get(self, req).await
+        objects::get(self, req)
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         self.mine(&req, &req.input.bucket, "s3:GetObject")?;
-        objects::head(self, req).await
+        objects::head(self, req)
     }
 
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
@@ -80,7 +80,7 @@ impl S3 for Backend {
         req: S3Request<GetObjectAttributesInput>,
     ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
         self.mine(&req, &req.input.bucket, "s3:GetObjectAttributes")?;
-        objects::attributes(self, req).await
+        objects::attributes(self, req)
     }
 
     async fn create_multipart_upload(
@@ -88,7 +88,7 @@ impl S3 for Backend {
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         self.mine(&req, &req.input.bucket, "s3:PutObject")?;
-        multipart::create(self, req).await
+        multipart::create(self, req)
     }
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
@@ -117,12 +117,12 @@ impl S3 for Backend {
         req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         self.mine(&req, &req.input.bucket, "s3:AbortMultipartUpload")?;
-        multipart::abort(self, req).await
+        multipart::abort(self, req)
     }
 
     async fn list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
         self.mine(&req, &req.input.bucket, "s3:ListMultipartUploadParts")?;
-        multipart::list_parts(self, req).await
+        multipart::list_parts(self, req)
     }
 
     async fn list_multipart_uploads(
@@ -130,7 +130,7 @@ impl S3 for Backend {
         req: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         self.mine(&req, &req.input.bucket, "s3:ListBucketMultipartUploads")?;
-        multipart::list_uploads(self, req).await
+        multipart::list_uploads(self, req)
     }
 
     // What clients look at before they work, answered as for a new bucket.
@@ -153,7 +153,6 @@ impl S3 for Backend {
         let rule = ServerSideEncryptionRule {
             apply_server_side_encryption_by_default: by_default,
             bucket_key_enabled: Some(false),
-            ..ServerSideEncryptionRule::default()
         };
         Ok(S3Response::new(GetBucketEncryptionOutput {
             server_side_encryption_configuration: Some(ServerSideEncryptionConfiguration { rules: vec![rule] }),

@@ -56,6 +56,8 @@ const SETTABLE: [&str; 10] = [
     "FifoThroughputLimit",
 ];
 
+const FIFO_ONLY: [&str; 4] = ["FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"];
+
 const COMPUTED: [&str; 6] = [
     "QueueArn",
     "ApproximateNumberOfMessages",
@@ -84,15 +86,11 @@ pub(super) fn check_attributes(given: &BTreeMap<String, String>, fifo: bool, cre
     for (name, value) in given {
         if let Some((_, least, most)) = RANGES.iter().find(|(n, ..)| n == name) {
             value.parse().ok().filter(|v: &u64| (*least..=*most).contains(v)).ok_or_else(|| wrong(name))?;
-        } else if !SETTABLE.contains(&name.as_str()) {
+        } else if !SETTABLE.contains(&name.as_str()) || (FIFO_ONLY.contains(&name.as_str()) && !fifo) {
             return Err(unknown(name));
-        } else if matches!(
-            name.as_str(),
-            "FifoQueue" | "ContentBasedDeduplication" | "DeduplicationScope" | "FifoThroughputLimit"
-        ) && (!fifo || (name == "FifoQueue" && (!creating || value != "true")))
+        } else if (name == "FifoQueue" && (!creating || value != "true"))
+            || (name == "RedrivePolicy" && !value.is_empty() && redrive(given).is_none())
         {
-            return Err(unknown(name));
-        } else if name == "RedrivePolicy" && !value.is_empty() && redrive(given).is_none() {
             return Err(wrong(name));
         } else if name == "Policy" && !value.is_empty() {
             return Err(ApiError::bad("InvalidAttributeValue", "Queue policies are not in this version of vpclab.")

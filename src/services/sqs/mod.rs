@@ -202,7 +202,9 @@ impl Call<'_> {
                 Ok(Object::new())
             }
             "ListDeadLetterSourceQueues" => self.list_dead_letter_sources(),
-            "" => Err(ApiError::bad("MissingAction", "The request must contain the parameter Action.")),
+            "" if self.dialect != Dialect::QueryCompatibleJson => {
+                Err(ApiError::bad("MissingAction", "The request must contain the parameter Action."))
+            }
             _ => Err(rpc::unknown_action(self.dialect, action, "2012-11-05")),
         }
     }

@@ -1,0 +1,309 @@
+//! What `apply` would change: two plans, compared object by object and attribute by attribute. Objects are the same
+//! if kind and path are; indices mean nothing here, so every reference is compared by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::plan::{EniOwner, Plan, Policy, RouteTarget};
+use crate::base::EniIx;
+
+/// One object that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    pub sign: Sign,
+    /// `instance`, `security group` ...
+    pub kind: &'static str,
+    /// `app.web`.
+    pub path: String,
+    /// Of changed objects: attribute, before, after.
+    pub attributes: Vec<(&'static str, String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sign {
+    Add,
+    Change,
+    Remove,
+}
+
+/// `+ instance app.web`, `~ security group app.doors  ingress: tcp 443 from sg:app -> ...`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.sign {
+            Sign::Add => '+',
+            Sign::Change => '~',
+            Sign::Remove => '-',
+        };
+        write!(f, "{sign} {} {}", self.kind, self.path)?;
+        for (name, before, after) in &self.attributes {
+            let show = |text: &str| if text.is_empty() { "nothing".to_owned() } else { text.to_owned() };
+            write!(f, "\n    {name}: {} -> {}", show(before), show(after))?;
+        }
+        Ok(())
+    }
+}
+
+/// Every difference: by kind in the order of the plan, removals after the rest of a kind.
+pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
+    let (old, new) = (objects(old), objects(new));
+    let mut changes = Vec::new();
+    for (kind, after) in &new {
+        let empty = BTreeMap::new();
+        let before = old.iter().find(|(k, _)| k == kind).map_or(&empty, |(_, objects)| objects);
+        for (path, attributes) in after {
+            match before.get(path) {
+                None => changes.push(Change { sign: Sign::Add, kind, path: path.clone(), attributes: Vec::new() }),
+                Some(was) => {
+                    let differing: Vec<(&'static str, String, String)> = was
+                        .iter()
+                        .zip(attributes)
+                        .filter(|(a, b)| a != b)
+                        .map(|(a, b)| (a.0, a.1.clone(), b.1.clone()))
+                        .collect();
+                    if !differing.is_empty() {
+                        changes.push(Change { sign: Sign::Change, kind, path: path.clone(), attributes: differing });
+                    }
+                }
+            }
+        }
+        for path in before.keys().filter(|p| !after.contains_key(*p)) {
+            changes.push(Change { sign: Sign::Remove, kind, path: path.clone(), attributes: Vec::new() });
+        }
+    }
+    changes
+}
+
+type Attributes = Vec<(&'static str, String)>;
+
+/// Every object with all that a user can change of it, as text.
+fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
+    let join = |items: Vec<String>| items.join(", ");
+    let groups = |ids: &[usize]| join(ids.iter().map(|&g| p.security_groups[g].common.name.clone()).collect());
+    let eni_path = |ix: EniIx| p.enis[ix.at()].common.path.clone();
+    let tags = |c: &super::plan::Common| join(c.tags.iter().map(|(k, v)| format!("{k}={v}")).collect());
+    let of = |c: &super::plan::Common, mut more: Attributes| {
+        more.extend([("id", c.id.clone()), ("description", c.description.clone()), ("tags", tags(c))]);
+        (c.path.clone(), more)
+    };
+    vec![
+        ("lab", BTreeMap::from([("limits".to_owned(), vec![("limits", format!("{:?}", p.limits))])])),
+        (
+            "VPC",
+            p.vpcs
+                .iter()
+                .map(|v| {
+                    of(
+                        &v.common,
+                        vec![
+                            ("cidr", join(v.cidrs.iter().map(ToString::to_string).collect())),
+                            ("region", v.region.clone()),
+                            ("account", v.account.clone()),
+                            ("dns_support", v.dns_support.to_string()),
+                            ("dns_hostnames", v.dns_hostnames.to_string()),
+                            ("main route table", p.route_tables[v.main_route_table].common.name.clone()),
+                        ],
+                    )
+                })
+                .collect(),
+        ),
+        (
+            "subnet",
+            p.subnets
+                .iter()
+                .map(|s| {
+                    of(
+                        &s.common,
+                        vec![
+                            ("cidr", s.cidr.to_string()),
+                            ("az", format!("{} ({})", s.az_name, s.az_id)),
+                            ("route_table", p.route_tables[s.route_table].common.name.clone()),
+                            ("nacl", p.network_acls[s.nacl].common.name.clone()),
+                        ],
+                    )
+                })
+                .collect(),
+        ),
+        (
+            "route table",
+            p.route_tables
+                .iter()
+                .map(|t| {
+                    let routes = t.routes.iter().map(|r| match r.target {
+                        RouteTarget::Local => format!("{} local", r.to),
+                        RouteTarget::Blackhole => format!("{} blackhole", r.to),
+                        RouteTarget::Eni(e) => format!("{} {}", r.to, eni_path(e)),
+                    });
+                    of(&t.common, vec![("routes", join(routes.collect()))])
+                })
+                .collect(),
+        ),
+        (
+            "network ACL",
+            p.network_acls
+                .iter()
+                .map(|n| {
+                    let rules = |r: &[super::plan::NaclRule]| join(r.iter().map(|r| r.text.clone()).collect());
+                    of(&n.common, vec![("ingress", rules(&n.ingress)), ("egress", rules(&n.egress))])
+                })
+                .collect(),
+        ),
+        (
+            "security group",
+            p.security_groups
+                .iter()
+                .map(|g| {
+                    let rules = |r: &[super::plan::SgRule]| join(r.iter().map(|r| r.text.clone()).collect());
+                    of(&g.common, vec![("ingress", rules(&g.ingress)), ("egress", rules(&g.egress))])
+                })
+                .collect(),
+        ),
+        (
+            "instance",
+            p.instances
+                .iter()
+                .map(|i| {
+                    let role = i.role.map(|r| p.roles[r].common.name.clone()).unwrap_or_default();
+                    of(
+                        &i.common,
+                        vec![
+                            ("role", role),
+                            ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
+                            ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
+                            ("mtu", i.mtu.to_string()),
+                            ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
+                            ("user_data", i.user_data.clone().unwrap_or_default()),
+                            ("env", join(i.env.iter().map(|(k, v)| format!("{k}={v}")).collect())),
+                        ],
+                    )
+                })
+                .collect(),
+        ),
+        (
+            "network interface",
+            p.enis
+                .iter()
+                .map(|e| {
+                    let owner = match e.owner {
+                        EniOwner::Instance(i, n) => format!("{}/eth{n}", p.instances[i].common.path),
+                        EniOwner::Endpoint(n) => p.endpoints[n].common.path.clone(),
+                    };
+                    of(
+                        &e.common,
+                        vec![
+                            ("owner", owner),
+                            ("subnet", p.subnets[e.subnet].common.path.clone()),
+                            ("ip", e.ip.to_string()),
+                            ("security_groups", groups(&e.security_groups)),
+                            ("source_dest_check", e.source_dest_check.to_string()),
+                        ],
+                    )
+                })
+                .collect(),
+        ),
+        (
+            "endpoint",
+            p.endpoints
+                .iter()
+                .map(|e| {
+                    of(
+                        &e.common,
+                        vec![
+                            ("service", p.services[e.service].full_name.clone()),
+                            ("private_dns", e.private_dns.to_string()),
+                            ("policy", policy(&e.policy)),
+                        ],
+                    )
+                })
+                .collect(),
+        ),
+        (
+            "role",
+            p.roles
+                .iter()
+                .map(|r| of(&r.common, vec![("account", r.account.clone()), ("policy", policy(&r.policy))]))
+                .collect(),
+        ),
+        (
+            "service",
+            p.services
+                .iter()
+                .map(|s| {
+                    let attributes = vec![
+                        ("backend", format!("{:?}", s.backend)),
+                        ("ports", join(s.ports.iter().map(ToString::to_string).collect())),
+                        ("account", s.account.clone()),
+                        ("data", s.data.as_ref().map(|d| d.display().to_string()).unwrap_or_default()),
+                        ("contents", format!("{:?}", s.contents)),
+                    ];
+                    (s.full_name.clone(), attributes)
+                })
+                .collect(),
+        ),
+        (
+            "check",
+            p.checks
+                .iter()
+                .enumerate()
+                .map(|(n, c)| {
+                    let from = c.from.map(|i| p.instances[i].common.path.clone()).unwrap_or_else(|| "any".into());
+                    let ways = format!("{:?} {:?}", c.via, c.not_via);
+                    let attributes = vec![
+                        ("from", from),
+                        ("what", format!("{:?}", c.what)),
+                        ("expect", format!("{:?}", c.expect)),
+                        ("via", ways),
+                        ("within", format!("{:?}", c.within)),
+                    ];
+                    (format!("{}", n + 1), attributes)
+                })
+                .collect(),
+        ),
+    ]
+}
+
+fn policy(p: &Policy) -> String {
+    match p {
+        Policy::Full => "full".into(),
+        Policy::Document(d) => d.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::source::Source;
+    use super::super::{Around, load, starter};
+    use super::*;
+
+    fn plan(sources: &[Source]) -> Plan {
+        load(sources, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan
+    }
+
+    #[test]
+    fn a_patch_shows_as_what_it_changes_and_nothing_else() {
+        let demo = starter::demo();
+        let old = plan(std::slice::from_ref(&demo));
+        assert_eq!(diff(&old, &old), []);
+        let patch = "vpcs:
+  app:
+    security_groups: { doors: { ingress: [tcp 443 from sg:app, tcp 443 from sg:guest] } }
+    instances: { guest: null, third: { subnet: private-b, ip: 10.0.2.30 } }
+checks: null
+";
+        let new = plan(&[demo, Source::new("fix.yaml", patch)]);
+        let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            seen[..5],
+            [
+                "~ security group app.doors\n    ingress: tcp 443 from sg:app -> tcp 443 from sg:app, tcp 443 from sg:guest",
+                "+ instance app.third",
+                "- instance app.guest",
+                "+ network interface app.third/eth0",
+                "- network interface app.guest/eth0",
+            ]
+        );
+        assert!(seen[5..].iter().all(|c| c.starts_with("- check")) && seen.len() == 11, "{seen:#?}");
+    }
+}
