@@ -118,12 +118,8 @@ fn remove_named(lab: &str, name: &str, identity: Option<(u64, u64)>) -> io::Resu
         }
         return Ok(empty);
     }
-    let marked = netns::is_marked(file.as_fd(), lab)?;
-    if !marked && identity != Some(netns::identity(&file)?) {
+    if !netns::is_marked(file.as_fd(), lab)? && identity != Some(netns::identity(&file)?) {
         return Ok(false); // somebody else's by now
-    }
-    if marked {
-        netns::remove_marked(file.as_fd(), lab)?;
     }
     drop(file);
     netns::take_name(name)?;

@@ -115,13 +115,6 @@ pub fn links() -> io::Result<Vec<LinkMark>> {
     }
 }
 
-/// Removes a link of the calling thread's namespace.
-pub fn delete_link(index: u32) -> io::Result<()> {
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    run(&open()?, vec![Step { what: "delete a link".into(), message: RouteNetlinkMessage::DelLink(link), flags: 0 }])
-}
-
 struct Step {
     /// For the error.
     what: String,

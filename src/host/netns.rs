@@ -60,19 +60,6 @@ pub fn is_marked(netns: BorrowedFd<'_>, lab: &str) -> io::Result<bool> {
     Ok(links.iter().any(|link| link.alias.as_deref().is_some_and(|alias| alias.starts_with(&prefix))))
 }
 
-/// Removes the links marked as the lab's.
-pub fn remove_marked(netns: BorrowedFd<'_>, lab: &str) -> io::Result<()> {
-    let prefix = netlink::alias(lab, "");
-    within(netns, || {
-        for link in netlink::links()? {
-            if link.alias.as_deref().is_some_and(|alias| alias.starts_with(&prefix)) {
-                netlink::delete_link(link.index)?;
-            }
-        }
-        Ok(())
-    })
-}
-
 /// Path under /run/netns.
 pub fn named_path(name: &str) -> PathBuf {
     Path::new(NAMED).join(name)
