@@ -114,7 +114,7 @@ impl RunDir {
                     continue;
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let keeper = RunDir::open(lab).ok().and_then(|dir| dir.keeper());
+                    let keeper = RunDir::open(lab).ok().and_then(|dir| dir.keeper()).map(|(pid, _)| pid);
                     return Err(ClaimError::Running { lab: lab.to_owned(), keeper });
                 }
                 Err(err) => return Err(io::Error::from(err).into()),
@@ -197,18 +197,20 @@ impl RunDir {
         matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
     }
 
-    /// Process id of the keeper that made the latest records.
-    pub fn keeper(&self) -> Option<u32> {
+    /// Process id of the keeper that made the latest records, and the moment it began, as the kernel counts.
+    pub fn keeper(&self) -> Option<(u32, u64)> {
         self.records().into_iter().rev().find_map(|record| match record {
-            Record::Keeper { pid, .. } => Some(pid),
+            Record::Keeper { pid, started } => Some((pid, started)),
             _ => None,
         })
     }
 
-    /// Waits until the lab's keeper is done with its removal. False if it is still there after `timeout`.
-    pub fn wait_gone(&self, timeout: Duration) -> bool {
+    /// Waits until the lab's keeper has removed everything and has ended itself; `keeper` is what [`RunDir::keeper`] said
+    /// while the lab ran. False if it is still there after `timeout`.
+    pub fn wait_gone(&self, keeper: Option<(u32, u64)>, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        while self.is_running() {
+        let lives = || keeper.is_some_and(|(pid, then)| started(pid) == Some(then));
+        while self.is_running() || lives() {
             if Instant::now() >= deadline {
                 return false;
             }
