@@ -274,9 +274,9 @@ fn allow_group(
     let vpc = plan.vpcs[plan.security_groups[group].vpc].common.name.clone();
     let group = &mut plan.security_groups[group];
     if egress {
-        group.egress.push(rule)
+        group.egress.push(rule);
     } else {
-        group.ingress.push(rule)
+        group.ingress.push(rule);
     }
     Some(format!("{vpc}.security_groups.{}.{list} += \"{text}\"", group.common.name))
 }
