@@ -177,9 +177,7 @@ fn public_side(plan: &Plan, src: usize, told: &mut Explanation) {
 /// Which clients ask for a name that private DNS does not cover (measured with botocore 1.43, aws-cli 1.46).
 fn asked_by(public: &PublicName, host: &str, region: &str) -> Option<&'static str> {
     match (public.service.name, public.form) {
-        ("sqs", PublicForm::Legacy) => Some(
-            "aws-cli v1; aws-cli v2 and boto3 ask for the regional name, and so does any client with --endpoint-url",
-        ),
+        ("sqs", PublicForm::Legacy) => Some("aws-cli v1; aws-cli v2 and boto3 ask for the regional name"),
         ("s3", PublicForm::Legacy) if region == "us-east-1" || host.ends_with("s3.amazonaws.com") => Some(
             "aws-cli v1 and boto3 in us-east-1; aws-cli v2 and AWS_S3_US_EAST_1_REGIONAL_ENDPOINT=regional ask for the regional name",
         ),
