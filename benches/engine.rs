@@ -95,7 +95,10 @@ fn flows(c: &mut Criterion) {
     let ack = TcpSpec::new(client, server, tcp_flags::ACK);
     let superframe = make::tcp_superframe(&TcpSpec { payload: &payload, ..ack }, 8_961);
     let small = make::tcp_superframe(&TcpSpec { payload: &payload[..100], ..ack }, 8_961);
-    let back = make::tcp_superframe(&TcpSpec { payload: &payload[..100], ..TcpSpec::new(server, client, tcp_flags::ACK) }, 8_961);
+    let back = make::tcp_superframe(
+        &TcpSpec { payload: &payload[..100], ..TcpSpec::new(server, client, tcp_flags::ACK) },
+        8_961,
+    );
     for (name, from, frame) in
         [("flow-hit-superframe", CLIENT, &superframe), ("flow-hit", CLIENT, &small), ("flow-hit-back", SERVER, &back)]
     {
@@ -122,9 +125,8 @@ fn flows(c: &mut Criterion) {
     for rules in [10, 1_000] {
         // Each new flow is reset at once and ends two seconds later; flows come every 10 ms.
         let mut fresh = engine(&lab(rules));
-        let resets: Vec<Vec<u8>> = (0..50_000)
-            .map(|port| make::tcp(&TcpSpec::new(server, ends(port).0, tcp_flags::RST)))
-            .collect();
+        let resets: Vec<Vec<u8>> =
+            (0..50_000).map(|port| make::tcp(&TcpSpec::new(server, ends(port).0, tcp_flags::RST))).collect();
         let (mut at, mut time) = (0, now);
         let mut work = || {
             at = (at + 1) % frames.len();

@@ -437,9 +437,9 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Insert(n, ms) => {
-                        if !model.contains_key(&n) {
+                        if let std::collections::hash_map::Entry::Vacant(free) = model.entry(n) {
                             table.insert(flow(n, now, Duration::from_millis(ms)));
-                            model.insert(n, now + Duration::from_millis(ms));
+                            free.insert(now + Duration::from_millis(ms));
                         }
                     }
                     Op::Remove(n) => {

@@ -91,7 +91,9 @@ impl Oracle {
             None if neighbour => host().ok_or((DropCode::NoEni, Decider::Eni(from))),
             None => Err((DropCode::RtNoRoute, Decider::RouteTable(subnet.route_table, None))),
             Some(RouteTarget::Local) => host().ok_or((DropCode::NoEni, Decider::RouteTable(subnet.route_table, route))),
-            Some(RouteTarget::Blackhole) => Err((DropCode::RtBlackhole, Decider::RouteTable(subnet.route_table, route))),
+            Some(RouteTarget::Blackhole) => {
+                Err((DropCode::RtBlackhole, Decider::RouteTable(subnet.route_table, route)))
+            }
             Some(RouteTarget::Eni(to)) => Ok(to),
         };
         let inside = neighbour || hop.is_ok_and(|to| plan.eni(to).subnet == eni.subnet);
@@ -317,7 +319,8 @@ fn best_route(table: &crate::model::plan::RouteTablePlan, dst: Ipv4Addr) -> Opti
         }
         let better = best.is_none_or(|b| {
             let b = &table.routes[b];
-            route.to.len() > b.to.len() || route.to == b.to && b.target == RouteTarget::Local && route.target != RouteTarget::Local
+            route.to.len() > b.to.len()
+                || route.to == b.to && b.target == RouteTarget::Local && route.target != RouteTarget::Local
         });
         if better {
             best = Some(at);

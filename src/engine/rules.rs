@@ -196,7 +196,7 @@ fn add_cells(cells: &mut Vec<Cell>, order: u32, rule: &SgRule, members: &[Vec<u3
     let (first, last) = selectors(&rule.matches);
     match rule.peer {
         SgPeer::Cidr(cidr) => {
-            cells.push(Cell { net: cidr.network().to_bits(), mask: cidr.mask().to_bits(), first, last, order })
+            cells.push(Cell { net: cidr.network().to_bits(), mask: cidr.mask().to_bits(), first, last, order });
         }
         SgPeer::Group(group) => {
             let addrs = members.get(group).map_or(&[][..], |m| m.as_slice());

@@ -9,7 +9,7 @@ use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Engine, EngineLimits, NACL_STAR, compile};
 use crate::model::Plan;
 use crate::model::catalogue::{self, PublicForm, PublicName};
-use crate::model::plan::{EniOwner, NaclRule, SgPeer, SgRule, TrafficMatch};
+use crate::model::plan::{EniOwner, Limits, NaclRule, SgPeer, SgRule, TrafficMatch};
 
 /// Changes that are tried one after the other before no more are suggested.
 const CHANGES_MAX: usize = 4;
@@ -58,10 +58,38 @@ pub(super) fn reached(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &mut Explan
     (told.kind, told.object) = (Some(kind.to_owned()), Some(object.clone()));
     if let EniOwner::Instance(at, _) = plan.eni(eni).owner
         && told.destination.proto != Proto::ICMP
-        && !plan.instances[at].listen.iter().any(|l| (l.proto, l.port) == (told.destination.proto, told.destination.port))
+        && !plan.instances[at]
+            .listen
+            .iter()
+            .any(|l| (l.proto, l.port) == (told.destination.proto, told.destination.port))
     {
         let traffic = told.destination.traffic();
         told.notes.push(format!("the file has no listener on {traffic} of {object}: what answers is what runs there"));
+    }
+}
+
+/// Times and quotas that are not AWS's, with both values.
+pub(super) fn limits(limits: &Limits, told: &mut Explanation) {
+    let aws = Limits::default();
+    let time = |d: std::time::Duration| {
+        if d.subsec_nanos() == 0 { format!("{} s", d.as_secs()) } else { format!("{} ms", d.as_millis()) }
+    };
+    let differs = [
+        ("endpoint_idle", time(limits.endpoint_idle), time(aws.endpoint_idle)),
+        ("sg_tcp_idle", time(limits.sg_tcp_idle), time(aws.sg_tcp_idle)),
+        ("sg_udp_idle", time(limits.sg_udp_idle), time(aws.sg_udp_idle)),
+        ("sg_udp_stream", time(limits.sg_udp_stream), time(aws.sg_udp_stream)),
+        ("dns_ttl", format!("{} s", limits.dns_ttl), format!("{} s", aws.dns_ttl)),
+        ("dns_pps", limits.dns_pps.to_string(), aws.dns_pps.to_string()),
+        ("conntrack_max", limits.conntrack_max.to_string(), aws.conntrack_max.to_string()),
+    ];
+    let differs: Vec<String> = differs
+        .iter()
+        .filter(|(_, here, there)| here != there)
+        .map(|(name, here, there)| format!("{name} is {here} here, {there} in AWS"))
+        .collect();
+    if !differs.is_empty() {
+        told.notes.push(differs.join("; "));
     }
 }
 
@@ -73,14 +101,14 @@ pub(super) fn client_sees(told: &mut Explanation) {
         (Some("name"), Some("DNS_DISABLED")) => {
             "no answer to the query (curl 6 after the resolver's timeout; aws-cli \"Could not connect to the endpoint URL\")"
         }
-        (Some("name"), _) => {
-            "\"Could not resolve host\" (curl 6; aws-cli \"Could not connect to the endpoint URL\")"
-        }
+        (Some("name"), _) => "\"Could not resolve host\" (curl 6; aws-cli \"Could not connect to the endpoint URL\")",
         (Some("tls"), _) => {
             "a certificate for other names (curl 60; aws-cli \"SSL validation failed ... hostname doesn't match\")"
         }
         (Some("policy"), _) => "HTTP 403 or 400, access denied (curl 0; aws-cli \"An error occurred (AccessDenied)\")",
-        (_, Some("IPV6")) => "\"Network is unreachable\" unless it has an IPv6 address and route, then a timeout (curl 7; 28)",
+        (_, Some("IPV6")) => {
+            "\"Network is unreachable\" unless it has an IPv6 address and route, then a timeout (curl 7; 28)"
+        }
         _ if ping => "nothing (ping: 100% packet loss)",
         _ if udp => "nothing: no answer and no ICMP message",
         _ => "nothing, then a timeout (curl 28; aws-cli \"Connect timeout on endpoint URL\")",
@@ -138,7 +166,10 @@ fn public_side(plan: &Plan, src: usize, told: &mut Explanation) {
             }
         }
         None => {
-            told.notes.push(format!("{host} is {form} of {service} in {}: public, and the VPC has no way out", public.region));
+            told.notes.push(format!(
+                "{host} is {form} of {service} in {}: public, and the VPC has no way out",
+                public.region
+            ));
         }
     }
 }
@@ -146,12 +177,10 @@ fn public_side(plan: &Plan, src: usize, told: &mut Explanation) {
 /// Which clients ask for a name that private DNS does not cover (measured with botocore 1.43, aws-cli 1.46).
 fn asked_by(public: &PublicName, host: &str, region: &str) -> Option<&'static str> {
     match (public.service.name, public.form) {
-        ("sqs", PublicForm::Legacy) => {
-            Some("aws-cli v1; aws-cli v2 and boto3 ask for the regional name, and so does any client with --endpoint-url")
-        }
-        ("s3", PublicForm::Legacy) if region == "us-east-1" || host.ends_with("s3.amazonaws.com") => {
-            Some("aws-cli v1 and boto3 in us-east-1; aws-cli v2 and AWS_S3_US_EAST_1_REGIONAL_ENDPOINT=regional ask for the regional name")
-        }
+        ("sqs", PublicForm::Legacy) => Some("aws-cli v1; aws-cli v2 and boto3 ask for the regional name"),
+        ("s3", PublicForm::Legacy) if region == "us-east-1" || host.ends_with("s3.amazonaws.com") => Some(
+            "aws-cli v1 and boto3 in us-east-1; aws-cli v2 and AWS_S3_US_EAST_1_REGIONAL_ENDPOINT=regional ask for the regional name",
+        ),
         ("sts", PublicForm::Legacy | PublicForm::Global) => {
             Some("old SDKs and AWS_STS_REGIONAL_ENDPOINTS=legacy; with =regional clients ask for the regional name")
         }
@@ -242,7 +271,11 @@ fn allow_group(
     let rule = SgRule { id: String::new(), matches, peer, text: text.clone(), implied: false };
     let vpc = plan.vpcs[plan.security_groups[group].vpc].common.name.clone();
     let group = &mut plan.security_groups[group];
-    if egress { group.egress.push(rule) } else { group.ingress.push(rule) }
+    if egress {
+        group.egress.push(rule);
+    } else {
+        group.ingress.push(rule);
+    }
     Some(format!("{vpc}.security_groups.{}.{list} += \"{text}\"", group.common.name))
 }
 

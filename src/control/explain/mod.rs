@@ -136,11 +136,23 @@ pub fn explain(
     destination: Destination,
     request: Option<&Request>,
 ) -> Explanation {
+    let mut told = stages(facts, engine, src, destination, request);
+    advice::limits(&facts.plan.limits, &mut told);
+    told
+}
+
+fn stages(
+    facts: &Facts<'_>,
+    engine: Engine,
+    src: usize,
+    destination: Destination,
+    request: Option<&Request>,
+) -> Explanation {
     let plan = facts.plan;
     let mut told = blank(plan, src, destination);
     let Some((addr, endpoint)) = name_stage(facts, src, &mut told) else {
         advice::after_name(plan, src, &mut told);
-        later_stages_not_reached(&mut told, request.is_some());
+        later_stages_not_reached(&mut told);
         return told;
     };
     let from = path::eni_towards(plan, src, addr);
@@ -149,7 +161,7 @@ pub fn explain(
     let walked = path::walk(plan, engine, from, addr, &mut told);
     if !walked {
         advice::after_path(facts, src, from, addr, &mut told);
-        later_stages_not_reached(&mut told, request.is_some());
+        later_stages_not_reached(&mut told);
         return told;
     }
     let endpoint = endpoint.or_else(|| path::endpoint_at(plan, from, addr));
@@ -324,13 +336,7 @@ fn certifies(name: &str, host: &str) -> bool {
 }
 
 /// The role's policy and the endpoint's: both must allow.
-fn policy_stage(
-    plan: &Plan,
-    src: usize,
-    endpoint: Option<usize>,
-    request: Option<&Request>,
-    told: &mut Explanation,
-) {
+fn policy_stage(plan: &Plan, src: usize, endpoint: Option<usize>, request: Option<&Request>, told: &mut Explanation) {
     let Some(request) = request else {
         if endpoint.is_some() {
             told.step("policy", "-", "not asked", "", "name a request: --request s3:GetObject ARN");
@@ -362,14 +368,13 @@ fn policy_stage(
     }
 }
 
-fn later_stages_not_reached(told: &mut Explanation, request: bool) {
+fn later_stages_not_reached(told: &mut Explanation) {
     let failed = told.stage.unwrap_or("there");
     for stage in ["there", "back"] {
         if !told.steps.iter().any(|step| step.stage == stage) && (stage != failed) {
             told.step(stage, "-", "not reached", "", "");
         }
     }
-    let _ = request;
     told.step("tls, policy", "", "not reached", "", "");
 }
 

@@ -320,9 +320,7 @@ impl Walker<'_> {
                 };
                 ("route-table", table.common.path.clone(), Some(rule.clone()), Some(rule))
             }
-            Decider::Resolver(eni) => {
-                ("resolver", plan.vpcs[plan.eni(eni).vpc].common.path.clone(), None, None)
-            }
+            Decider::Resolver(eni) => ("resolver", plan.vpcs[plan.eni(eni).vpc].common.path.clone(), None, None),
             Decider::FlowTable => ("flow-table", plan.name.clone(), None, None),
         };
         self.told.fail(stage, record.code.as_str(), kind, object);
@@ -336,9 +334,7 @@ impl Walker<'_> {
         let (src_port, dst_port) = if answer { (self.dst, CLIENT_PORT) } else { (CLIENT_PORT, self.dst) };
         let (src_at, dst_at) = (SocketAddrV4::new(src, src_port), SocketAddrV4::new(dst, dst_port));
         match self.proto {
-            Proto::TCP if answer => {
-                make::tcp(&TcpSpec::new(src_at, dst_at, tcp_flags::SYN | tcp_flags::ACK))
-            }
+            Proto::TCP if answer => make::tcp(&TcpSpec::new(src_at, dst_at, tcp_flags::SYN | tcp_flags::ACK)),
             Proto::TCP => make::tcp(&TcpSpec::syn(src_at, dst_at)),
             Proto::UDP => make::udp(src_at, dst_at, b""),
             _ => make::icmp_echo(src, dst, if answer { Echo::Reply } else { Echo::Request }, CLIENT_PORT, 1, &[]),

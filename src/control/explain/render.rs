@@ -57,7 +57,8 @@ fn verdict(told: &Explanation) -> String {
         let _ = write!(head, ", {detail}");
     }
     if let Some(code) = told.reachability_analyzer {
-        let _ = write!(head, "{:gap$}Reachability Analyzer: {code}", "", gap = 68usize.saturating_sub(head.len()).max(3));
+        let _ =
+            write!(head, "{:gap$}Reachability Analyzer: {code}", "", gap = 68usize.saturating_sub(head.len()).max(3));
     }
     head + "\n"
 }

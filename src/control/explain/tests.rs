@@ -249,9 +249,55 @@ fn policies_of_role_and_endpoint_must_both_allow() {
 #[test]
 fn a_full_table_of_a_running_lab_is_seen_and_not_touched() {
     let mut lab = demo();
-    lab.plan.limits.conntrack_max = 0;
-    let told = ask(&lab, "web", "https://s3.eu-west-1.amazonaws.com");
+    lab.plan.limits.conntrack_max = 1;
+    let mut live = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
+    let eni = |n| crate::base::EniIx(n);
+    let client = std::net::SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 10), 9);
+    let server = std::net::SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 4), 443);
+    let syn = crate::wire::make::tcp(&crate::wire::make::TcpSpec::syn(client, server));
+    live.handle(crate::base::Instant::ZERO, eni(0), &syn);
+    let zones = dns::compile(&lab.plan);
+    let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
+    let dst = Destination::parse(&lab.plan, "https://s3.eu-west-1.amazonaws.com").expect("destination");
+    let told = explain(&facts, live.probe(), 0, dst, None);
     assert_eq!(told.code.as_deref(), Some("CT_FULL"));
+    assert_eq!(told.smallest_change, ["limits.conntrack_max: 2"]);
+    assert_eq!(told.notes, ["conntrack_max is 1 here, 262144 in AWS"]);
+    assert_eq!((live.flow_count(), live.drops().count()), (1, 0));
+}
+
+fn shipped(text: &str) -> Lab {
+    let source = crate::model::Source::new("shipped.yaml", text);
+    let loaded = crate::model::load(&[source], &crate::model::Around::default());
+    Lab { plan: loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).plan }
+}
+
+#[test]
+fn the_traps_of_the_shipped_topologies() {
+    let demo = shipped(include_str!("../../../topologies/demo.yaml"));
+    let told = ask(&demo, "web", "https://eu-west-1.queue.amazonaws.com");
+    assert_eq!(told.code.as_deref(), Some("RT_NO_ROUTE"));
+    assert!(
+        told.text().contains("sqs.eu-west-1.amazonaws.com") && told.text().contains("aws-cli v1"),
+        "{}",
+        told.text()
+    );
+    assert_eq!(short(&demo, "web", "https://sts.eu-west-1.amazonaws.com"), "YES endpoint app.sts");
+    assert_eq!(short(&demo, "guest", "https://sts.eu-west-1.amazonaws.com"), "SG_INGRESS at endpoint app.sts");
+
+    let east = shipped(include_str!("../../../topologies/us-east-1.yaml"));
+    for host in ["s3.amazonaws.com", "reports.s3.amazonaws.com"] {
+        let told = ask(&east, "web", &format!("https://{host}"));
+        assert_eq!(told.code.as_deref(), Some("RT_NO_ROUTE"), "{host}");
+        let page = told.text();
+        assert!(page.contains("s3.us-east-1.amazonaws.com") && page.contains("boto3"), "{page}");
+    }
+
+    let off = shipped(include_str!("../../../topologies/private-dns-off.yaml"));
+    let told = ask(&off, "web", "https://sts.eu-west-1.amazonaws.com");
+    assert_eq!(told.code.as_deref(), Some("RT_NO_ROUTE"));
+    assert_eq!(told.smallest_change.len(), 1, "{}", told.text());
+    assert!(told.smallest_change[0].ends_with("private_dns: true"));
 }
 
 #[test]

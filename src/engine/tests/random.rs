@@ -46,7 +46,16 @@ fn shape() -> impl Strategy<Value = Shape> {
     let routes = prop::collection::vec((0usize..3, 0usize..6, any::<Index>()), 0..6);
     let members = prop::collection::vec(prop::collection::vec(0..GROUPS, 1..3), 10);
     let unchecked = prop::collection::vec(prop::bool::weighted(0.25), 10);
-    (rules, acls, routes, members, unchecked, prop::array::uniform3(0usize..4), prop::array::uniform3(0usize..4), prop::bool::weighted(0.9))
+    (
+        rules,
+        acls,
+        routes,
+        members,
+        unchecked,
+        prop::array::uniform3(0usize..4),
+        prop::array::uniform3(0usize..4),
+        prop::bool::weighted(0.9),
+    )
         .prop_map(|(rules, acls, routes, members, unchecked, acl_of, table_of, dns)| Shape {
             rules,
             acls,
@@ -119,12 +128,11 @@ fn build(shape: &Shape) -> Lab {
             let at = rules.len() - 1;
             rules.insert(at, made);
         }
-        let enis: Vec<EniIx> = (0..lab.plan.enis.len())
-            .filter(|at| lab.plan.enis[*at].vpc == vpc)
-            .map(|at| EniIx(at as u32))
-            .collect();
+        let enis: Vec<EniIx> =
+            (0..lab.plan.enis.len()).filter(|at| lab.plan.enis[*at].vpc == vpc).map(|at| EniIx(at as u32)).collect();
         for (table, block, target) in &shape.routes {
-            let to = ["10.0.0.0/16", "10.0.1.0/24", "10.0.2.0/24", "0.0.0.0/0", "192.168.0.0/16", "192.168.7.0/24"][*block];
+            let to =
+                ["10.0.0.0/16", "10.0.1.0/24", "10.0.2.0/24", "0.0.0.0/0", "192.168.0.0/16", "192.168.7.0/24"][*block];
             let pick = target.index(enis.len() + 1);
             let target = enis.get(pick).map_or(RouteTarget::Blackhole, |eni| RouteTarget::Eni(*eni));
             lab.route(first_table + table, to, target);
@@ -134,8 +142,14 @@ fn build(shape: &Shape) -> Lab {
 }
 
 fn what(rule: &RuleShape) -> TrafficMatch {
-    let proto = [None, Some(Proto::TCP), Some(Proto::TCP), Some(Proto::UDP), Some(Proto::ICMP), Some(Proto(47))][rule.proto];
-    let ports = [PortRange::ALL, PortRange::one(443), PortRange { first: 0, last: 999 }, PortRange { first: 1000, last: 65535 }];
+    let proto =
+        [None, Some(Proto::TCP), Some(Proto::TCP), Some(Proto::UDP), Some(Proto::ICMP), Some(Proto(47))][rule.proto];
+    let ports = [
+        PortRange::ALL,
+        PortRange::one(443),
+        PortRange { first: 0, last: 999 },
+        PortRange { first: 1000, last: 65535 },
+    ];
     let icmp = [(None, None), (Some(8), None), (Some(0), Some(0)), (Some(3), Some(1))];
     let icmp = if proto == Some(Proto::ICMP) { icmp[rule.ports] } else { (None, None) };
     TrafficMatch { proto, ports: ports[rule.ports], icmp }
@@ -143,7 +157,14 @@ fn what(rule: &RuleShape) -> TrafficMatch {
 
 fn peer(rule: &RuleShape, first_group: usize) -> SgPeer {
     const BLOCKS: [&str; 8] = [
-        "0.0.0.0/0", "0.0.0.0/0", "10.0.0.0/16", "10.0.1.0/24", "10.0.0.10/32", "10.0.2.10/31", "192.168.0.0/16", "10.0.0.0/25",
+        "0.0.0.0/0",
+        "0.0.0.0/0",
+        "10.0.0.0/16",
+        "10.0.1.0/24",
+        "10.0.0.10/32",
+        "10.0.2.10/31",
+        "192.168.0.0/16",
+        "10.0.0.0/25",
     ];
     match BLOCKS.get(rule.peer) {
         Some(block) => SgPeer::Cidr(block.parse::<Cidr>().expect("block")),
@@ -170,9 +191,30 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 const DESTINATIONS: [&str; 24] = [
-    "10.0.0.10", "10.0.0.11", "10.0.1.10", "10.0.1.11", "10.0.2.10", "10.0.2.11", "10.0.0.20", "10.0.1.20", "10.0.0.10",
-    "10.0.1.10", "10.0.2.10", "10.0.0.20", "10.0.1.20", "10.0.0.1", "10.0.1.255", "10.0.0.2", "10.0.1.77", "10.0.77.1",
-    "192.168.7.7", "192.168.1.1", "8.8.8.8", "169.254.169.253", "169.254.169.254", "224.0.0.1",
+    "10.0.0.10",
+    "10.0.0.11",
+    "10.0.1.10",
+    "10.0.1.11",
+    "10.0.2.10",
+    "10.0.2.11",
+    "10.0.0.20",
+    "10.0.1.20",
+    "10.0.0.10",
+    "10.0.1.10",
+    "10.0.2.10",
+    "10.0.0.20",
+    "10.0.1.20",
+    "10.0.0.1",
+    "10.0.1.255",
+    "10.0.0.2",
+    "10.0.1.77",
+    "10.0.77.1",
+    "192.168.7.7",
+    "192.168.1.1",
+    "8.8.8.8",
+    "169.254.169.253",
+    "169.254.169.254",
+    "224.0.0.1",
 ];
 
 fn packet(eni_ip: std::net::Ipv4Addr, act: &Act) -> Option<Sent> {

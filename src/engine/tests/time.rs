@@ -98,6 +98,34 @@ fn an_untracked_flow_whose_rule_is_narrowed_becomes_tracked() {
 }
 
 #[test]
+fn a_receiver_whose_rule_is_narrowed_tracks_what_comes_another_way_too() {
+    // There through a middle instance, straight back: the receiver of the answers has a record of its own.
+    let (mut lab, c, s) = untracked_lab();
+    let subnet = lab.subnet(0, "middle", "10.0.3.0/24", 'c');
+    let open = lab.plan.enis[0].security_groups[0];
+    let m = lab.instance("m", subnet, "10.0.3.10", &[open]);
+    lab.plan.enis[m.at()].source_dest_check = false;
+    let table = lab.table(0, "inspected");
+    lab.route(table, "10.0.2.0/24", crate::model::plan::RouteTarget::Eni(m));
+    lab.plan.subnets[0].route_table = table;
+    let mut engine = engine(&lab);
+    let (there, back) = (tcp(THERE.0, THERE.1, ACK), tcp(THERE.1, THERE.0, ACK));
+    assert_eq!(engine.handle(T0, c, &there), to(m));
+    assert_eq!(engine.handle(T0, m, &there), to(s));
+    assert_eq!(engine.handle(T0, s, &back), to(c));
+    assert!(engine.flows().all(|flow| !flow.tracked));
+    // Now the client lets answers in by a narrow rule only: from the next one on it tracks them.
+    let client = lab.plan.enis[c.at()].security_groups[0];
+    lab.plan.security_groups[client].ingress.clear();
+    lab.allow(client, "tcp 4000 from 10.0.2.0/24");
+    publish(&mut engine, &lab);
+    assert_eq!(engine.handle(T0, s, &back), to(c));
+    lab.plan.security_groups[client].ingress.clear();
+    publish(&mut engine, &lab);
+    assert_eq!(engine.handle(T0, s, &back), to(c));
+}
+
+#[test]
 fn flows_of_endpoints_are_tracked_however_open_the_rules() {
     let mut lab = demo();
     for group in [1, 3] {
