@@ -1,1 +1,169 @@
 //! Layer 6: one file per verb.
+//!
+//! A verb is a module with `Args` and `run`, which gives the exit code (0 true, 1 false, 2 bad input, 3 the host cannot)
+//! or a [`Failure`]. Facts go to stdout, progress and failures to stderr.
+
+mod common;
+
+mod bench;
+mod clean;
+mod completion;
+mod demo;
+mod dns;
+mod doctor;
+mod down;
+mod drops;
+mod exec;
+mod explain;
+mod flows;
+mod init;
+mod load;
+mod logs;
+mod ls;
+mod names;
+mod probe;
+mod ps;
+mod run;
+mod schema;
+mod shell;
+mod test;
+mod topology;
+mod up;
+mod validate;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use common::{Done, Failure};
+
+/// AWS VPCs and interface endpoints as real packets on this machine.
+#[derive(Parser)]
+#[command(name = "vpclab", version, disable_help_subcommand = true, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The built-in topology, a guided story with real commands, and gone again
+    Demo(demo::Args),
+    /// A commented starter file on stdout
+    Init(init::Args),
+    /// Validate, build, start; returns when every instance answers
+    #[command(alias = "deploy")]
+    Up(up::Args),
+    /// Stop a lab and leave nothing behind
+    #[command(alias = "destroy")]
+    Down(down::Args),
+    /// Remove leftovers of crashed labs
+    Clean(clean::Args),
+    /// Up, exec, down in one
+    Run(run::Args),
+    /// Run the file's checks
+    Test(test::Args),
+    /// Labs that run
+    Ls(ls::Args),
+    /// Instances and endpoints of a lab: addresses, counters, drops
+    #[command(alias = "inspect")]
+    Ps(ps::Args),
+    /// Run a command as an instance: its network, DNS, trust, region and credentials
+    Exec(exec::Args),
+    /// A shell as an instance
+    Shell(shell::Args),
+    /// Whether and why a packet gets there, and back
+    #[command(alias = "why")]
+    Explain(explain::Args),
+    /// What the resolver answers to an instance, and which zone says so
+    Dns(dns::Args),
+    /// Every name of an endpoint
+    Names(names::Args),
+    /// What was dropped, where and by which rule
+    Drops(drops::Args),
+    /// Connections and the way they take
+    Flows(flows::Args),
+    /// Output of an instance's `run` commands
+    Logs(logs::Args),
+    /// What users quote, beside a kernel baseline in the same run
+    Bench(bench::Args),
+    /// Check a topology without starting it
+    Validate(validate::Args),
+    /// JSON Schema of the topology file
+    Schema(schema::Args),
+    /// What this host lacks, and the command that mends it
+    Doctor(doctor::Args),
+    /// Completion script of a shell
+    Completion(completion::Args),
+    /// The version
+    Version(version::Args),
+    #[command(name = "__probe", hide = true)]
+    Probe(probe::Args),
+    #[command(name = "__load", hide = true)]
+    Load(load::Args),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if std::env::args_os().nth(1).is_some_and(|first| first == crate::host::keeper::ROUTER_ARG) {
+        return crate::runtime::node::main(std::env::args_os().skip(2));
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let done = match cli.verb {
+        None => {
+            print!("{}", common::FIRST_STEPS);
+            Ok(0)
+        }
+        Some(verb) => dispatch(verb),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Done {
+    match verb {
+        Verb::Demo(args) => demo::run(args),
+        Verb::Init(args) => init::run(args),
+        Verb::Up(args) => up::run(args),
+        Verb::Down(args) => down::run(args),
+        Verb::Clean(args) => clean::run(args),
+        Verb::Run(args) => run::run(args),
+        Verb::Test(args) => test::run(args),
+        Verb::Ls(args) => ls::run(args),
+        Verb::Ps(args) => ps::run(args),
+        Verb::Exec(args) => exec::run(args),
+        Verb::Shell(args) => shell::run(args),
+        Verb::Explain(args) => explain::run(args),
+        Verb::Dns(args) => dns::run(args),
+        Verb::Names(args) => names::run(args),
+        Verb::Drops(args) => drops::run(args),
+        Verb::Flows(args) => flows::run(args),
+        Verb::Logs(args) => logs::run(args),
+        Verb::Bench(args) => bench::run(args),
+        Verb::Probe(args) => probe::run(args),
+        Verb::Load(args) => load::run(args),
+        Verb::Validate(args) => validate::run(args),
+        Verb::Schema(args) => schema::run(args),
+        Verb::Doctor(args) => doctor::run(args),
+        Verb::Completion(args) => completion::run(args),
+        Verb::Version(args) => version::run(args),
+    }
+}
+
+/// For completion scripts.
+fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}

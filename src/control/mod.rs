@@ -1,1 +1,7 @@
 //! Layer 4: what may be asked of a lab, running or not.
+
+pub mod api;
+pub mod checks;
+pub mod explain;
+pub mod rows;
+pub mod store;

@@ -1,1 +1,17 @@
 //! Layer 5: threads, sockets and the clock: a `Plan` becomes a running network.
+
+pub mod answers;
+pub mod backends;
+pub mod bridge;
+pub mod client;
+pub mod clock;
+pub mod credentials;
+pub mod launch;
+pub mod listeners;
+pub mod node;
+pub mod poller;
+pub mod router;
+pub mod runs;
+pub mod server;
+pub mod tables;
+pub mod terminal;

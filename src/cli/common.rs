@@ -1,0 +1,279 @@
+//! What the verbs share: failures, the choice of a lab, formats, tables.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+/// Printed by `vpclab` alone.
+pub const FIRST_STEPS: &str = "\
+vpclab demo                      the built-in topology, a guided story, and gone again
+vpclab init > lab.vpclab.yaml    a commented starter file
+vpclab up lab.vpclab.yaml        build and start it
+vpclab exec web -- aws s3 ls     run a command as an instance
+";
+
+/// The exit code of a verb, or why it failed.
+pub type Done = Result<u8, Failure>;
+
+/// A message for stderr, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: u8,
+    pub message: String,
+}
+
+impl Failure {
+    /// Bad input or usage.
+    pub fn input(message: impl Into<String>) -> Failure {
+        Failure { exit: 2, message: message.into() }
+    }
+
+    /// The host cannot.
+    pub fn host(message: impl Into<String>) -> Failure {
+        Failure { exit: 3, message: message.into() }
+    }
+
+    pub fn with_exit(mut self, exit: u8) -> Failure {
+        self.exit = exit;
+        self
+    }
+
+    pub fn print(&self) {
+        if !self.message.is_empty() {
+            eprintln!("vpclab: {}", self.message.trim_end());
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Failure {
+        Failure::host(e.to_string())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl From<crate::runtime::client::ClientError> for Failure {
+    fn from(e: crate::runtime::client::ClientError) -> Failure {
+        Failure { exit: e.exit(), message: e.to_string() }
+    }
+}
+
+/// Which lab.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct LabArg {
+    /// The lab, where more than one runs
+    #[arg(short = 'l', long = "lab", env = "VPCLAB_LAB", value_name = "LAB")]
+    pub lab: Option<String>,
+}
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct FormatArg {
+    #[arg(short = 'f', long = "format", env = "VPCLAB_FORMAT", value_name = "FORMAT", default_value = "table")]
+    pub format: Format,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+/// The topology files of a verb.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct FileArgs {
+    /// Topology files, merged in this order; `-` is standard input; the one *.vpclab.yaml here if left out
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The lab's name instead of the file's
+    #[arg(long, env = "VPCLAB_NAME")]
+    pub name: Option<String>,
+}
+
+/// One filter for all that happened.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct FilterArgs {
+    /// The flow's initiator: an instance or an address
+    #[arg(long, env = "VPCLAB_FROM")]
+    pub from: Option<String>,
+    /// The flow's target: an instance, endpoint:NAME or an address
+    #[arg(long, env = "VPCLAB_TO")]
+    pub to: Option<String>,
+    /// A drop code
+    #[arg(long, env = "VPCLAB_CODE")]
+    pub code: Option<String>,
+    /// Only the last 30s, 5m, 1h
+    #[arg(long, env = "VPCLAB_SINCE", value_parser = duration)]
+    pub since: Option<std::time::Duration>,
+    /// Go on until interrupted
+    #[arg(long, env = "VPCLAB_FOLLOW")]
+    pub follow: bool,
+}
+
+impl FilterArgs {
+    pub fn filter(&self) -> crate::control::api::Filter {
+        crate::control::api::Filter {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            code: self.code.clone(),
+            since_ms: self.since.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `1h`, or seconds.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| "a time is written 500ms, 30s, 5m or 1h".to_owned())?;
+    let seconds = match unit {
+        "ms" => number / 1_000.0,
+        "" | "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3_600.0,
+        _ => return Err("a time is written 500ms, 30s, 5m or 1h".to_owned()),
+    };
+    std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+/// A plain table: a header and rows, columns padded, no borders.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (at, cell) in row.iter().enumerate() {
+            widths[at] = widths[at].max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (at, cell) in cells.enumerate() {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', widths[at] - cell.chars().count() + 2));
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    line(&mut header.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    out
+}
+
+/// Any value as JSON on stdout.
+pub fn print_json(value: &impl serde::Serialize) -> Done {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::host(e.to_string()))?;
+    println!("{text}");
+    Ok(0)
+}
+
+/// A row that happened at a time.
+pub trait Timed {
+    /// Milliseconds since 1970.
+    fn time_ms(&self) -> u64;
+}
+
+/// Prints rows once, or with `--follow` again and again as they come, until interrupted.
+#[cfg(target_os = "linux")]
+pub fn follow<R: Timed + serde::Serialize>(
+    lab: &LabArg,
+    filter: &FilterArgs,
+    format: Format,
+    mut ask: impl FnMut(
+        &mut crate::runtime::client::Client,
+        crate::control::api::Filter,
+    ) -> Result<Vec<R>, crate::runtime::client::ClientError>,
+    render: impl Fn(&[R]) -> String,
+) -> Done {
+    use std::io::Write;
+
+    let mut client = super::up::connect(lab)?;
+    let rows = ask(&mut client, filter.filter())?;
+    let show = |rows: &[R], first: bool| -> Result<(), Failure> {
+        match format {
+            Format::Json if !filter.follow => {
+                print_json(&rows)?;
+            }
+            // One value per line, so that a reader need not wait for an end.
+            Format::Json => {
+                for row in rows {
+                    println!("{}", serde_json::to_string(row).map_err(|e| Failure::host(e.to_string()))?);
+                }
+            }
+            Format::Table => {
+                let text = render(rows);
+                let text = if first { text.as_str() } else { text.split_once('\n').map_or("", |(_, rest)| rest) };
+                print!("{text}");
+            }
+        }
+        std::io::stdout().flush().map_err(Failure::from)
+    };
+    show(&rows, true)?;
+    let mut seen = rows.iter().map(Timed::time_ms).max().unwrap_or(0);
+    while filter.follow {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let new: Vec<R> = ask(&mut client, filter.filter())?.into_iter().filter(|r| r.time_ms() > seen).collect();
+        if !new.is_empty() {
+            show(&new, false)?;
+            seen = new.iter().map(Timed::time_ms).max().unwrap_or(seen);
+        }
+    }
+    Ok(0)
+}
+
+/// `09:06:55.123`, UTC.
+pub fn clock_time(ms: u64) -> String {
+    let (_, _, _, h, m, s) = crate::base::UnixTime(ms / 1000).civil();
+    format!("{h:02}:{m:02}:{s:02}.{:03}", ms % 1000)
+}
+
+/// A name that is not there, or not unique: what there is instead.
+pub fn no_such(kind: &str, name: &str, candidates: Vec<String>, all: Vec<String>) -> String {
+    if candidates.is_empty() {
+        format!("no {kind} is called {name}; there are: {}", all.join(", "))
+    } else {
+        format!("{name} may be {}", candidates.join(" or "))
+    }
+}
+
+/// Explains from a plan alone: fresh tables, no lab.
+pub fn explain_plan(
+    plan: &crate::model::Plan,
+    ask: &crate::control::api::ExplainAsk,
+) -> Result<crate::control::explain::Explanation, Failure> {
+    use crate::control::explain::{Facts, answer};
+    use crate::engine::{Engine, EngineLimits, compile};
+
+    let program = std::sync::Arc::new(compile(plan, 1));
+    let engine = Engine::new(program, EngineLimits::default());
+    let zones = crate::dns::compile(plan);
+    let facts = Facts { plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
+    answer(&facts, engine, ask).map_err(Failure::input)
+}
+
+/// True when the child has printed a line; false if it ended before. What else it prints finds a reader.
+pub fn wait_for_line(child: &mut std::process::Child) -> bool {
+    use std::io::{BufRead, BufReader};
+    let Some(out) = child.stdout.take() else { return false };
+    let mut reader = BufReader::new(out);
+    let mut line = String::new();
+    let came = reader.read_line(&mut line).is_ok_and(|n| n > 0);
+    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    came
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("soon").is_err());
+        assert!(duration("-1s").is_err());
+        assert!(duration("3w").is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! `vpclab down`.
+
+use super::common::{Done, LabArg};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub lab: LabArg,
+}
+
+#[cfg(target_os = "linux")]
+pub fn run(args: Args) -> Done {
+    let dir = super::up::choose(&args.lab)?;
+    crate::runtime::launch::end(&dir)?;
+    eprintln!("{} is gone.", dir.lab());
+    Ok(0)
+}

@@ -1,0 +1,69 @@
+//! `vpclab names [ENDPOINT]`: every name of an endpoint, one per line, for scripts.
+
+use std::path::PathBuf;
+
+use super::common::{Done, Failure, Format, FormatArg, LabArg, print_json};
+use crate::control::api::NameRow;
+use crate::control::rows;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub lab: LabArg,
+    #[command(flatten)]
+    pub format: FormatArg,
+    /// From this topology, without a lab
+    #[arg(long, env = "VPCLAB_FILE")]
+    pub file: Vec<PathBuf>,
+    /// Only the zonal name of this zone: a, b, ...
+    #[arg(long, env = "VPCLAB_ZONE")]
+    pub zone: Option<char>,
+    /// Only regional, zonal or private names
+    #[arg(long, env = "VPCLAB_KIND", value_parser = ["regional", "zonal", "private"])]
+    pub kind: Option<String>,
+    pub endpoint: Option<String>,
+}
+
+pub fn run(args: Args) -> Done {
+    let rows = if args.file.is_empty() { live(&args)? } else { of_file(&args)? };
+    if args.format.format == Format::Json {
+        return print_json(&rows);
+    }
+    for row in &rows {
+        println!("{}", row.name);
+    }
+    // A script that asked for one zone wants to know that there is none.
+    Ok(u8::from(rows.is_empty() && (args.zone.is_some() || args.kind.is_some())))
+}
+
+#[cfg(target_os = "linux")]
+fn live(args: &Args) -> Result<Vec<NameRow>, Failure> {
+    use crate::control::api::{Reply, Request};
+
+    let ask = Request::Names { endpoint: args.endpoint.clone(), zone: args.zone, kind: args.kind.clone() };
+    match super::up::connect(&args.lab)?.ask(ask)? {
+        Reply::Names(rows) => Ok(rows),
+        _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn live(_: &Args) -> Result<Vec<NameRow>, Failure> {
+    Err(Failure::input("labs run on Linux only; ask a topology with --file"))
+}
+
+fn of_file(args: &Args) -> Result<Vec<NameRow>, Failure> {
+    let (_, loaded) = super::topology::read_files(&args.file, None)?;
+    let plan = &loaded.plan;
+    let chosen: Vec<usize> = match &args.endpoint {
+        None => (0..plan.endpoints.len()).collect(),
+        Some(name) => {
+            let bare = name.strip_prefix("endpoint:").unwrap_or(name);
+            vec![plan.find_endpoint(bare).map_err(|candidates| {
+                let all = plan.endpoints.iter().map(|e| e.common.path.clone()).collect();
+                Failure::input(super::common::no_such("endpoint", bare, candidates, all))
+            })?]
+        }
+    };
+    Ok(rows::name_rows(plan, &chosen, args.zone, args.kind.as_deref()))
+}

@@ -1,0 +1,74 @@
+//! `vpclab ps`.
+
+use super::common::{Done, FormatArg, LabArg, table};
+#[cfg(target_os = "linux")]
+use super::common::{Format, print_json};
+use crate::control::api::Ps;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub lab: LabArg,
+    #[command(flatten)]
+    pub format: FormatArg,
+    /// What the lab holds now: connections, buffers, tasks, flows
+    #[arg(long)]
+    pub gauges: bool,
+}
+
+#[cfg(target_os = "linux")]
+pub fn run(args: Args) -> Done {
+    if args.gauges {
+        use crate::control::api::{Reply, Request};
+        return match super::up::connect(&args.lab)?.ask(Request::Gauges)? {
+            Reply::Gauges(gauges) => print_json(&gauges),
+            _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+        };
+    }
+    let ps = super::up::ps(&mut super::up::connect(&args.lab)?)?;
+    match args.format.format {
+        Format::Json => print_json(&ps),
+        Format::Table => {
+            print!("{}", render(&ps));
+            Ok(0)
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn run(_args: Args) -> Done {
+    Err(super::common::Failure::host("a lab needs Linux"))
+}
+
+/// One row for each instance, one for each endpoint ENI.
+pub fn render(ps: &Ps) -> String {
+    let mut rows = Vec::new();
+    for i in &ps.instances {
+        let ips: Vec<String> = i.ips.iter().map(ToString::to_string).collect();
+        rows.push(vec![
+            i.path.clone(),
+            "instance".into(),
+            ips.join(","),
+            i.az.clone(),
+            i.state.clone(),
+            i.counters.bytes_in.to_string(),
+            i.counters.bytes_out.to_string(),
+            i.counters.drops.to_string(),
+        ]);
+    }
+    for e in &ps.endpoints {
+        for eni in &e.enis {
+            rows.push(vec![
+                e.path.clone(),
+                format!("endpoint {}", e.service),
+                eni.ip.to_string(),
+                eni.az.clone(),
+                "available".into(),
+                eni.counters.bytes_in.to_string(),
+                eni.counters.bytes_out.to_string(),
+                eni.counters.drops.to_string(),
+            ]);
+        }
+    }
+    table(&["NAME", "KIND", "ADDRESS", "AZ", "STATE", "BYTES IN", "BYTES OUT", "DROPS"], &rows)
+}

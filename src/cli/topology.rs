@@ -1,0 +1,76 @@
+//! The topology files of a verb: found, read, judged. Whatever is wrong with them is one report and exit code 2.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use super::common::{Failure, FileArgs};
+use crate::control::store::{self, Accepted};
+use crate::model::{Around, Files, Loaded, MAX_BYTES, Source};
+
+/// Reads and judges what the verb's arguments name. Warnings go to stderr.
+pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
+    read_files(&args.files, args.name.as_deref())
+}
+
+pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Loaded), Failure> {
+    let paths = if files.is_empty() { vec![the_one_here()?] } else { files.to_vec() };
+    let sources = paths.iter().map(|path| source(path)).collect::<Result<Vec<Source>, Failure>>()?;
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let env = |name: &str| std::env::var(name).ok();
+    let around = Around { env: &env, files: &Disk, name };
+    match store::accept(&sources, &around, &std::env::current_dir()?) {
+        Ok((accepted, loaded)) => {
+            if !loaded.warnings.is_empty() {
+                eprintln!("{}", loaded.warnings.render(color).trim_end());
+            }
+            Ok((accepted, loaded))
+        }
+        Err(report) => Err(Failure { exit: 2, message: report.render(color) }),
+    }
+}
+
+/// The one `*.vpclab.yaml` in this folder.
+fn the_one_here() -> Result<PathBuf, Failure> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(".")?
+        .flatten()
+        .map(|entry| PathBuf::from(entry.file_name()))
+        .filter(|path| path.to_string_lossy().ends_with(".vpclab.yaml"))
+        .collect();
+    found.sort();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Failure::input("no topology: name a file, or `vpclab init > lab.vpclab.yaml` makes one to start from")),
+        _ => {
+            let names: Vec<String> = found.iter().map(|p| p.display().to_string()).collect();
+            Err(Failure::input(format!("several topologies here: {}; name one", names.join(", "))))
+        }
+    }
+}
+
+fn source(path: &Path) -> Result<Source, Failure> {
+    let failed = |e: std::io::Error| Failure::input(format!("{}: {e}", path.display()));
+    let limit = MAX_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin().take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    } else {
+        std::fs::File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    Ok(Source::new(path.display().to_string(), bytes))
+}
+
+/// Files as they are on this machine.
+struct Disk;
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        if bytes.len() > MAX_BYTES { Err(format!("over {MAX_BYTES} bytes")) } else { Ok(bytes) }
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+}

@@ -1,0 +1,382 @@
+//! `vpclab explain`: why a connection works or does not, stage by stage: the name, the way there, the way back, the
+//! name on the certificate, the policies. Packets are asked of the same engine that decides live ones.
+
+mod advice;
+mod destination;
+mod path;
+mod render;
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use crate::base::EniIx;
+use crate::control::api::ExplainAsk;
+use crate::dns::{self, Lookup, QType, Zones};
+use crate::engine::Engine;
+use crate::model::Plan;
+use crate::model::plan::EniOwner;
+use crate::policy::{self, Document, Kind};
+
+pub use destination::{Destination, Target};
+
+/// What explaining looks at.
+pub struct Facts<'a> {
+    pub plan: &'a Plan,
+    pub zones: &'a Zones,
+    /// Names on the certificate that an endpoint (by its index) shows.
+    pub leaf_names: &'a dyn Fn(&Plan, usize) -> Vec<String>,
+}
+
+/// A request whose policies are to be judged, beside the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Request {
+    /// `s3:GetObject`.
+    pub action: String,
+    /// An ARN, or `*`.
+    pub resource: String,
+    /// Anonymous: the role of the instance is not asked.
+    pub unsigned: bool,
+}
+
+/// The answer, as data: what `-f json` prints, and what [`Explanation::text`] shows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// `YES` or `NO`.
+    pub verdict: &'static str,
+    pub reachable: bool,
+    /// Drop code of the first stage that failed: `SG_INGRESS`, `DNS_NXDOMAIN`, `TLS_NAME`, `VPCE_POLICY`.
+    pub code: Option<String>,
+    /// Where it ends: `endpoint`, `instance`, `nacl`, `route-table`, `resolver`, `role`, ...
+    pub kind: Option<String>,
+    /// `VPC.NAME` of that.
+    pub object: Option<String>,
+    /// What more line 2 says of it: `ENI 10.0.2.4 (zone b)`.
+    pub detail: Option<String>,
+    /// The rule that decided, in the file's words; of security groups, the rules that did not match.
+    pub rule: Option<String>,
+    /// `egress` or `ingress`, from the deciding object's view.
+    pub direction: Option<&'static str>,
+    /// The stage that failed: `name`, `there`, `back`, `tls`, `policy`.
+    pub stage: Option<&'static str>,
+    /// How bytes go if they do: `private`.
+    pub way: Option<&'static str>,
+    /// What AWS's Reachability Analyzer calls it.
+    pub reachability_analyzer: Option<&'static str>,
+    /// What a user of curl and aws-cli sees.
+    pub client_sees: Option<String>,
+    pub source: Source,
+    pub destination: Destination,
+    /// The name stage, if the destination is a name.
+    pub name: Option<NameStage>,
+    pub steps: Vec<Step>,
+    pub notes: Vec<String>,
+    /// Changes of the file that would make it work, in order; empty where none is known.
+    pub smallest_change: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// `web`.
+    pub label: String,
+    /// `app.web`.
+    pub path: String,
+    pub address: Ipv4Addr,
+    /// `app.private-a`.
+    pub subnet: String,
+    /// `a`.
+    pub zone: char,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NameStage {
+    pub lookup: Lookup,
+    /// The addresses in the order in which a program with glibc tries them.
+    pub tried: Vec<Ipv4Addr>,
+    /// RFC 6724, rule 9, decides for the first; else the order is the answer's, which is shuffled.
+    pub preferred: bool,
+}
+
+/// One line of the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// `there`, `back`, `tls`, `policy`.
+    pub stage: &'static str,
+    /// `web`, `s3@b`; `-` between the ends.
+    pub at: String,
+    /// `sg doors ingress`, `NACL default out`, `route table main`.
+    pub what: String,
+    /// `ok`, `allow`, `DENY`, `not asked`, `not reached`, ...
+    pub outcome: &'static str,
+    /// The rule, or why.
+    pub detail: String,
+}
+
+/// A question in words, as the command line and the control socket have it. The error is a sentence about bad input.
+///
+/// `engine` is asked and changed: a fresh one of the plan for a file, [`Engine::probe`] of a lab that runs.
+pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
+    let name = ask.src.strip_prefix("instance:").unwrap_or(&ask.src);
+    let src = facts.plan.find_instance(name).map_err(|candidates| match candidates[..] {
+        [] => format!("no instance is named {name}"),
+        _ => format!("{name} is not unique; write one of {}", candidates.join(", ")),
+    })?;
+    let destination = Destination::parse(facts.plan, &ask.dst)?;
+    let request = ask.request.clone().map(|(action, resource)| Request { action, resource, unsigned: ask.unsigned });
+    Ok(explain(facts, engine, src, destination, request.as_ref()))
+}
+
+/// Explains the way from an instance (index in `Plan::instances`) to a destination.
+pub fn explain(
+    facts: &Facts<'_>,
+    engine: Engine,
+    src: usize,
+    destination: Destination,
+    request: Option<&Request>,
+) -> Explanation {
+    let plan = facts.plan;
+    let mut told = blank(plan, src, destination);
+    let Some((addr, endpoint)) = name_stage(facts, src, &mut told) else {
+        advice::after_name(plan, src, &mut told);
+        later_stages_not_reached(&mut told, request.is_some());
+        return told;
+    };
+    let from = path::eni_towards(plan, src, addr);
+    let source = source_of(plan, src, from);
+    told.source = source;
+    let walked = path::walk(plan, engine, from, addr, &mut told);
+    if !walked {
+        advice::after_path(facts, src, from, addr, &mut told);
+        later_stages_not_reached(&mut told, request.is_some());
+        return told;
+    }
+    let endpoint = endpoint.or_else(|| path::endpoint_at(plan, from, addr));
+    tls_stage(facts, endpoint, &mut told);
+    policy_stage(plan, src, endpoint, request, &mut told);
+    if told.reachable {
+        advice::reached(plan, from, addr, &mut told);
+    } else {
+        advice::client_sees(&mut told);
+    }
+    told
+}
+
+impl Explanation {
+    /// The page of text, with a final newline.
+    pub fn text(&self) -> String {
+        render::text(self)
+    }
+
+    /// The same as data.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// Records the first failure; a later one changes nothing.
+    fn fail(&mut self, stage: &'static str, code: &str, kind: &str, object: String) {
+        if self.reachable {
+            self.reachable = false;
+            self.verdict = "NO";
+            self.way = None;
+            self.stage = Some(stage);
+            self.code = Some(code.to_owned());
+            self.kind = Some(kind.to_owned());
+            self.object = Some(object);
+        }
+    }
+
+    fn step(&mut self, stage: &'static str, at: &str, what: &str, outcome: &'static str, detail: impl Into<String>) {
+        self.steps.push(Step { stage, at: at.into(), what: what.into(), outcome, detail: detail.into() });
+    }
+}
+
+/// The page of text of an explanation.
+pub fn render(told: &Explanation) -> String {
+    told.text()
+}
+
+/// An explanation as data.
+pub fn explain_json(told: &Explanation) -> serde_json::Value {
+    told.json()
+}
+
+fn blank(plan: &Plan, src: usize, destination: Destination) -> Explanation {
+    let eni = plan.instances[src].enis[0];
+    Explanation {
+        verdict: "YES",
+        reachable: true,
+        code: None,
+        kind: None,
+        object: None,
+        detail: None,
+        rule: None,
+        direction: None,
+        stage: None,
+        way: Some("private"),
+        reachability_analyzer: None,
+        client_sees: None,
+        source: source_of(plan, src, eni),
+        destination,
+        name: None,
+        steps: Vec::new(),
+        notes: Vec::new(),
+        smallest_change: Vec::new(),
+    }
+}
+
+fn source_of(plan: &Plan, src: usize, eni: EniIx) -> Source {
+    let (instance, subnet) = (&plan.instances[src], &plan.subnets[plan.eni(eni).subnet]);
+    Source {
+        label: plan.eni_label(eni),
+        path: instance.common.path.clone(),
+        address: plan.eni(eni).ip,
+        subnet: subnet.common.path.clone(),
+        zone: subnet.az,
+    }
+}
+
+/// The address that is tried, and the endpoint if the destination names one. `None` if there is no address.
+fn name_stage(facts: &Facts<'_>, src: usize, told: &mut Explanation) -> Option<(Ipv4Addr, Option<usize>)> {
+    let plan = facts.plan;
+    let eni = plan.eni(plan.instances[src].enis[0]);
+    let host = match &told.destination.target {
+        Target::Address(addr) => return Some((*addr, None)),
+        Target::Address6(_) => {
+            told.fail("there", "IPV6", "instance", plan.instances[src].common.path.clone());
+            told.direction = Some("egress");
+            told.step("there", &told.source.label.clone(), "IP version", "DROP", "only IPv4 is carried");
+            return None;
+        }
+        Target::Instance(at) => {
+            let other = &plan.instances[*at];
+            let near = other.enis.iter().find(|e| plan.eni(**e).subnet == eni.subnet);
+            return Some((plan.eni(*near.unwrap_or(&other.enis[0])).ip, None));
+        }
+        Target::Endpoint(at) => {
+            // As a client that pins a zone would: its own subnet's ENI, else its own zone's, else the first.
+            let enis = &plan.endpoints[*at].enis;
+            let zone = |e: &EniIx| plan.subnets[plan.eni(*e).subnet].az;
+            let own_subnet = enis.iter().find(|e| plan.eni(**e).subnet == eni.subnet);
+            let own_zone = enis.iter().find(|e| zone(e) == plan.subnets[eni.subnet].az);
+            let eni = own_subnet.or(own_zone).or(enis.first())?;
+            return Some((plan.eni(*eni).ip, Some(*at)));
+        }
+        Target::Host(host) => host.clone(),
+    };
+    let lookup = dns::lookup(facts.zones, eni.vpc, &host, QType::A);
+    let mut tried = lookup.addrs();
+    let subnet = plan.subnets[eni.subnet].cidr;
+    dns::glibc_order(eni.ip, subnet, &mut tried);
+    let first = tried.first().copied();
+    let preferred = first.is_some_and(|dst| dns::glibc_prefers(eni.ip, subnet, dst));
+    let endpoint = lookup.endpoint;
+    let vpc = &plan.vpcs[eni.vpc];
+    if first.is_none() {
+        let code = if lookup.rcode.is_none() { "DNS_DISABLED" } else { lookup.code().unwrap_or("DNS_NODATA") };
+        match endpoint {
+            Some(at) => {
+                told.fail("name", code, "endpoint", plan.endpoints[at].common.path.clone());
+                told.detail = Some(format!("zone {}", lookup.zone));
+            }
+            None => told.fail("name", code, "resolver", vpc.common.path.clone()),
+        }
+    }
+    told.name = Some(NameStage { lookup, tried, preferred });
+    first.map(|addr| (addr, endpoint))
+}
+
+/// Is the host name on the certificate that the endpoint shows?
+fn tls_stage(facts: &Facts<'_>, endpoint: Option<usize>, told: &mut Explanation) {
+    if !told.destination.tls {
+        return;
+    }
+    let asked = match &told.destination.target {
+        Target::Host(host) => host.clone(),
+        Target::Address(addr) => addr.to_string(),
+        _ => return,
+    };
+    let Some(at) = endpoint else {
+        told.step("tls", "-", "certificate", "not asked", "not an endpoint's");
+        return;
+    };
+    let common = &facts.plan.endpoints[at].common;
+    let (path, label) = (common.path.clone(), common.name.clone());
+    let names = (facts.leaf_names)(facts.plan, at);
+    if let Some(name) = names.iter().find(|name| certifies(name, &asked)) {
+        told.step("tls", &label, "certificate", "ok", name.as_str());
+        return;
+    }
+    told.step("tls", &label, "certificate", "NO NAME", format!("{asked} is none of {}", names.join(", ")));
+    told.fail("tls", "TLS_NAME", "endpoint", path);
+    told.rule = Some(names.join(", "));
+}
+
+/// RFC 6125, 6.4.3: a wildcard stands for one whole label, the first.
+fn certifies(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        None => name.eq_ignore_ascii_case(host),
+        Some(base) => {
+            host.split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest.eq_ignore_ascii_case(base))
+        }
+    }
+}
+
+/// The role's policy and the endpoint's: both must allow.
+fn policy_stage(
+    plan: &Plan,
+    src: usize,
+    endpoint: Option<usize>,
+    request: Option<&Request>,
+    told: &mut Explanation,
+) {
+    let Some(request) = request else {
+        if endpoint.is_some() {
+            told.step("policy", "-", "not asked", "", "name a request: --request s3:GetObject ARN");
+        }
+        return;
+    };
+    let (action, resource) = (request.action.as_str(), request.resource.as_str());
+    let role = plan.instances[src].role.filter(|_| !request.unsigned).map(|at| &plan.roles[at]);
+    let endpoint = endpoint.map(|at| &plan.endpoints[at]);
+    let asked = [
+        endpoint.map(|e| ("endpoint", "VPCE_POLICY", &e.common, Kind::Endpoint, &e.policy)),
+        role.map(|r| ("role", "ROLE_POLICY", &r.common, Kind::Role, &r.policy)),
+    ];
+    if role.is_none() {
+        let why = if request.unsigned { "the request is not signed" } else { "the instance has no role" };
+        told.step("policy", &told.source.label.clone(), "role", "not asked", why);
+    }
+    for (kind, code, common, document_kind, policy) in asked.into_iter().flatten() {
+        let document = Document::of(document_kind, policy).unwrap_or(Document { statements: Vec::new() });
+        let decision = policy::evaluate(&document, action, resource);
+        let (what, text) = (format!("{kind} policy"), decision.text(&document));
+        if decision.allows() {
+            told.step("policy", &common.name, &what, "allow", text);
+        } else {
+            told.step("policy", &common.name, &what, "DENY", text.as_str());
+            told.fail("policy", code, kind, common.path.clone());
+            told.rule.get_or_insert(text);
+        }
+    }
+}
+
+fn later_stages_not_reached(told: &mut Explanation, request: bool) {
+    let failed = told.stage.unwrap_or("there");
+    for stage in ["there", "back"] {
+        if !told.steps.iter().any(|step| step.stage == stage) && (stage != failed) {
+            told.step(stage, "-", "not reached", "", "");
+        }
+    }
+    let _ = request;
+    told.step("tls, policy", "", "not reached", "", "");
+}
+
+/// Whose ENI this is, for line 2: kind and `VPC.NAME`.
+fn owner(plan: &Plan, eni: EniIx) -> (&'static str, String) {
+    match plan.eni(eni).owner {
+        EniOwner::Instance(at, _) => ("instance", plan.instances[at].common.path.clone()),
+        EniOwner::Endpoint(at) => ("endpoint", plan.endpoints[at].common.path.clone()),
+    }
+}

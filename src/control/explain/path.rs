@@ -1,0 +1,401 @@
+//! The way there and the way back, by sending the packets of a connection through an engine.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::{Explanation, owner};
+use crate::base::{EniIx, Instant, Proto};
+use crate::engine::{
+    Crumb, Decider, Direction, DropCode, DropRecord, Engine, NACL_STAR, Outcome, Rule, Stage, Verdict,
+};
+use crate::model::Plan;
+use crate::model::plan::{EniOwner, NaclRule, RouteTarget, SgRule};
+use crate::wire::make::{self, Echo, TcpSpec};
+use crate::wire::packet::tcp_flags;
+
+/// The client's port in explained packets: in the middle of Linux's range.
+pub(super) const CLIENT_PORT: u16 = 40_000;
+/// Middle instances that a packet may pass before it is said to go round.
+const MIDDLE_MAX: usize = 8;
+
+/// Sends the first packet there and its answer back. True if both arrive.
+pub(super) fn walk(plan: &Plan, engine: Engine, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) -> bool {
+    let mut walker = Walker { plan, engine, dst: told.destination.port, proto: told.destination.proto, told };
+    let Some((last, middle)) = walker.there(from, dst) else { return false };
+    let Some(last) = last else { return true };
+    walker.back(from, last, dst, &middle)
+}
+
+/// The ENI an instance's kernel sends from: the one whose subnet holds the destination, else `eth0`.
+pub(super) fn eni_towards(plan: &Plan, instance: usize, dst: Ipv4Addr) -> EniIx {
+    let enis = &plan.instances[instance].enis;
+    let near = enis.iter().find(|eni| plan.subnets[plan.eni(**eni).subnet].cidr.contains(dst));
+    *near.unwrap_or(&enis[0])
+}
+
+/// The ENI with an address in the VPC of another ENI.
+pub(super) fn eni_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<EniIx> {
+    let vpc = plan.eni(beside).vpc;
+    let at = plan.enis.iter().position(|eni| eni.vpc == vpc && eni.ip == addr)?;
+    Some(EniIx(at as u32))
+}
+
+pub(super) fn endpoint_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<usize> {
+    match plan.eni(eni_at(plan, beside, addr)?).owner {
+        EniOwner::Endpoint(at) => Some(at),
+        EniOwner::Instance(..) => None,
+    }
+}
+
+struct Walker<'a> {
+    plan: &'a Plan,
+    engine: Engine,
+    dst: u16,
+    proto: Proto,
+    told: &'a mut Explanation,
+}
+
+impl Walker<'_> {
+    /// Where it arrives, `None` for a service of the host; and the middle instances. `None` in all if it is dropped.
+    fn there(&mut self, from: EniIx, dst: Ipv4Addr) -> Option<(Option<EniIx>, Vec<EniIx>)> {
+        let frame = self.packet(self.plan.eni(from).ip, dst, false);
+        let mut middle = Vec::new();
+        let mut at = from;
+        loop {
+            match self.send("there", at, &frame)? {
+                Verdict::Resolver { .. } => return self.host("resolver", "resolver"),
+                Verdict::Imds { .. } => return self.host("imds", "instance metadata"),
+                Verdict::Deliver { to } | Verdict::Endpoint { eni: to } => {
+                    if self.plan.eni(to).ip == dst {
+                        return Some((Some(to), middle));
+                    }
+                    let label = self.plan.eni_label(to);
+                    if eni_at(self.plan, from, dst).is_none() {
+                        self.told.notes.push(format!("{dst} is no address of the VPC: {label} is to forward it"));
+                        return Some((None, middle));
+                    }
+                    if middle.contains(&to) || middle.len() == MIDDLE_MAX {
+                        self.told.notes.push(format!("goes round: {label} gets it again and again"));
+                        return Some((None, middle));
+                    }
+                    middle.push(to);
+                    at = to;
+                }
+                Verdict::Drop { .. } => return None,
+            }
+        }
+    }
+
+    fn host(&mut self, at: &str, what: &str) -> Option<(Option<EniIx>, Vec<EniIx>)> {
+        self.told.step("back", at, what, "ok", "answered on the host itself: no rule is asked");
+        Some((None, Vec::new()))
+    }
+
+    fn back(&mut self, from: EniIx, target: EniIx, dst: Ipv4Addr, middle_there: &[EniIx]) -> bool {
+        let client = self.plan.eni(from).ip;
+        let frame = self.packet(dst, client, true);
+        let mut middle = Vec::new();
+        let mut at = target;
+        loop {
+            let to = match self.send("back", at, &frame) {
+                Some(Verdict::Deliver { to }) => to,
+                _ => return false,
+            };
+            if to == from {
+                break;
+            }
+            if middle.contains(&to) || middle.len() == MIDDLE_MAX {
+                self.told.notes.push(format!("goes round on the way back: {}", self.plan.eni_label(to)));
+                return true;
+            }
+            middle.push(to);
+            at = to;
+        }
+        if !middle.iter().rev().eq(middle_there) {
+            let names = |enis: &[EniIx]| {
+                let names: Vec<String> = enis.iter().map(|eni| self.plan.eni_label(*eni)).collect();
+                if names.is_empty() { "straight".to_owned() } else { names.join(", ") }
+            };
+            self.told.notes.push(format!("asymmetric: {} there, {} back", names(middle_there), names(&middle)));
+        }
+        true
+    }
+
+    /// Traces one packet and tells its steps. `None` if it was dropped.
+    fn send(&mut self, stage: &'static str, from: EniIx, frame: &[u8]) -> Option<Verdict> {
+        let now = Instant::from_millis(1);
+        let (verdict, crumbs) = match self.plan.eni(from).owner {
+            EniOwner::Endpoint(_) => self.engine.trace_from_endpoint(now, from, frame),
+            EniOwner::Instance(..) => self.engine.trace(now, from, frame),
+        };
+        let record = match verdict {
+            Verdict::Drop { .. } => self.engine.drops().last().cloned(),
+            _ => None,
+        };
+        let from_ip = self.plan.eni(from).ip;
+        for (at, crumb) in crumbs.iter().enumerate() {
+            self.tell(stage, from, crumb, &crumbs[..at], record.as_ref(), from_ip);
+        }
+        match record {
+            None => Some(verdict),
+            Some(record) => {
+                self.refused(stage, &record);
+                None
+            }
+        }
+    }
+
+    fn tell(
+        &mut self,
+        stage: &'static str,
+        from: EniIx,
+        crumb: &Crumb,
+        before: &[Crumb],
+        record: Option<&DropRecord>,
+        from_ip: Ipv4Addr,
+    ) {
+        let plan = self.plan;
+        let at = crumb.eni.map_or_else(|| "-".to_owned(), |eni| plan.eni_label(eni));
+        let neighbour = before.iter().any(|c| matches!(c.stage, Stage::Route { .. }) && c.outcome == Outcome::NotAsked);
+        let dropped = match crumb.outcome {
+            Outcome::Drop(code) => Some(code),
+            _ => None,
+        };
+        match (&crumb.stage, &crumb.outcome) {
+            (Stage::SourceDestCheck, Outcome::Pass(_)) if stage == "back" => {}
+            (Stage::SourceDestCheck, Outcome::Pass(_)) => {
+                let off = crumb.eni.is_some_and(|eni| !plan.eni(eni).source_dest_check);
+                self.told.step(stage, &at, "source/dest check", if off { "off" } else { "ok" }, "");
+            }
+            (Stage::SourceDestCheck, _) => {
+                let detail = dropped.map_or_else(String::new, |code| about(code).to_owned());
+                self.told.step(stage, &at, "source/dest check", "DENY", detail);
+            }
+            (Stage::SgEgress, outcome) => self.security_group(stage, &at, from, true, outcome, from_ip),
+            (Stage::SgIngress, outcome) => {
+                self.security_group(stage, &at, crumb.eni.unwrap_or(from), false, outcome, from_ip);
+            }
+            (Stage::Tracked, Outcome::Pass(_)) => {
+                self.told.step(stage, &at, "tracked flow", "ok", "no rule is asked");
+            }
+            (Stage::Tracked, _) => self.told.step(stage, "-", "flow table", "DENY", "full"),
+            // One line for what is not asked between neighbours: it is told with the route.
+            (Stage::NaclOut { .. }, Outcome::NotAsked) => {}
+            (Stage::NaclIn { .. }, Outcome::NotAsked) if neighbour => {}
+            (Stage::Route { .. }, Outcome::NotAsked) => {
+                let subnet = &plan.subnets[plan.eni(from).subnet].common.name;
+                self.told.step(stage, "-", "NACL, route table", "not asked", format!("same subnet {subnet}"));
+            }
+            (Stage::NaclOut { nacl } | Stage::NaclIn { nacl }, outcome) => {
+                let out = matches!(crumb.stage, Stage::NaclOut { .. });
+                self.network_acl(stage, *nacl, out, outcome, record);
+            }
+            (Stage::Route { table }, outcome) => self.route(stage, *table, outcome, record),
+            (Stage::Endpoint, Outcome::Drop(code)) => {
+                let detail = self.endpoint_limit(*code, crumb.eni);
+                self.told.step(stage, &at, "endpoint", "DENY", detail);
+            }
+            (Stage::Resolver | Stage::Imds | Stage::Deliver, Outcome::Drop(code)) => {
+                self.told.step(stage, &at, "destination", "DENY", about(*code));
+            }
+            (Stage::Resolver, _) => self.told.step(stage, &at, "resolver", "ok", "never filtered"),
+            (Stage::Imds, _) => self.told.step(stage, &at, "instance metadata", "ok", "never filtered"),
+            (Stage::Endpoint | Stage::Deliver, _) => {}
+        }
+    }
+
+    fn security_group(
+        &mut self,
+        stage: &'static str,
+        at: &str,
+        eni: EniIx,
+        egress: bool,
+        outcome: &Outcome,
+        from_ip: Ipv4Addr,
+    ) {
+        let plan = self.plan;
+        let direction = if egress { "egress" } else { "ingress" };
+        if let Outcome::Pass(Rule::Sg(group, rule)) = outcome {
+            let group = &plan.security_groups[*group];
+            let rule = if egress { &group.egress[*rule] } else { &group.ingress[*rule] };
+            let left_out = if rule.implied { " (left out)" } else { "" };
+            let what = format!("sg {} {direction}", group.common.name);
+            self.told.step(stage, at, &what, "allow", format!("{}{left_out}", rule.text));
+            return;
+        }
+        let names: Vec<&str> =
+            plan.eni(eni).security_groups.iter().map(|g| plan.security_groups[*g].common.name.as_str()).collect();
+        let what = format!("sg {} {direction}", names.join(","));
+        let detail = no_match(plan, eni, egress, from_ip);
+        self.told.step(stage, at, &what, "DENY", detail);
+    }
+
+    fn network_acl(
+        &mut self,
+        stage: &'static str,
+        nacl: usize,
+        out: bool,
+        outcome: &Outcome,
+        record: Option<&DropRecord>,
+    ) {
+        let acl = &self.plan.network_acls[nacl];
+        let (rules, word) = if out { (&acl.egress, "out") } else { (&acl.ingress, "in") };
+        let number = match (outcome, record.map(|r| r.decider)) {
+            (Outcome::Pass(Rule::Nacl(number)), _) => *number,
+            (_, Some(Decider::Nacl(_, number))) => number,
+            _ => NACL_STAR,
+        };
+        let what = format!("NACL {} {word}", acl.common.name);
+        let passed = matches!(outcome, Outcome::Pass(_));
+        self.told.step(stage, "-", &what, if passed { "allow" } else { "DENY" }, acl_rule_text(rules, number));
+    }
+
+    fn route(&mut self, stage: &'static str, table: usize, outcome: &Outcome, record: Option<&DropRecord>) {
+        let plan = self.plan;
+        let table = &plan.route_tables[table];
+        let what = format!("route table {}", table.common.name);
+        let (word, detail) = match (outcome, record.map(|r| r.decider)) {
+            (Outcome::Pass(Rule::Route(at)), _) => {
+                let route = &table.routes[*at];
+                match route.target {
+                    RouteTarget::Local => ("local", route.to.to_string()),
+                    RouteTarget::Eni(eni) => ("route", format!("{} via {}", route.to, plan.eni_label(eni))),
+                    RouteTarget::Blackhole => ("DENY", format!("{} blackhole", route.to)),
+                }
+            }
+            (_, Some(Decider::RouteTable(_, Some(at)))) => ("DENY", format!("{} blackhole", table.routes[at].to)),
+            _ => ("DENY", format!("no route to {}", record.map_or(Ipv4Addr::UNSPECIFIED, |r| r.tuple.dst))),
+        };
+        self.told.step(stage, "-", &what, word, detail);
+    }
+
+    fn endpoint_limit(&self, code: DropCode, eni: Option<EniIx>) -> String {
+        let ports = eni.and_then(|eni| match self.plan.eni(eni).owner {
+            EniOwner::Endpoint(at) => Some(&self.plan.services[self.plan.endpoints[at].service].ports),
+            EniOwner::Instance(..) => None,
+        });
+        match (code, ports) {
+            (DropCode::VpcePort, Some(ports)) => {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                format!("port {} is not served, only {}", self.dst, ports.join(", "))
+            }
+            (DropCode::VpceProto, _) => format!("{} is not carried, only tcp", self.proto),
+            (code, _) => about(code).to_owned(),
+        }
+    }
+
+    /// Line 2 of a drop: where, by what rule.
+    fn refused(&mut self, stage: &'static str, record: &DropRecord) {
+        let plan = self.plan;
+        let egress = record.direction == Direction::Egress;
+        let eni_detail = |eni: EniIx| {
+            let zone = plan.subnets[plan.eni(eni).subnet].az;
+            Some(format!("ENI {} (zone {zone})", plan.eni(eni).ip))
+        };
+        let (kind, object, detail, rule) = match record.decider {
+            Decider::Eni(eni) | Decider::Imds(eni) => {
+                let (kind, object) = owner(plan, eni);
+                (kind, object, None, None)
+            }
+            Decider::EndpointEni(eni) => {
+                let (kind, object) = owner(plan, eni);
+                (kind, object, eni_detail(eni), Some(self.endpoint_limit(record.code, Some(eni))))
+            }
+            Decider::SecurityGroups(eni) => {
+                let (kind, object) = owner(plan, eni);
+                let detail = if kind == "endpoint" { eni_detail(eni) } else { None };
+                (kind, object, detail, Some(no_match(plan, eni, egress, record.tuple.src)))
+            }
+            Decider::Nacl(at, number) => {
+                let acl = &plan.network_acls[at];
+                let rules = if egress { &acl.egress } else { &acl.ingress };
+                let number_text = if number == NACL_STAR { "*".to_owned() } else { number.to_string() };
+                let rule = acl_rule_text(rules, number);
+                ("nacl", acl.common.path.clone(), Some(format!("rule {number_text}")), Some(rule))
+            }
+            Decider::RouteTable(at, route) => {
+                let table = &plan.route_tables[at];
+                let rule = match route {
+                    None => format!("no route to {}", record.tuple.dst),
+                    Some(at) => route_text(plan, &table.routes[at]),
+                };
+                ("route-table", table.common.path.clone(), Some(rule.clone()), Some(rule))
+            }
+            Decider::Resolver(eni) => {
+                ("resolver", plan.vpcs[plan.eni(eni).vpc].common.path.clone(), None, None)
+            }
+            Decider::FlowTable => ("flow-table", plan.name.clone(), None, None),
+        };
+        self.told.fail(stage, record.code.as_str(), kind, object);
+        self.told.detail = detail;
+        self.told.rule = rule;
+        self.told.direction = Some(if egress { "egress" } else { "ingress" });
+        self.told.reachability_analyzer = record.code.reachability_analyzer();
+    }
+
+    fn packet(&self, src: Ipv4Addr, dst: Ipv4Addr, answer: bool) -> Vec<u8> {
+        let (src_port, dst_port) = if answer { (self.dst, CLIENT_PORT) } else { (CLIENT_PORT, self.dst) };
+        let (src_at, dst_at) = (SocketAddrV4::new(src, src_port), SocketAddrV4::new(dst, dst_port));
+        match self.proto {
+            Proto::TCP if answer => {
+                make::tcp(&TcpSpec::new(src_at, dst_at, tcp_flags::SYN | tcp_flags::ACK))
+            }
+            Proto::TCP => make::tcp(&TcpSpec::syn(src_at, dst_at)),
+            Proto::UDP => make::udp(src_at, dst_at, b""),
+            _ => make::icmp_echo(src, dst, if answer { Echo::Reply } else { Echo::Request }, CLIENT_PORT, 1, &[]),
+        }
+    }
+}
+
+fn acl_rule_text(rules: &[NaclRule], number: u16) -> String {
+    let rule = rules.iter().find(|rule| rule.number == number);
+    rule.map_or_else(|| "* deny: no rule matches".to_owned(), |rule| rule.text.clone())
+}
+
+fn route_text(plan: &Plan, route: &crate::model::plan::RoutePlan) -> String {
+    match route.target {
+        RouteTarget::Local => format!("{} local", route.to),
+        RouteTarget::Eni(eni) => format!("{} via {}", route.to, plan.eni_label(eni)),
+        RouteTarget::Blackhole => format!("{} blackhole", route.to),
+    }
+}
+
+/// `1 rule, no match: tcp 443 from sg:app (guest is in: guest)`.
+fn no_match(plan: &Plan, eni: EniIx, egress: bool, peer: Ipv4Addr) -> String {
+    const SHOWN: usize = 3;
+    let groups = plan.eni(eni).security_groups.iter().map(|g| &plan.security_groups[*g]);
+    let rules: Vec<&SgRule> = groups.flat_map(|g| if egress { &g.egress } else { &g.ingress }).collect();
+    if rules.is_empty() {
+        return "no rules: nothing is allowed".to_owned();
+    }
+    let texts: Vec<&str> = rules.iter().take(SHOWN).map(|rule| rule.text.as_str()).collect();
+    let more = if rules.len() > SHOWN { ", ..." } else { "" };
+    let count = if rules.len() == 1 { "1 rule".to_owned() } else { format!("{} rules", rules.len()) };
+    let named = rules.iter().any(|rule| matches!(rule.peer, crate::model::plan::SgPeer::Group(_)));
+    let sender = eni_at(plan, eni, peer).filter(|_| named && !egress);
+    let member = sender.map_or_else(String::new, |sender| {
+        let groups: Vec<&str> =
+            plan.eni(sender).security_groups.iter().map(|g| plan.security_groups[*g].common.name.as_str()).collect();
+        format!(" ({} is in: {})", plan.eni_label(sender), groups.join(", "))
+    });
+    format!("{count}, no match: {}{more}{member}", texts.join(", "))
+}
+
+/// What a code means, where no rule can be named.
+pub(super) fn about(code: DropCode) -> &'static str {
+    match code {
+        DropCode::SrcDstCheck => "not an address of the ENI, and its check is on",
+        DropCode::Broadcast => "a VPC has no broadcast",
+        DropCode::Multicast => "a VPC has no multicast",
+        DropCode::Ipv6 => "only IPv4 is carried",
+        DropCode::NoEni => "no ENI has this address",
+        DropCode::RouterAddr => "reserved by AWS: nothing answers there",
+        DropCode::DnsDisabled => "the VPC has dns_support: false",
+        DropCode::DnsNotLocal => "the resolver serves its own VPC only",
+        DropCode::DnsPps => "over the limit of packets per second",
+        DropCode::MtuDropSilent => "too large",
+        DropCode::CtNoState => "belongs to no flow",
+        DropCode::CtIdle => "its flow has expired",
+        DropCode::CtFull => "the flow table is full",
+        _ => "dropped",
+    }
+}

@@ -1,0 +1,268 @@
+//! The pages people read, from small plans.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::engine::tests::builder::{Lab, demo};
+use crate::engine::{EngineLimits, compile};
+use crate::model::plan::RouteTarget;
+
+fn names_of(plan: &Plan, endpoint: usize) -> Vec<String> {
+    let zones = &plan.endpoints[endpoint].names.private;
+    zones.iter().flat_map(|zone| [zone.apex.clone(), format!("*.{}", zone.apex)]).collect()
+}
+
+fn ask(lab: &Lab, src: &str, dst: &str) -> Explanation {
+    let zones = dns::compile(&lab.plan);
+    let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
+    let engine = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
+    let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
+    answer(&facts, engine, &ask).expect("a question that can be answered")
+}
+
+/// `CODE at KIND VPC.NAME`, or `YES`.
+fn short(lab: &Lab, src: &str, dst: &str) -> String {
+    let told = ask(lab, src, dst);
+    let end = format!("{} {}", told.kind.unwrap_or_default(), told.object.unwrap_or_default());
+    told.code.map_or(format!("YES {end}"), |code| format!("{code} at {end}"))
+}
+
+#[test]
+fn the_page_of_the_refused_guest() {
+    let page = ask(&demo(), "guest", "https://s3.eu-west-1.amazonaws.com").text();
+    let expected = r#"guest 10.0.2.10 (app.private-b, zone b)  ->  https://s3.eu-west-1.amazonaws.com
+NO   SG_INGRESS at endpoint app.s3, ENI 10.0.2.4 (zone b)           Reachability Analyzer: ENI_SG_RULES_MISMATCH
+the client sees: nothing, then a timeout (curl 28; aws-cli "Connect timeout on endpoint URL")
+
+name    A 10.0.2.4, 10.0.1.4  TTL 60        answered by: private DNS of endpoint s3 (zone s3.eu-west-1.amazonaws.com)
+                                            lost: public 198.18.0.16;   glibc tries 10.0.2.4 first (nearest prefix)
+there   guest      source/dest check        ok
+        guest      sg guest egress          allow   all to 0.0.0.0/0 (left out)
+        -          NACL, route table        not asked: same subnet private-b
+        s3@b       sg doors ingress         DENY    1 rule, no match: tcp 443 from sg:app (guest is in: guest)
+back    -          not reached
+tls, policy        not reached
+
+smallest change: app.security_groups.doors.ingress += "tcp 443 from sg:guest"
+"#;
+    // The public address is the catalogue's matter.
+    let public = crate::model::catalogue::public_addr("s3.eu-west-1.amazonaws.com").expect("public").to_string();
+    assert_eq!(page, expected.replace("198.18.0.16", &public));
+}
+
+#[test]
+fn the_page_of_web_which_may() {
+    let told = ask(&demo(), "web", "https://s3.eu-west-1.amazonaws.com");
+    let page = told.text();
+    let public = crate::model::catalogue::public_addr("s3.eu-west-1.amazonaws.com").expect("public").to_string();
+    let expected = r#"web 10.0.1.10 (app.private-a, zone a)  ->  https://s3.eu-west-1.amazonaws.com
+YES  via private endpoint app.s3
+
+name    A 10.0.1.4, 10.0.2.4  TTL 60        answered by: private DNS of endpoint s3 (zone s3.eu-west-1.amazonaws.com)
+                                            lost: public 198.18.0.16;   glibc tries 10.0.1.4 first (nearest prefix)
+there   web        source/dest check        ok
+        web        sg app egress            allow   tcp 443 to sg:doors
+        -          NACL, route table        not asked: same subnet private-a
+        s3@a       sg doors ingress         allow   tcp 443 from sg:app
+back    s3@a       tracked flow             ok      no rule is asked
+        -          NACL, route table        not asked: same subnet private-a
+        web        tracked flow             ok      no rule is asked
+tls     s3         certificate              ok      s3.eu-west-1.amazonaws.com
+policy  -          not asked                name a request: --request s3:GetObject ARN
+"#;
+    assert_eq!(page, expected.replace("198.18.0.16", &public));
+    let json = told.json();
+    assert_eq!(json["verdict"], "YES");
+    assert_eq!(json["way"], "private");
+    assert_eq!((&json["kind"], &json["object"]), (&"endpoint".into(), &"app.s3".into()));
+    assert_eq!(json["steps"][1]["what"], "sg app egress");
+}
+
+#[test]
+fn every_kind_of_refusal_names_its_place() {
+    let mut lab = demo();
+    assert_eq!(short(&lab, "web", "instance:guest:22"), "SG_EGRESS at instance app.web");
+    assert_eq!(short(&lab, "guest", "endpoint:s3/icmp"), "VPCE_PROTO at endpoint app.s3");
+    assert_eq!(short(&lab, "guest", "endpoint:app.s3:8443"), "VPCE_PORT at endpoint app.s3");
+    assert_eq!(short(&lab, "guest", "endpoint:s3:443/udp"), "VPCE_PROTO at endpoint app.s3");
+    assert_eq!(short(&lab, "guest", "8.8.8.8"), "RT_NO_ROUTE at route-table app.main");
+    assert_eq!(short(&lab, "guest", "10.0.9.9"), "NO_ENI at route-table app.main");
+    assert_eq!(short(&lab, "guest", "10.0.2.9"), "NO_ENI at instance app.guest");
+    assert_eq!(short(&lab, "guest", "10.0.2.1"), "ROUTER_ADDR at instance app.guest");
+    assert_eq!(short(&lab, "guest", "2001:db8::1"), "IPV6 at instance app.guest");
+    assert_eq!(short(&lab, "guest", "10.0.0.2:53/udp"), "YES  ");
+    assert_eq!(short(&lab, "guest", "169.254.169.254:80"), "YES  ");
+    assert_eq!(short(&lab, "guest", "nobody.example"), "DNS_NXDOMAIN at resolver app");
+    assert_eq!(short(&lab, "web", "https://b.s3.eu-west-1.amazonaws.com"), "YES endpoint app.s3");
+    assert_eq!(short(&lab, "web", "https://10.0.1.4"), "TLS_NAME at endpoint app.s3");
+    assert_eq!(short(&lab, "web", "http://10.0.1.4:443"), "YES endpoint app.s3");
+    lab.plan.vpcs[0].dns_support = false;
+    assert_eq!(short(&lab, "web", "https://s3.eu-west-1.amazonaws.com"), "DNS_DISABLED at resolver app");
+}
+
+#[test]
+fn a_name_below_a_private_zone_that_it_lacks_does_not_exist() {
+    let mut lab = demo();
+    lab.plan.endpoints[0].names.private[0].wildcard = false;
+    let told = ask(&lab, "web", "https://b.s3.eu-west-1.amazonaws.com");
+    assert_eq!(told.code.as_deref(), Some("DNS_NXDOMAIN"));
+    assert_eq!((told.kind.as_deref(), told.object.as_deref()), (Some("endpoint"), Some("app.s3")));
+    let page = told.text();
+    assert!(page.contains("NO   DNS_NXDOMAIN at endpoint app.s3, zone s3.eu-west-1.amazonaws.com"), "{page}");
+    assert!(page.contains("note  the most specific private zone is final"), "{page}");
+    assert!(page.contains("there   -          not reached\nback    -          not reached\n"), "{page}");
+}
+
+#[test]
+fn a_legacy_name_that_private_dns_does_not_cover_is_told_with_its_clients() {
+    let mut lab = demo();
+    lab.endpoint("sqs", &[(0, "10.0.1.5")], &[3], &[443]);
+    let told = ask(&lab, "guest", "https://eu-west-1.queue.amazonaws.com");
+    assert_eq!(told.code.as_deref(), Some("RT_NO_ROUTE"));
+    let notes = told.notes.join("\n");
+    for part in ["legacy name of sqs", "endpoint sqs does not cover", "sqs.eu-west-1.amazonaws.com", "aws-cli v1"] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    assert!(told.smallest_change.is_empty());
+}
+
+#[test]
+fn private_dns_that_is_off_is_the_smallest_change() {
+    let mut lab = demo();
+    lab.plan.endpoints[0].private_dns = false;
+    let told = ask(&lab, "guest", "https://s3.eu-west-1.amazonaws.com");
+    assert_eq!(told.code.as_deref(), Some("RT_NO_ROUTE"));
+    assert_eq!(told.smallest_change, ["app.endpoints.s3.private_dns: true"]);
+    let told = ask(&lab, "guest", "https://kms.eu-west-1.amazonaws.com");
+    assert_eq!(told.smallest_change, ["app.endpoints += { kms: {} }"]);
+    let name = lab.plan.endpoints[0].names.zonal[0].1.clone();
+    assert_eq!(short(&lab, "web", &name), "YES endpoint app.s3");
+}
+
+/// Two subnets with closed NACLs of their own and closed groups.
+fn closed() -> Lab {
+    let mut lab = Lab::new();
+    let vpc = lab.vpc("app", "10.0.0.0/16");
+    let (a, b) = (lab.subnet(vpc, "a", "10.0.1.0/24", 'a'), lab.subnet(vpc, "b", "10.0.2.0/24", 'b'));
+    lab.plan.subnets[a].nacl = lab.nacl(vpc, "outer", &[], &["50 deny tcp 22 to 0.0.0.0/0"]);
+    lab.plan.subnets[b].nacl = lab.nacl(vpc, "inner", &["1 deny udp 1 from 0.0.0.0/0"], &[]);
+    let (client, server) = (lab.group(vpc, "client"), lab.group(vpc, "server"));
+    lab.instance("x", a, "10.0.1.10", &[client]);
+    lab.instance("y", b, "10.0.2.10", &[server]);
+    lab
+}
+
+#[test]
+fn changes_are_tried_one_after_the_other() {
+    let told = ask(&closed(), "x", "instance:y:22");
+    assert_eq!(told.code.as_deref(), Some("SG_EGRESS"));
+    assert_eq!(
+        told.smallest_change,
+        [
+            "app.security_groups.client.egress += \"tcp 22 to sg:server\"",
+            "app.network_acls.outer.egress += { 49: allow tcp 22 to 10.0.2.0/24 }",
+            "app.network_acls.inner.ingress += { 100: allow tcp 22 from 10.0.1.0/24 }",
+            "app.security_groups.server.ingress += \"tcp 22 from sg:client\"",
+        ]
+    );
+}
+
+#[test]
+fn the_answer_is_refused_on_its_way_back() {
+    let mut lab = closed();
+    let (outer, inner) = (lab.plan.subnets[0].nacl, lab.plan.subnets[1].nacl);
+    let all = lab.nacl(0, "all", &["100 allow all from 0.0.0.0/0"], &["100 allow all to 0.0.0.0/0"]);
+    let open = lab.plan.network_acls[all].clone();
+    lab.plan.network_acls[outer].egress = open.egress;
+    lab.plan.network_acls[inner].ingress = open.ingress;
+    lab.allow(1, "tcp 22 to sg:server");
+    lab.allow(2, "tcp 22 from sg:client");
+    let told = ask(&lab, "x", "instance:y:22");
+    assert_eq!((told.code.as_deref(), told.stage), (Some("NACL_OUT"), Some("back")));
+    assert_eq!(told.object.as_deref(), Some("app.inner"));
+    assert_eq!(
+        told.smallest_change,
+        [
+            "app.network_acls.inner.egress += { 100: allow tcp 32768-60999 to 10.0.1.0/24 }",
+            "app.network_acls.outer.ingress += { 100: allow tcp 32768-60999 from 10.0.2.0/24 }",
+        ]
+    );
+    let page = told.text();
+    assert!(page.contains("NO   NACL_OUT at nacl app.inner, rule *"), "{page}");
+    assert!(page.contains("back    y          tracked flow             ok      no rule is asked"), "{page}");
+}
+
+#[test]
+fn a_middle_instance_on_one_way_only_is_noted() {
+    let mut lab = Lab::new();
+    let vpc = lab.vpc("app", "10.0.0.0/16");
+    let subnets =
+        [("a", "10.0.1.0/24"), ("b", "10.0.2.0/24"), ("c", "10.0.3.0/24")].map(|(n, c)| lab.subnet(vpc, n, c, 'a'));
+    let open = lab.group(vpc, "open");
+    lab.allow(open, "all from 10.0.0.0/16");
+    lab.allow(open, "all to 10.0.0.0/16");
+    lab.instance("x", subnets[0], "10.0.1.10", &[open]);
+    let middle = lab.instance("fw", subnets[1], "10.0.2.10", &[open]);
+    lab.instance("y", subnets[2], "10.0.3.10", &[open]);
+    lab.plan.enis[middle.at()].source_dest_check = false;
+    let table = lab.table(vpc, "inspected");
+    lab.route(table, "10.0.3.0/24", RouteTarget::Eni(middle));
+    lab.plan.subnets[subnets[0]].route_table = table;
+    let told = ask(&lab, "x", "instance:y:80");
+    assert!(told.reachable);
+    assert!(told.notes.contains(&"asymmetric: fw there, straight back".to_owned()), "{:?}", told.notes);
+    lab.plan.enis[middle.at()].source_dest_check = true;
+    let told = ask(&lab, "x", "instance:y:80");
+    assert_eq!(told.code.as_deref(), Some("SRC_DST_CHECK"));
+    assert_eq!(told.smallest_change, ["app.instances.fw.source_dest_check: false"]);
+}
+
+#[test]
+fn policies_of_role_and_endpoint_must_both_allow() {
+    use crate::model::plan::{Common, Policy, RolePlan};
+    let mut lab = demo();
+    let reads = serde_json::json!({"Statement": [{"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}]});
+    lab.plan.roles.push(RolePlan {
+        common: Common { name: "web-role".into(), path: "web-role".into(), ..Common::default() },
+        account: "123456789012".into(),
+        policy: Policy::Document(reads),
+    });
+    lab.plan.instances[0].role = Some(0);
+    let asked = |lab: &Lab, action: &str, unsigned: bool| {
+        let zones = dns::compile(&lab.plan);
+        let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
+        let engine = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
+        let request = Some((action.to_owned(), "arn:aws:s3:::b/k".to_owned()));
+        let dst = "https://s3.eu-west-1.amazonaws.com".into();
+        answer(&facts, engine, &ExplainAsk { src: "web".into(), dst, request, unsigned }).expect("answer")
+    };
+    assert!(asked(&lab, "s3:GetObject", false).reachable);
+    let put = asked(&lab, "s3:PutObject", false);
+    assert_eq!((put.code.as_deref(), put.object.as_deref()), (Some("ROLE_POLICY"), Some("web-role")));
+    assert_eq!(put.rule.as_deref(), Some("no statement allows it"));
+    assert!(asked(&lab, "s3:PutObject", true).reachable);
+    lab.plan.endpoints[0].policy = Policy::Document(serde_json::json!({"Statement": []}));
+    let get = asked(&lab, "s3:GetObject", false);
+    assert_eq!((get.code.as_deref(), get.stage), (Some("VPCE_POLICY"), Some("policy")));
+}
+
+#[test]
+fn a_full_table_of_a_running_lab_is_seen_and_not_touched() {
+    let mut lab = demo();
+    lab.plan.limits.conntrack_max = 0;
+    let told = ask(&lab, "web", "https://s3.eu-west-1.amazonaws.com");
+    assert_eq!(told.code.as_deref(), Some("CT_FULL"));
+}
+
+#[test]
+fn bad_questions_are_sentences() {
+    let lab = demo();
+    let zones = dns::compile(&lab.plan);
+    let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
+    let engine = || Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
+    for (src, dst, part) in [("nobody", "10.0.0.1", "no instance is named nobody"), ("web", "gopher://x", "gopher")] {
+        let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
+        let error = answer(&facts, engine(), &ask).expect_err("refused");
+        assert!(error.contains(part), "{error}");
+    }
+}

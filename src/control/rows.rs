@@ -1,0 +1,211 @@
+//! Drops, flows and names as people read them: indices become names, rules become the text the user wrote.
+
+use crate::base::{EniIx, FiveTuple};
+use crate::control::api::{DnsAnswer, DropRow, Filter, FlowRow, NameRow};
+use crate::dns::{self, Zones};
+use crate::engine::{Decider, Direction, DropRecord, FlowSnapshot};
+use crate::model::Plan;
+use crate::model::plan::EniOwner;
+
+/// `clock` turns the engine's moments into milliseconds since 1970.
+pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::Instant) -> u64) -> DropRow {
+    let (object, rule) = decider(plan, record);
+    DropRow {
+        time_ms: clock(record.last),
+        first_ms: clock(record.first),
+        from: label_of_source(plan, record.from),
+        to: label_of_addr(plan, plan.eni(record.from).vpc, record.tuple.dst),
+        src: end(record.tuple, true),
+        dst: end(record.tuple, false),
+        proto: record.tuple.proto.to_string(),
+        code: record.code.as_str().to_owned(),
+        object,
+        rule,
+        direction: match record.direction {
+            Direction::Egress => "egress".to_owned(),
+            Direction::Ingress => "ingress".to_owned(),
+        },
+        count: record.count,
+    }
+}
+
+/// `ended`: the flow is over, and the row says so.
+pub fn flow_row(plan: &Plan, flow: &FlowSnapshot, ended: bool, clock: &dyn Fn(crate::base::Instant) -> u64) -> FlowRow {
+    let target = plan.eni(flow.target);
+    FlowRow {
+        from: plan.eni_label(flow.initiator),
+        to: plan.eni_label(flow.target),
+        src: end(flow.tuple, true),
+        dst: end(flow.tuple, false),
+        name: match target.owner {
+            EniOwner::Instance(i, _) => plan.instances[i].common.path.clone(),
+            EniOwner::Endpoint(e) => plan.endpoints[e].common.path.clone(),
+        },
+        proto: flow.tuple.proto.to_string(),
+        state: if ended { "ended".to_owned() } else { flow.state.as_str().to_owned() },
+        tracked: flow.tracked,
+        way: flow.way.as_str().to_owned(),
+        bytes_out: flow.bytes_out,
+        bytes_in: flow.bytes_in,
+        started_ms: clock(flow.started),
+        last_ms: clock(flow.last),
+    }
+}
+
+pub fn flow_passes(plan: &Plan, filter: &Filter, row: &FlowRow, now_ms: u64) -> bool {
+    filter.from.as_deref().is_none_or(|w| names_end(plan, w, &row.from, &row.src))
+        && filter.to.as_deref().is_none_or(|w| names_end(plan, w, &row.to, &row.dst))
+        && filter.since_ms.is_none_or(|ms| row.last_ms.saturating_add(ms) >= now_ms)
+}
+
+/// The names of endpoints (indices in `Plan::endpoints`) that exist for clients: of one zone letter, of one kind.
+pub fn name_rows(plan: &Plan, endpoints: &[usize], zone: Option<char>, kind: Option<&str>) -> Vec<NameRow> {
+    let mut rows = Vec::new();
+    for &at in endpoints {
+        for name in dns::names(plan, at) {
+            let kind_here = match name.kind {
+                dns::NameKind::Regional => "regional",
+                dns::NameKind::Zonal => "zonal",
+                dns::NameKind::Private => "private",
+            };
+            let in_zone = zone.is_none_or(|z| name.zone.as_ref().is_some_and(|n| n.ends_with(z)));
+            if name.active && in_zone && kind.is_none_or(|k| k == kind_here) {
+                rows.push(NameRow {
+                    endpoint: plan.endpoints[at].common.path.clone(),
+                    name: name.name,
+                    kind: kind_here.to_owned(),
+                    zone: name.zone,
+                    addresses: name.addrs,
+                });
+            }
+        }
+    }
+    rows
+}
+
+/// What an address is called in a VPC: `web`, `s3@b`, `resolver`, `imds`, or itself.
+pub fn label_of_addr(plan: &Plan, vpc: usize, addr: std::net::Ipv4Addr) -> String {
+    if let Some(at) = plan.enis.iter().position(|e| e.ip == addr && e.vpc == vpc) {
+        return plan.eni_label(EniIx(at as u32));
+    }
+    if addr.octets() == [169, 254, 169, 254] {
+        return "imds".to_owned();
+    }
+    if addr.octets() == [169, 254, 169, 253] || plan.vpcs[vpc].resolver() == addr {
+        return "resolver".to_owned();
+    }
+    if let Some(at) = plan.enis.iter().position(|e| e.ip == addr) {
+        return plan.eni_label(EniIx(at as u32));
+    }
+    addr.to_string()
+}
+
+/// True if a filter's word names this end: the bare label, `VPC.NAME`, `endpoint:N`, `instance:N`, or the address.
+pub fn names_end(plan: &Plan, word: &str, label: &str, addr: &str) -> bool {
+    let (kind, name) = match word.split_once(':') {
+        Some((kind @ ("instance" | "endpoint" | "eni"), name)) => (Some(kind), name),
+        _ => (None, word),
+    };
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    if kind.is_none() && (label == name || host == name || addr == name) {
+        return true;
+    }
+    plan.enis.iter().enumerate().any(|(at, eni)| {
+        let ix = EniIx(at as u32);
+        if plan.eni_label(ix) != label || eni.ip.to_string() != host && host.parse::<std::net::Ipv4Addr>().is_ok() {
+            return false;
+        }
+        match eni.owner {
+            EniOwner::Instance(i, _) => {
+                kind != Some("endpoint")
+                    && (plan.instances[i].common.name == name || plan.instances[i].common.path == name)
+            }
+            EniOwner::Endpoint(e) => {
+                let common = &plan.endpoints[e].common;
+                kind != Some("instance") && (common.name == name || common.path == name || label == name)
+            }
+        }
+    })
+}
+
+/// Whether a row passes a filter at the moment `now_ms`.
+pub fn drop_passes(plan: &Plan, filter: &Filter, row: &DropRow, now_ms: u64) -> bool {
+    filter.from.as_deref().is_none_or(|w| names_end(plan, w, &row.from, &row.src))
+        && filter.to.as_deref().is_none_or(|w| names_end(plan, w, &row.to, &row.dst))
+        && filter.code.as_deref().is_none_or(|c| c.eq_ignore_ascii_case(&row.code))
+        && filter.since_ms.is_none_or(|ms| row.time_ms.saturating_add(ms) >= now_ms)
+}
+
+/// What the resolver of a VPC answers, in words. The error is a sentence about the record type.
+pub fn dns_answer(zones: &Zones, vpc: usize, name: &str, rtype: &str) -> Result<DnsAnswer, String> {
+    let qtype = rtype.to_ascii_uppercase().parse().map_err(|_| format!("{rtype}: no record type known here"))?;
+    let told = dns::lookup(zones, vpc, name, qtype);
+    Ok(DnsAnswer {
+        rcode: told.rcode.map_or_else(|| "no answer".to_owned(), |r| r.to_string()),
+        ttl: told.ttl().unwrap_or_default(),
+        answers: told.answers.iter().map(|a| a.data.clone()).collect(),
+        by: told.answered_by.clone(),
+        lost: told.lost.iter().map(ToString::to_string).collect(),
+        notes: told.notes.clone(),
+    })
+}
+
+fn label_of_source(plan: &Plan, eni: EniIx) -> String {
+    plan.eni_label(eni)
+}
+
+fn end(t: FiveTuple, src: bool) -> String {
+    let (addr, port) = if src { (t.src, t.src_port) } else { (t.dst, t.dst_port) };
+    if matches!(t.proto, crate::base::Proto::TCP | crate::base::Proto::UDP) {
+        format!("{addr}:{port}")
+    } else {
+        addr.to_string()
+    }
+}
+
+/// The deciding object and rule, in words.
+fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
+    match record.decider {
+        Decider::Eni(eni) => (format!("eni:{}", plan.eni_label(eni)), String::new()),
+        Decider::SecurityGroups(eni) => {
+            let groups: Vec<&str> =
+                plan.eni(eni).security_groups.iter().map(|&g| plan.security_groups[g].common.path.as_str()).collect();
+            let rules: usize = plan
+                .eni(eni)
+                .security_groups
+                .iter()
+                .map(|&g| match record.direction {
+                    Direction::Egress => plan.security_groups[g].egress.len(),
+                    Direction::Ingress => plan.security_groups[g].ingress.len(),
+                })
+                .sum();
+            let rule = match rules {
+                0 => "no rules".to_owned(),
+                1 => "1 rule, no match".to_owned(),
+                n => format!("{n} rules, no match"),
+            };
+            (format!("sg:{}", groups.join(",")), rule)
+        }
+        Decider::Nacl(at, number) => {
+            let nacl = &plan.network_acls[at];
+            let rules = match record.direction {
+                Direction::Egress => &nacl.egress,
+                Direction::Ingress => &nacl.ingress,
+            };
+            let rule =
+                rules.iter().find(|r| r.number == number).map_or_else(|| "* deny".to_owned(), |r| r.text.clone());
+            (format!("nacl:{}", nacl.common.path), rule)
+        }
+        Decider::RouteTable(at, route) => {
+            let table = &plan.route_tables[at];
+            let rule = route
+                .and_then(|r| table.routes.get(r))
+                .map_or_else(|| "no route".to_owned(), |r| format!("{} {:?}", r.to, r.target).to_lowercase());
+            (format!("rtb:{}", table.common.path), rule)
+        }
+        Decider::EndpointEni(eni) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+        Decider::Resolver(eni) => (format!("resolver:{}", plan.vpcs[plan.eni(eni).vpc].common.path), String::new()),
+        Decider::Imds(eni) => (format!("imds:{}", plan.eni_label(eni)), String::new()),
+        Decider::FlowTable => ("flow table".to_owned(), String::new()),
+    }
+}

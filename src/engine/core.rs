@@ -1,0 +1,300 @@
+//! `Engine`: a program, the flows, and what there is to tell of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::decide::{Origin, State};
+use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapshot};
+use super::flow::{FlowEnd, FlowTable};
+use super::fragments::Fragments;
+use super::limiter::Limiter;
+use super::program::Program;
+use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict};
+use crate::base::{EniIx, FiveTuple, Instant};
+
+/// Sizes that AWS has no say in. The bound of the flow table is `Limits::conntrack_max` of the plan.
+#[derive(Clone, Debug)]
+pub struct EngineLimits {
+    /// Of the flow table's hash.
+    pub seed: u64,
+    /// Different drops remembered; equal ones are counted.
+    pub drop_records: usize,
+    /// Ended flows remembered until they are taken.
+    pub closed_flows: usize,
+}
+
+impl Default for EngineLimits {
+    fn default() -> EngineLimits {
+        EngineLimits { seed: 0, drop_records: 4_096, closed_flows: 4_096 }
+    }
+}
+
+/// Decides packets. One thread owns it; nothing in it blocks, and in a steady state nothing allocates.
+pub struct Engine {
+    program: Arc<Program>,
+    limits: EngineLimits,
+    state: State,
+    names: PortNames,
+}
+
+impl Engine {
+    pub fn new(program: Arc<Program>, limits: EngineLimits) -> Engine {
+        let mut names = PortNames::default();
+        let (ports, _) = names.assign(&program);
+        let state = State {
+            epoch: 1,
+            flows: FlowTable::new(program.limits.conntrack_max as usize, limits.seed),
+            fragments: Fragments::new(),
+            ghosts: vec![0; super::decide::GHOSTS].into(),
+            limiters: vec![Limiter::new(); names.enis.len()],
+            enis: names.enis.clone(),
+            drops: DropLog::new(limits.drop_records),
+            closed: ClosedLog::new(limits.closed_flows),
+            counters: Arc::new(Counters::new(ports.len())),
+            ports,
+            refuse_new: false,
+        };
+        Engine { program, limits, state, names }
+    }
+
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// Takes a new program. Flows stay: those of ENIs that are gone end, routes and network ACLs are asked again with
+    /// the next packet of each, and so are security groups where AWS does not track the flow. ENIs are recognised by
+    /// their AWS id; counters and drop records follow them.
+    pub fn publish(&mut self, now: Instant, program: Arc<Program>) {
+        let old = std::mem::replace(&mut self.program, program);
+        let (ports, gone) = self.names.assign(&self.program);
+        let state = &mut self.state;
+        if !gone.is_empty() {
+            let dead = |port: u32| gone.contains(&port);
+            let ends: Vec<u32> =
+                state.flows.iter().filter(|(_, f)| dead(f.key.port) || dead(f.target)).map(|(id, _)| id).collect();
+            for id in ends {
+                state.end(now, id, FlowEnd::EniGone);
+            }
+            state.ghosts.fill(0);
+        }
+        let remap = Remap::new(&old, &self.program);
+        let mut counters = Counters::new(ports.len());
+        counters.drops = state.counters.drops.clone();
+        counters.closed_lost = state.counters.closed_lost.clone();
+        for (before, after) in remap.enis.iter().enumerate() {
+            if let Some(after) = after {
+                counters.enis[after.at()] = state.counters.enis[before].clone();
+            }
+        }
+        state.counters = Arc::new(counters);
+        state.drops.remap(|record| remap.record(record));
+        state.ports = ports;
+        state.enis.clone_from(&self.names.enis);
+        state.limiters.resize(self.names.enis.len(), Limiter::new());
+        state.flows.set_bound(self.program.limits.conntrack_max as usize);
+        state.epoch = state.epoch.checked_add(1).unwrap_or(1);
+    }
+
+    /// A packet that an instance sent out of `from`: virtio header and IP packet.
+    #[inline]
+    pub fn handle(&mut self, now: Instant, from: EniIx, frame: &[u8]) -> Verdict {
+        self.state.run(&self.program, now, from, Origin::Instance, frame, &mut ())
+    }
+
+    /// A packet that an endpoint's TCP stack sends from its ENI. It belongs to a flow or is dropped: an endpoint
+    /// begins nothing. Network ACLs and the subnet's route table are asked as for any ENI. (What the resolver and
+    /// IMDS send needs no verdict: see [`Engine::count_reply`].)
+    #[inline]
+    pub fn handle_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &[u8]) -> Verdict {
+        self.state.run(&self.program, now, eni, Origin::Endpoint, frame, &mut ())
+    }
+
+    /// [`Engine::handle`] with every step it took. Flows, counters and drops change as with a real packet: trace on a
+    /// [`Engine::probe`] where they must not.
+    pub fn trace(&mut self, now: Instant, from: EniIx, frame: &[u8]) -> (Verdict, Vec<Crumb>) {
+        let mut crumbs = Vec::new();
+        (self.state.run(&self.program, now, from, Origin::Instance, frame, &mut crumbs), crumbs)
+    }
+
+    /// [`Engine::handle_from_endpoint`] with every step it took.
+    pub fn trace_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &[u8]) -> (Verdict, Vec<Crumb>) {
+        let mut crumbs = Vec::new();
+        (self.state.run(&self.program, now, eni, Origin::Endpoint, frame, &mut crumbs), crumbs)
+    }
+
+    /// An engine with the same program and no flows, whose table is full if this one's is: what `explain` asks, so
+    /// that asking changes nothing.
+    pub fn probe(&self) -> Engine {
+        let small = EngineLimits { seed: self.limits.seed, drop_records: 16, closed_flows: 0 };
+        let mut probe = Engine::new(self.program.clone(), small);
+        probe.state.refuse_new = self.state.flows.is_full();
+        probe
+    }
+
+    /// Counts an answer of the resolver or IMDS that goes into `to`. IP bytes, without the virtio header.
+    #[inline]
+    pub fn count_reply(&self, to: EniIx, bytes: usize) {
+        if let Some(eni) = self.state.counters.enis.get(to.at()) {
+            eni.packets_in.add(1);
+            eni.bytes_in.add(bytes as u64);
+        }
+    }
+
+    /// Records a drop that something after the engine decided: the stack, IMDS, an impaired link.
+    pub fn note_drop(&mut self, now: Instant, drop: &DropRecord) {
+        let DropRecord { from, tuple, code, decider, direction, count, .. } = *drop;
+        self.state.note(now, DropKey { from, tuple, code, decider, direction }, count);
+    }
+
+    /// Ends flows whose time has come, a bounded number of them.
+    pub fn expire(&mut self, now: Instant) {
+        self.state.expire(now);
+    }
+
+    /// When `expire` wants to be called next.
+    pub fn next_deadline(&self) -> Instant {
+        self.state.flows.next_deadline()
+    }
+
+    /// What was dropped, oldest record first. Bounded: see [`EngineLimits`].
+    pub fn drops(&self) -> impl Iterator<Item = &DropRecord> {
+        self.state.drops.iter()
+    }
+
+    /// The flows as they stand, in no particular order.
+    pub fn flows(&self) -> impl Iterator<Item = FlowSnapshot> {
+        self.state.snapshots()
+    }
+
+    /// Number of flows.
+    pub fn flow_count(&self) -> usize {
+        self.state.flows.len()
+    }
+
+    /// No new tracked flow is let in.
+    pub fn is_full(&self) -> bool {
+        self.state.flows.is_full()
+    }
+
+    /// The next flow that ended, oldest first.
+    pub fn next_closed(&mut self) -> Option<FlowClosed> {
+        self.state.closed.pop()
+    }
+
+    /// Shared with readers; replaced by `publish`.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.state.counters.clone()
+    }
+}
+
+/// The engine's own numbers of ENIs: they stay while indices in the plan move.
+#[derive(Default)]
+struct PortNames {
+    by_id: HashMap<String, u32>,
+    /// ENI of a port.
+    enis: Vec<Option<EniIx>>,
+    free: Vec<u32>,
+}
+
+impl PortNames {
+    /// Ports in the order of the program's ENIs, and those that are no more.
+    fn assign(&mut self, program: &Program) -> (Vec<u32>, Vec<u32>) {
+        self.enis.fill(None);
+        let mut ports = Vec::with_capacity(program.enis.len());
+        let mut fresh = Vec::new();
+        for (at, eni) in program.enis.iter().enumerate() {
+            match self.by_id.get(&eni.id) {
+                Some(port) => {
+                    self.enis[*port as usize] = Some(EniIx(at as u32));
+                    ports.push(*port);
+                }
+                None => {
+                    fresh.push(at);
+                    ports.push(u32::MAX);
+                }
+            }
+        }
+        let mut gone: Vec<u32> =
+            self.by_id.values().copied().filter(|port| self.enis[*port as usize].is_none()).collect();
+        gone.sort_unstable();
+        self.by_id.retain(|_, port| self.enis[*port as usize].is_some());
+        for at in fresh {
+            // Not a port of this round's `gone`: their flows end first.
+            let port = self.free.pop().unwrap_or_else(|| {
+                self.enis.push(None);
+                self.enis.len() as u32 - 1
+            });
+            self.enis[port as usize] = Some(EniIx(at as u32));
+            self.by_id.insert(program.enis[at].id.clone(), port);
+            ports[at] = port;
+        }
+        self.free.extend(&gone);
+        (ports, gone)
+    }
+}
+
+/// From indices of an old program to those of a new one, by AWS id.
+struct Remap {
+    enis: Vec<Option<EniIx>>,
+    nacls: Vec<Option<usize>>,
+    /// And of each route.
+    tables: Vec<Option<(usize, Vec<Option<usize>>)>>,
+}
+
+impl Remap {
+    fn new(old: &Program, new: &Program) -> Remap {
+        let enis: HashMap<&str, usize> = new.enis.iter().enumerate().map(|(at, e)| (e.id.as_str(), at)).collect();
+        let nacls: HashMap<&str, usize> = new.nacls.iter().enumerate().map(|(at, n)| (n.id.as_str(), at)).collect();
+        let tables: HashMap<&str, usize> = new.tables.iter().enumerate().map(|(at, t)| (t.id.as_str(), at)).collect();
+        let eni = |id: &str| enis.get(id).map(|at| EniIx(*at as u32));
+        Remap {
+            enis: old.enis.iter().map(|e| eni(&e.id)).collect(),
+            nacls: old.nacls.iter().map(|n| nacls.get(n.id.as_str()).copied()).collect(),
+            tables: old
+                .tables
+                .iter()
+                .map(|table| {
+                    let at = *tables.get(table.id.as_str())?;
+                    let route = |id: &str| new.tables[at].routes.iter().position(|r| r.id == id);
+                    Some((at, table.routes.iter().map(|r| route(&r.id)).collect()))
+                })
+                .collect(),
+        }
+    }
+
+    fn eni(&self, ix: EniIx) -> Option<EniIx> {
+        *self.enis.get(ix.at())?
+    }
+
+    fn record(&self, record: &DropRecord) -> Option<DropRecord> {
+        let decider = match record.decider {
+            Decider::Eni(ix) => Decider::Eni(self.eni(ix)?),
+            Decider::SecurityGroups(ix) => Decider::SecurityGroups(self.eni(ix)?),
+            Decider::EndpointEni(ix) => Decider::EndpointEni(self.eni(ix)?),
+            Decider::Resolver(ix) => Decider::Resolver(self.eni(ix)?),
+            Decider::Imds(ix) => Decider::Imds(self.eni(ix)?),
+            Decider::Nacl(at, number) => Decider::Nacl((*self.nacls.get(at)?)?, number),
+            Decider::RouteTable(at, route) => {
+                let (at, routes) = self.tables.get(at)?.as_ref()?;
+                match route {
+                    None => Decider::RouteTable(*at, None),
+                    Some(route) => Decider::RouteTable(*at, Some((*routes.get(route)?)?)),
+                }
+            }
+            Decider::FlowTable => Decider::FlowTable,
+        };
+        Some(DropRecord { from: self.eni(record.from)?, decider, ..record.clone() })
+    }
+}
+
+/// A drop to hand to [`Engine::note_drop`]: one packet, now.
+pub fn drop_record(
+    now: Instant,
+    from: EniIx,
+    tuple: FiveTuple,
+    code: DropCode,
+    decider: Decider,
+    direction: Direction,
+) -> DropRecord {
+    DropRecord { first: now, last: now, from, tuple, code, decider, direction, count: 1 }
+}

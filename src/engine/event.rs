@@ -1,0 +1,238 @@
+//! What the engine has to tell: drops, flows and flows that ended, counters. All bounded, all made beforehand.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::flow::{FlowEnd, FlowState};
+use super::index::Index;
+use super::verdict::{Decider, Direction, DropCode, DropRecord};
+use crate::base::counters::{Counter, EniCounters};
+use crate::base::{EniIx, FiveTuple, Instant};
+
+/// How bytes left the sender's network. More ways come with gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Inside the VPC: to an instance or an interface endpoint.
+    Private,
+}
+
+impl Way {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Way::Private => "private",
+        }
+    }
+}
+
+/// A flow as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowSnapshot {
+    pub initiator: EniIx,
+    pub target: EniIx,
+    /// As the initiator sends it.
+    pub tuple: FiveTuple,
+    pub state: FlowState,
+    /// Remembered by the security groups of one end at least.
+    pub tracked: bool,
+    /// Of the initiator. A superframe counts as the packets it stands for.
+    pub packets_out: u64,
+    /// IP bytes of the initiator.
+    pub bytes_out: u64,
+    /// Of the target.
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub way: Way,
+    pub started: Instant,
+    pub last: Instant,
+    /// When it ends if nothing more comes.
+    pub expires: Instant,
+}
+
+/// A flow that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowClosed {
+    pub at: Instant,
+    pub end: FlowEnd,
+    pub flow: FlowSnapshot,
+}
+
+/// Everything that is counted, for readers on other threads. ENIs in the order of the plan.
+#[derive(Debug)]
+pub struct Counters {
+    pub enis: Vec<Arc<EniCounters>>,
+    /// Packets dropped, by `DropCode as usize`.
+    pub drops: Arc<[Counter]>,
+    /// Flows that ended, by reason, were not taken in time and were forgotten.
+    pub closed_lost: Arc<Counter>,
+}
+
+impl Counters {
+    pub(crate) fn new(enis: usize) -> Counters {
+        Counters {
+            enis: (0..enis).map(|_| Arc::default()).collect(),
+            drops: DropCode::ALL.iter().map(|_| Counter::default()).collect(),
+            closed_lost: Arc::default(),
+        }
+    }
+
+    /// Packets dropped with this code.
+    pub fn dropped(&self, code: DropCode) -> u64 {
+        self.drops[code as usize].get()
+    }
+}
+
+/// The drops that were seen, equal ones counted together. When it is full, the record that began first gives way.
+pub(crate) struct DropLog {
+    records: Vec<DropRecord>,
+    hashes: Vec<u32>,
+    index: Index,
+    next: usize,
+    bound: usize,
+}
+
+/// What makes two drops equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DropKey {
+    pub(crate) from: EniIx,
+    pub(crate) tuple: FiveTuple,
+    pub(crate) code: DropCode,
+    pub(crate) decider: Decider,
+    pub(crate) direction: Direction,
+}
+
+impl DropLog {
+    pub(crate) fn new(bound: usize) -> DropLog {
+        let bound = bound.max(1);
+        DropLog {
+            records: Vec::with_capacity(bound),
+            hashes: Vec::with_capacity(bound),
+            index: Index::new(),
+            next: 0,
+            bound,
+        }
+    }
+
+    pub(crate) fn note(&mut self, now: Instant, key: DropKey, packets: u64) {
+        let hash = hash_of(&key);
+        let records = &self.records;
+        if let Some(at) = self.index.find(hash, |at| key_of(&records[at as usize]) == key) {
+            let record = &mut self.records[at as usize];
+            record.last = now;
+            record.count += packets;
+            return;
+        }
+        let DropKey { from, tuple, code, decider, direction } = key;
+        let record = DropRecord { first: now, last: now, from, tuple, code, decider, direction, count: packets };
+        if self.records.len() < self.bound {
+            self.index.insert(hash, self.records.len() as u32);
+            self.records.push(record);
+            self.hashes.push(hash);
+            return;
+        }
+        let at = self.next;
+        self.next = (at + 1) % self.bound;
+        self.index.remove(self.hashes[at], at as u32);
+        self.index.insert(hash, at as u32);
+        self.records[at] = record;
+        self.hashes[at] = hash;
+    }
+
+    /// Oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &DropRecord> {
+        let (newer, older) = self.records.split_at(self.next.min(self.records.len()));
+        older.iter().chain(newer)
+    }
+
+    /// Rewrites every record for a new plan; `None` forgets it.
+    pub(crate) fn remap(&mut self, mut map: impl FnMut(&DropRecord) -> Option<DropRecord>) {
+        let kept: Vec<DropRecord> = self.iter().filter_map(&mut map).collect();
+        *self = DropLog::new(self.bound);
+        for record in kept {
+            let hash = hash_of(&key_of(&record));
+            self.index.insert(hash, self.records.len() as u32);
+            self.records.push(record);
+            self.hashes.push(hash);
+        }
+    }
+}
+
+fn key_of(record: &DropRecord) -> DropKey {
+    let DropRecord { from, tuple, code, decider, direction, .. } = *record;
+    DropKey { from, tuple, code, decider, direction }
+}
+
+fn hash_of(key: &DropKey) -> u32 {
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    key.hash(&mut hasher);
+    (hasher.0 ^ hasher.0 >> 32) as u32
+}
+
+/// FNV-1a: drops are few, and the order of records must not depend on the run.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Flows that ended and were not taken yet. When it is full the oldest is lost and counted.
+pub(crate) struct ClosedLog {
+    queue: VecDeque<FlowClosed>,
+    bound: usize,
+}
+
+impl ClosedLog {
+    pub(crate) fn new(bound: usize) -> ClosedLog {
+        ClosedLog { queue: VecDeque::with_capacity(bound), bound }
+    }
+
+    /// False if one was lost for it.
+    pub(crate) fn push(&mut self, closed: FlowClosed) -> bool {
+        let room = self.queue.len() < self.bound;
+        if !room {
+            self.queue.pop_front();
+        }
+        if self.bound > 0 {
+            self.queue.push_back(closed);
+        }
+        room
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<FlowClosed> {
+        self.queue.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn key(port: u16) -> DropKey {
+        let tuple = FiveTuple::tcp(Ipv4Addr::new(10, 0, 0, 4), port, Ipv4Addr::new(10, 0, 0, 5), 443);
+        let decider = Decider::SecurityGroups(EniIx(1));
+        DropKey { from: EniIx(0), tuple, code: DropCode::SgIngress, decider, direction: Direction::Ingress }
+    }
+
+    #[test]
+    fn equal_drops_are_counted_and_the_oldest_record_gives_way() {
+        let mut log = DropLog::new(3);
+        for port in [1, 2, 2, 3, 2, 4] {
+            log.note(Instant(u64::from(port)), key(port), 2);
+        }
+        let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
+        assert_eq!(seen, [(2, 6), (3, 2), (4, 2)]);
+        log.remap(|r| (r.tuple.src_port != 3).then(|| DropRecord { from: EniIx(9), ..r.clone() }));
+        let seen: Vec<(u16, EniIx)> = log.iter().map(|r| (r.tuple.src_port, r.from)).collect();
+        assert_eq!(seen, [(2, EniIx(9)), (4, EniIx(9))]);
+    }
+}

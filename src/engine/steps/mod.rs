@@ -1,0 +1,27 @@
+//! The questions a packet is asked, one file each: functions of the program and the packet, without state.
+
+pub(super) mod admit;
+pub(super) mod deliver;
+pub(super) mod nacl;
+pub(super) mod route;
+pub(super) mod sg;
+
+use super::verdict::{Decider, Direction, DropCode};
+
+/// A packet ends here, and this is why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: DropCode,
+    pub(super) decider: Decider,
+    pub(super) direction: Direction,
+}
+
+impl Refusal {
+    pub(super) const fn egress(code: DropCode, decider: Decider) -> Refusal {
+        Refusal { code, decider, direction: Direction::Egress }
+    }
+
+    pub(super) const fn ingress(code: DropCode, decider: Decider) -> Refusal {
+        Refusal { code, decider, direction: Direction::Ingress }
+    }
+}

@@ -1,0 +1,306 @@
+//! What a running lab answers: snapshots of the router thread's state, put into words by `control`.
+
+use std::os::fd::OwnedFd;
+
+use super::node::{self, Shared};
+use super::router::RouterGone;
+use crate::base::{Clock, EniIx};
+use crate::control::api::{
+    Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply,
+    Request, RequestRow,
+};
+use crate::control::explain::{self, Facts};
+use crate::control::rows;
+use crate::engine::FlowSnapshot;
+use crate::model::Plan;
+use crate::model::plan::{Backend, EniOwner, Limits, UpstreamAddr};
+
+/// Answers everything but `Exec`, whose answer carries descriptors.
+pub fn answer(shared: &Shared, request: Request) -> Reply {
+    let answered = match request {
+        Request::Ping => Ok(Reply::Pong { lab: shared.plan.name.clone(), pid: std::process::id() }),
+        Request::Ps => ps(shared),
+        Request::Flows(filter) => flows(shared, &filter).map(Reply::Flows),
+        Request::Drops(filter) => drops(shared, &filter).map(Reply::Drops),
+        Request::Requests(filter) => Ok(Reply::Requests(requests(shared, &filter))),
+        Request::Explain(ask) => explain(shared, &ask),
+        Request::Dns { instance, name, rtype } => dns_answer(shared, &instance, &name, &rtype),
+        Request::Names { endpoint, zone, kind } => names(shared, endpoint.as_deref(), zone, kind.as_deref()),
+        Request::Exec { .. } => Err(input("exec is asked for alone")),
+        Request::Logs { instance } => {
+            find_instance(&shared.plan, &instance).map(|at| Reply::Logs(shared.logs[at].lines()))
+        }
+        Request::Source => Ok(Reply::Source(shared.accepted.clone())),
+        Request::Gauges => Ok(Reply::Gauges(shared.router.gauges())),
+        Request::Down => {
+            shared.end("down");
+            Ok(Reply::Done)
+        }
+    };
+    answered.unwrap_or_else(|refused| Reply::Failed { message: refused.message, exit: refused.exit })
+}
+
+/// Descriptors for a process that becomes a part of the instance.
+pub fn exec(shared: &Shared, instance: &str) -> (Reply, Vec<OwnedFd>) {
+    let made = find_instance(&shared.plan, instance).and_then(|at| {
+        let failed = |e: std::io::Error| Refused { message: e.to_string(), exit: 3 };
+        let mut fds = vec![shared.instances[at].netns.try_clone().map_err(failed)?];
+        if let Some(user) = &shared.keeper_info.user_namespace {
+            fds.push(user.try_clone().map_err(failed)?);
+        }
+        Ok((Reply::Exec(exec_info(shared, at)), fds))
+    });
+    made.unwrap_or_else(|refused| (Reply::Failed { message: refused.message, exit: refused.exit }, Vec::new()))
+}
+
+struct Refused {
+    message: String,
+    exit: u8,
+}
+
+impl From<RouterGone> for Refused {
+    fn from(gone: RouterGone) -> Refused {
+        Refused { message: gone.to_string(), exit: 3 }
+    }
+}
+
+fn input(message: impl Into<String>) -> Refused {
+    Refused { message: message.into(), exit: 2 }
+}
+
+fn find_instance(plan: &Plan, name: &str) -> Result<usize, Refused> {
+    let name = name.strip_prefix("instance:").unwrap_or(name);
+    plan.find_instance(name).map_err(|candidates| {
+        no_such("instance", name, &candidates, || plan.instances.iter().map(|i| i.common.path.clone()).collect())
+    })
+}
+
+fn no_such(kind: &str, name: &str, candidates: &[String], all: impl Fn() -> Vec<String>) -> Refused {
+    if candidates.is_empty() {
+        input(format!("no {kind} is called {name}; there are: {}", all().join(", ")))
+    } else {
+        input(format!("{name} may be {}", candidates.join(" or ")))
+    }
+}
+
+fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
+    let plan = &shared.plan;
+    let instance = &plan.instances[at];
+    let vpc = &plan.vpcs[instance.vpc];
+    let ip = instance.enis.first().map(|&eni| plan.eni(eni).ip);
+    ExecInfo {
+        netns_name: shared.netns_name(at),
+        path: instance.common.path.clone(),
+        instance_id: instance.common.id.clone(),
+        region: vpc.region.clone(),
+        resolver: Some(vpc.resolver()),
+        search: vpc.internal_domain(),
+        hostname: ip.map(node::hostname).unwrap_or_default(),
+        hosts: node::hosts(plan, instance),
+        env: instance.env.clone(),
+        files: shared.files_of(at).display().to_string(),
+        ca_pem: shared.ca_pem.clone(),
+        ca_path: shared.ca_bundle().display().to_string(),
+        run_dir: shared.run_dir.display().to_string(),
+        user_namespace: shared.keeper_info.user_namespace.is_some(),
+    }
+}
+
+fn ps(shared: &Shared) -> Result<Reply, Refused> {
+    let plan = shared.plan.clone();
+    let count = plan.enis.len();
+    let (counters, flows) = shared.router.call(move |inside| {
+        let counters: Vec<Counters> = (0..count)
+            .map(|at| {
+                let c = &inside.engine.counters().enis[at];
+                Counters {
+                    packets_in: c.packets_in.get(),
+                    bytes_in: c.bytes_in.get(),
+                    packets_out: c.packets_out.get(),
+                    bytes_out: c.bytes_out.get(),
+                    drops: c.dropped.get(),
+                }
+            })
+            .collect();
+        (counters, inside.engine.flows().collect::<Vec<_>>())
+    })?;
+    let instances = plan.instances.iter().zip(&shared.instances).map(|(i, made)| {
+        let mut sum = Counters::default();
+        for eni in &i.enis {
+            let c = counters[eni.at()];
+            sum.packets_in += c.packets_in;
+            sum.bytes_in += c.bytes_in;
+            sum.packets_out += c.packets_out;
+            sum.bytes_out += c.bytes_out;
+            sum.drops += c.drops;
+        }
+        let subnet = i.enis.first().map(|&eni| &plan.subnets[plan.eni(eni).subnet]);
+        PsInstance {
+            name: i.common.name.clone(),
+            path: i.common.path.clone(),
+            id: i.common.id.clone(),
+            subnet: subnet.map(|s| s.common.name.clone()).unwrap_or_default(),
+            az: subnet.map(|s| s.az.to_string()).unwrap_or_default(),
+            ips: i.enis.iter().map(|&eni| plan.eni(eni).ip).collect(),
+            state: "running".into(),
+            netns: Some(made.netns_path.display().to_string()),
+            pid: Some(shared.keeper_info.pid),
+            netns_fd: None,
+            counters: sum,
+            role: i.role.map(|r| plan.roles[r].common.name.clone()),
+            ways: vec![("private".into(), sum.bytes_in + sum.bytes_out)],
+        }
+    });
+    let endpoints = plan.endpoints.iter().enumerate().map(|(at, e)| {
+        let service = &plan.services[e.service];
+        let is_here = |eni: EniIx| plan.eni(eni).owner == EniOwner::Endpoint(at);
+        PsEndpoint {
+            name: e.common.name.clone(),
+            path: e.common.path.clone(),
+            id: e.common.id.clone(),
+            service: service.full_name.clone(),
+            private_dns: e.private_dns,
+            backend: backend(&service.backend),
+            enis: e
+                .enis
+                .iter()
+                .map(|&ix| {
+                    let eni = plan.eni(ix);
+                    let subnet = &plan.subnets[eni.subnet];
+                    PsEni {
+                        id: eni.common.id.clone(),
+                        ip: eni.ip,
+                        subnet: subnet.common.name.clone(),
+                        az: subnet.az.to_string(),
+                        counters: counters[ix.at()],
+                    }
+                })
+                .collect(),
+            conns: flows.iter().filter(|f| is_here(f.target)).count() as u64,
+        }
+    });
+    Ok(Reply::Ps(Ps {
+        lab: plan.name.clone(),
+        region: plan.region.clone(),
+        instances: instances.collect(),
+        endpoints: endpoints.collect(),
+        router_pid: std::process::id(),
+        up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
+        limits: changed_limits(&plan.limits),
+    }))
+}
+
+fn backend(backend: &Backend) -> String {
+    let addr = |addr: &UpstreamAddr| match addr {
+        UpstreamAddr::Loopback(addr) => addr.to_string(),
+        UpstreamAddr::Unix(path) => format!("unix:{}", path.display()),
+    };
+    match backend {
+        Backend::Builtin => "builtin".into(),
+        Backend::Http { tls, addr: to, .. } => format!("{}://{}", if *tls { "https" } else { "http" }, addr(to)),
+        Backend::Tcp(to) => format!("tcp://{}", addr(to)),
+    }
+}
+
+/// Reports print a limit beside AWS's where they differ.
+fn changed_limits(limits: &Limits) -> Vec<(String, String, String)> {
+    let aws = Limits::default();
+    let seconds = |d: std::time::Duration| format!("{}s", d.as_secs_f64());
+    let rows = [
+        ("endpoint_idle", seconds(limits.endpoint_idle), seconds(aws.endpoint_idle)),
+        ("sg_tcp_idle", seconds(limits.sg_tcp_idle), seconds(aws.sg_tcp_idle)),
+        ("sg_udp_idle", seconds(limits.sg_udp_idle), seconds(aws.sg_udp_idle)),
+        ("sg_udp_stream", seconds(limits.sg_udp_stream), seconds(aws.sg_udp_stream)),
+        ("dns_ttl", limits.dns_ttl.to_string(), aws.dns_ttl.to_string()),
+        ("dns_pps", limits.dns_pps.to_string(), aws.dns_pps.to_string()),
+        ("conntrack_max", limits.conntrack_max.to_string(), aws.conntrack_max.to_string()),
+        ("syn_retries", limits.syn_retries.to_string(), aws.syn_retries.to_string()),
+    ];
+    rows.into_iter().filter(|(_, ours, theirs)| ours != theirs).map(|(n, o, t)| (n.to_owned(), o, t)).collect()
+}
+
+fn now_ms(shared: &Shared) -> u64 {
+    shared.clock.unix_ms(shared.clock.now())
+}
+
+fn drops(shared: &Shared, filter: &Filter) -> Result<Vec<DropRow>, Refused> {
+    let records = shared.router.call(|inside| inside.engine.drops().cloned().collect::<Vec<_>>())?;
+    let now = now_ms(shared);
+    let plan = &shared.plan;
+    let rows = records.iter().map(|r| rows::drop_row(plan, r, &|at| shared.clock.unix_ms(at)));
+    Ok(rows.filter(|row| rows::drop_passes(plan, filter, row, now)).collect())
+}
+
+fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
+    let (open, closed) = shared.router.call(|inside| {
+        let closed: Vec<FlowSnapshot> = inside.closed.iter().map(|c| c.flow.clone()).collect();
+        (inside.engine.flows().collect::<Vec<_>>(), closed)
+    })?;
+    let now = now_ms(shared);
+    let plan = &shared.plan;
+    let rows = closed
+        .iter()
+        .map(|f| (f, true))
+        .chain(open.iter().map(|f| (f, false)))
+        .map(|(flow, ended)| rows::flow_row(plan, flow, ended, &|at| shared.clock.unix_ms(at)));
+    Ok(rows.filter(|row| rows::flow_passes(plan, filter, row, now)).collect())
+}
+
+fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
+    let now = now_ms(shared);
+    let plan = &shared.plan;
+    let events = shared.services.events().recent();
+    let rows = events.iter().map(|e| RequestRow {
+        time_ms: e.time.0.saturating_mul(1_000),
+        endpoint: e.endpoint.clone(),
+        client: e.client.to_string(),
+        principal: e.principal.clone().unwrap_or_else(|| "anonymous".into()),
+        action: e.action.clone(),
+        resource: e.resource.clone(),
+        status: e.status,
+        decision: format!("{:?}", e.decision),
+    });
+    rows.filter(|row| {
+        let vpc = plan.endpoints.iter().find(|e| e.common.path == row.endpoint).map_or(0, |e| e.vpc);
+        let host = row.client.rsplit_once(':').map_or(row.client.as_str(), |(host, _)| host);
+        let label = host.parse().map_or_else(|_| host.to_owned(), |addr| rows::label_of_addr(plan, vpc, addr));
+        filter.from.as_deref().is_none_or(|w| rows::names_end(plan, w, &label, &row.client))
+            && filter.to.as_deref().is_none_or(|w| {
+                let word = w.strip_prefix("endpoint:").unwrap_or(w);
+                row.endpoint == word || row.endpoint.rsplit_once('.').is_some_and(|(_, name)| name == word)
+            })
+            && filter.since_ms.is_none_or(|ms| row.time_ms.saturating_add(ms) >= now)
+    })
+    .collect()
+}
+
+fn explain(shared: &Shared, ask: &ExplainAsk) -> Result<Reply, Refused> {
+    let (zones, engine) = shared.router.call(|inside| (inside.tables.zones.clone(), inside.engine.probe()))?;
+    let facts = Facts { plan: &shared.plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
+    let told = explain::answer(&facts, engine, ask).map_err(input)?;
+    Ok(Reply::Explained { text: told.text(), json: told.json(), reachable: told.reachable })
+}
+
+fn dns_answer(shared: &Shared, instance: &str, name: &str, rtype: &str) -> Result<Reply, Refused> {
+    let plan = &shared.plan;
+    let vpc = plan.instances[find_instance(plan, instance)?].vpc;
+    let zones = shared.router.call(|inside| inside.tables.zones.clone())?;
+    rows::dns_answer(&zones, vpc, name, rtype).map(Reply::Dns).map_err(input)
+}
+
+fn names(shared: &Shared, endpoint: Option<&str>, zone: Option<char>, kind: Option<&str>) -> Result<Reply, Refused> {
+    let plan = &shared.plan;
+    let chosen: Vec<usize> = match endpoint {
+        None => (0..plan.endpoints.len()).collect(),
+        Some(name) => {
+            let name = name.strip_prefix("endpoint:").unwrap_or(name);
+            let found = plan.find_endpoint(name).map_err(|candidates| {
+                no_such("endpoint", name, &candidates, || {
+                    plan.endpoints.iter().map(|e| e.common.path.clone()).collect()
+                })
+            })?;
+            vec![found]
+        }
+    };
+    Ok(Reply::Names(rows::name_rows(plan, &chosen, zone, kind)))
+}

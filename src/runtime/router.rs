@@ -1,0 +1,407 @@
+//! The router thread: it owns everything that a packet touches, and runs each packet to its end.
+//!
+//! One turn reads a batch of frames from every TUN that has some, lets the engine decide each, and writes it, from the
+//! buffer it was read into, to the TUN it goes to. What ends here goes to the resolver, the metadata service or the TCP
+//! stack; what these send passes the engine like any other packet. Then commands of other threads, then timers, then
+//! sleep (`poller`), the only one. Nothing on this way allocates, locks, awaits or logs per packet.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddrV4;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::bridge::{BridgeGauges, Notices};
+use super::clock::OsClock;
+use super::poller::{Poller, Waker};
+use super::tables::Tables;
+use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts, Turn};
+use crate::base::pool::Frame;
+use crate::base::{Clock, EniIx, Instant, Proto};
+use crate::control::api::Gauges;
+use crate::engine::{Decider, Direction, Engine, EngineLimits, FlowClosed, Verdict, drop_record};
+use crate::host::tun::Tun;
+use crate::stack::{Port, Sink, StackLimits};
+use crate::wire::make::{UDP_PAYLOAD_OFFSET, write_udp_into};
+use crate::wire::packet::Packet;
+use crate::wire::vnet::VnetHdr;
+
+/// Frames read from one TUN before the next has its turn.
+const BATCH: usize = 32;
+
+/// Ended flows that are remembered for `flows`.
+const CLOSED: usize = 4_096;
+
+/// Commands that may wait for the router.
+const COMMANDS: usize = 64;
+
+/// How long a caller waits for the router to take a command and to answer it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// TTL of what the resolver sends.
+pub const RESOLVER_TTL: u8 = 255;
+
+/// What a router is made from.
+pub struct RouterParts {
+    pub clock: OsClock,
+    pub tables: Tables,
+    pub stack: StackLimits,
+    /// Random.
+    pub seed: u64,
+    pub poller: Poller,
+    pub answers: Arc<Answers>,
+    pub notices: Notices,
+    pub gauges: Arc<BridgeGauges>,
+    pub backends: Box<dyn Backends>,
+    /// By `EniIx`; endpoints' ENIs have none.
+    pub tuns: Vec<Option<Tun>>,
+    /// Told why, where the thread ends without having been asked to.
+    pub on_end: Sender<String>,
+}
+
+/// The thread, as others see it.
+pub struct RouterHandle {
+    commands: Sender<Command>,
+    waker: Waker,
+    counts: Arc<RouterCounts>,
+    terminal: Arc<TerminalCounts>,
+    gauges: Arc<BridgeGauges>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// The router thread has ended, or is stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the router thread does not answer")]
+pub struct RouterGone;
+
+/// What a command may touch, on the router thread.
+pub struct Inside<'a> {
+    pub now: Instant,
+    pub engine: &'a mut Engine,
+    pub tables: &'a mut Tables,
+    pub terminal: &'a mut Terminal,
+    pub ports: &'a mut Ports,
+    pub closed: &'a VecDeque<FlowClosed>,
+}
+
+enum Command {
+    Call(Box<dyn FnOnce(&mut Inside<'_>) + Send>),
+    Stop,
+}
+
+#[derive(Debug, Default)]
+struct RouterCounts {
+    frames: AtomicU64,
+    sleeps: AtomicU64,
+    tun_full: AtomicU64,
+    tun_errors: AtomicU64,
+    flows: AtomicU64,
+}
+
+/// Starts the thread.
+///
+/// Errors: epoll refuses a TUN, or no thread can be made.
+pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
+    let RouterParts { clock, tables, stack, seed, poller, answers, notices, gauges, backends, tuns, on_end } = parts;
+    let (sender, commands) = bounded(COMMANDS);
+    let counts = Arc::new(RouterCounts::default());
+    let waker = poller.waker();
+    let terminal = Terminal::new(stack, seed, backends, answers, notices, gauges.clone());
+    let mut ports = Ports { tuns: Vec::new(), counts: counts.clone() };
+    ports.tuns.resize_with(tuns.len(), || None);
+    let mut router = Router {
+        clock,
+        engine: Engine::new(tables.program.clone(), EngineLimits { seed, ..EngineLimits::default() }),
+        closed: VecDeque::new(),
+        tables,
+        terminal,
+        ports,
+        poller,
+        commands,
+        counts: counts.clone(),
+        frame: Frame::new(),
+        reply: Frame::new(),
+        seed,
+    };
+    for (at, tun) in tuns.into_iter().enumerate() {
+        if let Some(tun) = tun {
+            router.poller.add(tun.as_fd(), at as u32)?;
+            router.ports.tuns[at] = Some(tun);
+        }
+    }
+    let terminal = router.terminal.counts.clone();
+    let thread = std::thread::Builder::new().name("router".into()).spawn(move || {
+        let ended = router.run();
+        if let Err(error) = &ended {
+            let _ = on_end.try_send(format!("the router thread failed: {error}"));
+        }
+        ended
+    })?;
+    Ok(RouterHandle { commands: sender, waker, counts, terminal, gauges, thread: Some(thread) })
+}
+
+impl RouterHandle {
+    /// Runs `work` on the router thread and waits for what it gives. Packets wait meanwhile: snapshots and tables only.
+    pub fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Inside<'_>) -> T + Send + 'static,
+    ) -> Result<T, RouterGone> {
+        let (sender, result) = bounded(1);
+        let command = Command::Call(Box::new(move |inside| {
+            // The caller may have lost patience.
+            let _ = sender.send(work(inside));
+        }));
+        self.commands.send_timeout(command, PATIENCE).map_err(|_| RouterGone)?;
+        self.waker.wake();
+        result.recv_timeout(PATIENCE).map_err(|_| RouterGone)
+    }
+
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            conns: self.terminal.conns.load(Ordering::Relaxed),
+            half_open: self.terminal.half_open.load(Ordering::Relaxed),
+            rings_bytes: self.gauges.rings_bytes.load(Ordering::Relaxed),
+            tasks: self.gauges.tasks.load(Ordering::Relaxed),
+            flows: self.counts.flows.load(Ordering::Relaxed),
+            tun_full: self.counts.tun_full.load(Ordering::Relaxed),
+            tun_errors: self.counts.tun_errors.load(Ordering::Relaxed),
+            sleeps: self.counts.sleeps.load(Ordering::Relaxed),
+            frames: self.counts.frames.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends the thread and closes its TUNs.
+    ///
+    /// Errors: what ended the thread before.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        // An error here means that it has ended already.
+        let _ = self.commands.send_timeout(Command::Stop, PATIENCE);
+        self.waker.wake();
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the router thread panicked")))
+    }
+}
+
+impl Drop for RouterHandle {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// The TUNs, by ENI.
+pub struct Ports {
+    tuns: Vec<Option<Tun>>,
+    counts: Arc<RouterCounts>,
+}
+
+impl Ports {
+    /// Hands a frame to the kernel of the ENI's namespace.
+    #[inline]
+    fn write(&mut self, to: EniIx, frame: &[u8]) {
+        let Some(Some(tun)) = self.tuns.get(to.at()) else { return };
+        if let Err(error) = tun.write(frame) {
+            write_failed(tun, &self.counts, frame, &error);
+        }
+    }
+}
+
+/// Some kernels take no superframe of some kinds (EINVAL): then its segments are written one by one.
+#[cold]
+fn write_failed(tun: &Tun, counts: &RouterCounts, frame: &[u8], error: &io::Error) {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => add(&counts.tun_full, 1),
+        Some(Errno::INVAL) if Packet::parse(frame).is_ok_and(|p| p.segments() > 1) => {
+            let split = crate::wire::gso::segment(frame, |segment| {
+                if tun.write(segment).is_err() {
+                    add(&counts.tun_errors, 1);
+                }
+            });
+            if split.is_err() {
+                add(&counts.tun_errors, 1);
+            }
+        }
+        _ => add(&counts.tun_errors, 1),
+    }
+}
+
+/// The router thread alone writes these.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
+struct Router {
+    clock: OsClock,
+    engine: Engine,
+    tables: Tables,
+    terminal: Terminal,
+    ports: Ports,
+    poller: Poller,
+    commands: Receiver<Command>,
+    counts: Arc<RouterCounts>,
+    /// Every frame is read into this one and written from it.
+    frame: Frame,
+    /// What the resolver sends is made in this one.
+    reply: Frame,
+    seed: u64,
+    /// Flows that ended, newest last.
+    closed: VecDeque<FlowClosed>,
+}
+
+impl Router {
+    fn run(mut self) -> io::Result<()> {
+        let mut ready = Vec::with_capacity(super::poller::MAX_EVENTS);
+        loop {
+            let now = self.clock.now();
+            for &token in &ready {
+                self.drain(now, EniIx(token))?;
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                match command {
+                    Command::Stop => return Ok(()),
+                    Command::Call(work) => work(&mut Inside {
+                        now,
+                        engine: &mut self.engine,
+                        tables: &mut self.tables,
+                        terminal: &mut self.terminal,
+                        ports: &mut self.ports,
+                        closed: &self.closed,
+                    }),
+                }
+            }
+            self.turn(now);
+            if self.engine.next_deadline() <= now {
+                self.engine.expire(now);
+            }
+            while let Some(flow) = self.engine.next_closed() {
+                if self.closed.len() == CLOSED {
+                    self.closed.pop_front();
+                }
+                self.closed.push_back(flow);
+            }
+            self.counts.flows.store(self.engine.flow_count() as u64, Ordering::Relaxed);
+            let deadline = self.engine.next_deadline().min(self.terminal.next_deadline());
+            let timeout = (deadline != Instant::NEVER).then(|| deadline.since(self.clock.now()));
+            let (commands, terminal) = (&self.commands, &self.terminal);
+            let slept = self.poller.wait(timeout, || commands.is_empty() && terminal.is_quiet(), &mut ready)?;
+            if slept {
+                add(&self.counts.sleeps, 1);
+            }
+        }
+    }
+
+    /// Reads and decides a batch of frames of one TUN.
+    fn drain(&mut self, now: Instant, from: EniIx) -> io::Result<()> {
+        for n in 0..BATCH {
+            let Some(Some(tun)) = self.ports.tuns.get(from.at()) else { return Ok(()) };
+            match tun.read(self.frame.space()) {
+                Ok(0) => return Ok(()),
+                Ok(len) => self.frame.set_len(len),
+                Err(e) => {
+                    add(&self.counts.frames, n as u64);
+                    return match e.kind() {
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+                        // The device is down or gone: its namespace is being removed. Not to be asked again.
+                        _ => {
+                            let tun = self.ports.tuns[from.at()].take();
+                            tun.map_or(Ok(()), |tun| self.poller.remove(tun.as_fd()))
+                        }
+                    };
+                }
+            }
+            self.decide(now, from);
+        }
+        add(&self.counts.frames, BATCH as u64);
+        Ok(())
+    }
+
+    #[inline]
+    fn decide(&mut self, now: Instant, from: EniIx) {
+        let frame = self.frame.bytes();
+        let port = match self.engine.handle(now, from, frame) {
+            Verdict::Deliver { to } => return self.ports.write(to, frame),
+            Verdict::Drop { .. } => return,
+            Verdict::Endpoint { eni } => Port::Endpoint(eni),
+            Verdict::Imds { from } => Port::Imds(from),
+            Verdict::Resolver { from } => match Packet::parse(frame) {
+                Ok(packet) if packet.tuple().proto == Proto::UDP => return self.resolve(now, from, &packet),
+                Ok(_) => Port::Resolver(from),
+                Err(_) => return,
+            },
+        };
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        self.terminal.packet(now, port, frame, &mut out);
+    }
+
+    /// Answers a DNS query over UDP, straight back from here.
+    fn resolve(&mut self, now: Instant, from: EniIx, packet: &Packet) {
+        let tuple = packet.tuple();
+        let query = &self.frame.bytes()[packet.payload()];
+        self.seed = next_seed(self.seed);
+        let space = self.reply.space();
+        let len = self.tables.dns_udp(from, query, self.seed, &mut space[UDP_PAYLOAD_OFFSET..]);
+        if len == 0 {
+            return;
+        }
+        let (src, dst) = (SocketAddrV4::new(tuple.dst, tuple.dst_port), SocketAddrV4::new(tuple.src, tuple.src_port));
+        let len = write_udp_into(space, src, dst, RESOLVER_TTL, len);
+        self.reply.set_len(len);
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        out.frame(Port::Resolver(from), self.reply.bytes_mut());
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        self.terminal.turn(&mut Turn { now, unix: self.clock.unix(), tables: &self.tables, out: &mut out });
+    }
+}
+
+/// The way out for what ends here: through the engine, which filters and counts it like any packet.
+struct Door<'a> {
+    now: Instant,
+    engine: &'a mut Engine,
+    ports: &'a mut Ports,
+}
+
+impl Sink for Door<'_> {
+    fn frame(&mut self, port: Port, frame: &mut [u8]) {
+        match port {
+            Port::Endpoint(eni) => {
+                if let Verdict::Deliver { to } = self.engine.handle_from_endpoint(self.now, eni, frame) {
+                    self.ports.write(to, frame);
+                }
+            }
+            // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
+            Port::Imds(asker) | Port::Resolver(asker) => {
+                self.engine.count_reply(asker, frame.len().saturating_sub(VnetHdr::LEN));
+                self.ports.write(asker, frame);
+            }
+        }
+    }
+}
+
+impl Outlet for Door<'_> {
+    fn note(&mut self, noted: Noted) {
+        let Noted { port, client, tuple, code } = noted;
+        let decider = match port {
+            Port::Endpoint(eni) => Decider::EndpointEni(eni),
+            Port::Imds(eni) => Decider::Imds(eni),
+            Port::Resolver(eni) => Decider::Resolver(eni),
+        };
+        let record = drop_record(self.now, client.unwrap_or(port.eni()), tuple, code, decider, Direction::Ingress);
+        self.engine.note_drop(self.now, &record);
+    }
+}
+
+pub(super) fn next_seed(seed: u64) -> u64 {
+    seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
+}

@@ -1,0 +1,96 @@
+//! Who asked for what, and what became of it: a bounded ring of the newest requests, and a live feed.
+
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::broadcast;
+
+use crate::base::UnixTime;
+
+/// One request that reached a service, after it was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEvent {
+    pub time: UnixTime,
+    /// Path of the endpoint, `VPC.NAME`.
+    pub endpoint: String,
+    /// The service's short name, `sqs`.
+    pub service: String,
+    /// The client's private address: what `aws:VpcSourceIp` shows.
+    pub client: SocketAddrV4,
+    /// ARN of who signed; `None` for an unsigned request or one whose signature was refused.
+    pub principal: Option<String>,
+    /// `sqs:SendMessage`; empty where the request was refused before its action was known.
+    pub action: String,
+    /// ARN, or empty.
+    pub resource: String,
+    /// HTTP status of the answer.
+    pub status: u16,
+    pub decision: Decision,
+    pub request_id: String,
+}
+
+/// Why a request was let through or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Decision {
+    /// No policy was asked: the service has none, or the request failed before.
+    #[default]
+    NotJudged,
+    Allowed,
+    /// The signature, key, token or date was refused; the AWS error code.
+    BadSignature(String),
+    /// A policy refused; the message the client got.
+    Denied(String),
+    /// The backend behind the front door failed; how.
+    Backend(String),
+}
+
+/// The ring and its feed. Cheap to share.
+#[derive(Debug)]
+pub struct Events {
+    ring: Mutex<VecDeque<Arc<ServiceEvent>>>,
+    capacity: usize,
+    feed: broadcast::Sender<Arc<ServiceEvent>>,
+}
+
+impl Events {
+    /// Keeps the newest `capacity` events.
+    pub fn new(capacity: usize) -> Events {
+        let capacity = capacity.max(1);
+        Events { ring: Mutex::default(), capacity, feed: broadcast::channel(capacity).0 }
+    }
+
+    /// Stores an event, displacing the oldest when full, and hands it to subscribers.
+    pub fn push(&self, event: ServiceEvent) {
+        let event = Arc::new(event);
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.len() == self.capacity {
+            ring.pop_front();
+        }
+        ring.push_back(Arc::clone(&event));
+        drop(ring);
+        // Nobody listening is no fault.
+        let _ = self.feed.send(event);
+    }
+
+    /// The kept events, oldest first.
+    pub fn recent(&self) -> Vec<Arc<ServiceEvent>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Takes the kept events, oldest first.
+    pub fn drain(&self) -> Vec<Arc<ServiceEvent>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    }
+
+    /// Every event from now on. A subscriber that falls behind by the ring's capacity is told how many it lost.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<ServiceEvent>> {
+        self.feed.subscribe()
+    }
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events::new(4_096)
+    }
+}

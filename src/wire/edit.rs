@@ -1,0 +1,91 @@
+//! Changes in place that keep checksums right, whole or partial.
+
+use super::csum;
+use super::make::put16;
+use super::packet::{IP_OFFSET, Packet, tcp_flags};
+use super::vnet::{self, VnetHdr};
+use crate::base::Proto;
+
+/// Sets the TTL and adjusts the IP header's checksum (RFC 1624). A frame too short for an IPv4 header is left alone.
+pub fn set_ttl(frame: &mut [u8], ttl: u8) {
+    let Some(ip) = frame.get_mut(IP_OFFSET..IP_OFFSET + 20) else { return };
+    let old = u16::from_be_bytes([ip[8], ip[9]]);
+    let new = u16::from_be_bytes([ttl, ip[9]]);
+    let sum = csum::update16(u16::from_be_bytes([ip[10], ip[11]]), old, new);
+    ip[8] = ttl;
+    put16(ip, 10, sum);
+}
+
+/// Lowers the MSS option of a SYN to `mss` if it is larger, and gives what it announces afterwards; `None` if this is
+/// no SYN or it has no such option (RFC 9293, 3.7.1: then 536 is meant).
+pub fn clamp_mss(frame: &mut [u8], packet: &Packet, mss: u16) -> Option<u16> {
+    if packet.proto() != Proto::TCP || packet.tcp_flags() & tcp_flags::SYN == 0 || packet.l4_header_len() == 0 {
+        return None;
+    }
+    let l4 = packet.l4_offset();
+    let at = l4 + find_mss(frame.get(l4..l4 + packet.l4_header_len())?)?;
+    let old = u16::from_be_bytes([frame[at], frame[at + 1]]);
+    if old <= mss {
+        return Some(old);
+    }
+    put16(frame, at, mss);
+    // A partial checksum covers the pseudo header only.
+    if !packet.needs_checksum() {
+        let sum = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
+        // An option may lie at an odd offset: its bytes then stand in two words, which sums alike with bytes swapped.
+        let odd = (at - l4) % 2 == 1;
+        let word = |v: u16| if odd { v.swap_bytes() } else { v };
+        put16(frame, l4 + 16, csum::update16(sum, word(old), word(mss)));
+    }
+    Some(mss)
+}
+
+/// The MSS that a SYN announces.
+pub fn mss_of(frame: &[u8], packet: &Packet) -> Option<u16> {
+    if packet.tcp_flags() & tcp_flags::SYN == 0 {
+        return None;
+    }
+    let tcp = frame.get(packet.l4_offset()..packet.l4_offset() + packet.l4_header_len())?;
+    let at = find_mss(tcp)?;
+    Some(u16::from_be_bytes([tcp[at], tcp[at + 1]]))
+}
+
+/// Makes a whole checksum of a partial one and clears the virtio flag. Superframes are left alone: their packets have
+/// checksums of their own, see [`super::gso`].
+pub fn finish_checksum(frame: &mut [u8], packet: &Packet) {
+    if !packet.needs_checksum() || packet.gso_size() != 0 {
+        return;
+    }
+    let Some(mut hdr) = VnetHdr::read(frame) else { return };
+    let start = IP_OFFSET + usize::from(hdr.csum_start);
+    let field = usize::from(hdr.csum_offset);
+    let end = packet.payload().end;
+    let Some(covered) = frame.get_mut(start..end).filter(|covered| covered.len() >= field + 2) else { return };
+    // The field holds the pseudo header's sum and is itself under the sum: that is how the two are joined.
+    let sum = csum::checksum(covered);
+    put16(covered, field, if sum == 0 && packet.proto() == Proto::UDP { 0xffff } else { sum });
+    hdr.flags &= !vnet::NEEDS_CSUM;
+    (hdr.csum_start, hdr.csum_offset, hdr.hdr_len) = (0, 0, 0);
+    hdr.write(frame);
+}
+
+/// Offset of the MSS value in a TCP header.
+fn find_mss(tcp: &[u8]) -> Option<usize> {
+    let mut at = 20;
+    loop {
+        match *tcp.get(at)? {
+            0 => return None,
+            1 => at += 1,
+            kind => {
+                let len = usize::from(*tcp.get(at + 1)?);
+                if len < 2 || at + len > tcp.len() {
+                    return None;
+                }
+                if kind == 2 && len == 4 {
+                    return Some(at + 2);
+                }
+                at += len;
+            }
+        }
+    }
+}
