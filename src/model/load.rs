@@ -11,7 +11,7 @@ use super::spec::merge::merge;
 use super::spec::names::{Names, is_account, is_name};
 use super::spec::node::{Node, Value};
 use super::spec::report::{Found, Problems, Report};
-use super::spec::source::{Place, Source};
+use super::spec::source::{Lines, Place, Source};
 use super::spec::{subst, yaml};
 use super::validate;
 use super::validate::vpc::{region_message, region_problem};
@@ -119,6 +119,7 @@ fn read(sources: &[Source], around: &Around<'_>, problems: &Problems) -> Option<
     let default_account = accounts(&root, &names, problems);
     let cx = Cx {
         sources,
+        lines: sources.iter().map(Lines::of).collect(),
         problems,
         names,
         files: around.files,

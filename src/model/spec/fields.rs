@@ -3,14 +3,14 @@
 
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use super::keys::{Noun, State};
 use super::names::Names;
 use super::node::{Entry, Node, Value};
 use super::report::{Found, Problems, did_you_mean};
-use super::source::{Place, Source};
+use super::source::{Lines, Place, Source};
 use crate::base::Cidr;
 use crate::base::cidr::CidrError;
 
@@ -24,6 +24,8 @@ pub trait Files {
 /// What every reader needs.
 pub struct Cx<'a> {
     pub sources: &'a [Source],
+    /// Of each source.
+    pub lines: Vec<Lines<'a>>,
     pub problems: &'a Problems,
     pub names: Names,
     pub files: &'a dyn Files,
@@ -48,16 +50,15 @@ impl Cx<'_> {
 
     /// A path as the file that names it means it.
     pub fn path(&self, text: &str, place: Place) -> PathBuf {
-        match self.sources.get(place.file as usize) {
-            Some(s) => s.folder().join(text),
-            None => PathBuf::from(text),
-        }
+        let folder = self.sources.get(place.file as usize).map(Source::folder).unwrap_or_default();
+        let path: PathBuf = folder.join(text).components().filter(|c| *c != Component::CurDir).collect();
+        if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
     }
 
     /// The place of a part of a scalar, where the source shows it letter by letter; else the whole scalar.
     pub fn part(&self, place: Place, text: &str, from: usize, to: usize) -> Place {
-        let Some(source) = self.sources.get(place.file as usize) else { return place };
-        let all = source.text();
+        let Some(lines) = self.lines.get(place.file as usize) else { return place };
+        let all = lines.text;
         for skip in [0, 1] {
             let start = place.start as usize + skip;
             if from < to && all.get(start..start + text.len()) == Some(text) {
@@ -128,6 +129,9 @@ impl<'a> Fields<'a> {
                 None if top && e.key.starts_with("x-") => true,
                 None => {
                     let known = || self.noun.all().filter(|k| k.state != State::Later).map(|k| k.name);
+                    if self.cx.problems.is_full() {
+                        return;
+                    }
                     let near = did_you_mean(&e.key, self.noun.all().map(|k| k.name));
                     let help = near.unwrap_or_else(|| {
                         format!("{} takes {}", self.noun.name, known().collect::<Vec<_>>().join(", "))
@@ -418,7 +422,7 @@ fn cidr_problem(f: &Fields<'_>, t: At<&str>, e: CidrError) -> Found {
         CidrError::Syntax if t.value.parse::<Ipv4Addr>().is_ok() => Some(format!("one address is {}/32", t.value)),
         _ => None,
     };
-    f.error(t.place, format!("`{}` is {e}", t.value)).code("InvalidParameterValue").maybe_help(help)
+    f.error(t.place, format!("`{}`: {e}", t.value)).code("InvalidParameterValue").maybe_help(help)
 }
 
 /// `350s`, `5m`, `1h30m`, `2d`, `500ms`, `1.5s`; a bare number is seconds.

@@ -143,6 +143,9 @@ pub struct Named {
 pub struct Names {
     lists: HashMap<Kind, Vec<Named>>,
     by_name: HashMap<(Kind, String), Vec<usize>>,
+    by_vpc: HashMap<(Kind, usize, String), usize>,
+    /// Filled when ids are final.
+    by_id: HashMap<(Kind, String), usize>,
     pub accounts: HashMap<String, String>,
 }
 
@@ -156,11 +159,12 @@ impl Names {
         for kind in Kind::ALL {
             names.lists.insert(kind, Vec::new());
         }
-        let entries =
-            |node: &Node, key: &str| -> Vec<Entry> { node.get(key).map(|n| n.entries().to_vec()).unwrap_or_default() };
+        fn entries<'n>(node: &'n Node, key: &str) -> &'n [Entry] {
+            node.get(key).map(Node::entries).unwrap_or_default()
+        }
         let mut instances = 0;
         for vpc in entries(root, "vpcs") {
-            check_name(Kind::Vpc, &vpc, problems);
+            check_name(Kind::Vpc, vpc, problems);
             let v = names.lists[&Kind::Vpc].len();
             names.add(Kind::Vpc, lab, None, &vpc.key, vpc.key_place, Some(&vpc.node));
             for kind in
@@ -168,14 +172,14 @@ impl Names {
             {
                 let mut main = false;
                 for e in entries(&vpc.node, kind.key()) {
-                    check_name(kind, &e, problems);
+                    check_name(kind, e, problems);
                     main |= is_main(&e.key, &e.node);
                     let count = if kind == Kind::Instance { count_of(&e.node) } else { None };
                     instances += usize::from(kind == Kind::Instance) * count.unwrap_or(1);
-                    if instances > MAX_INSTANCES {
+                    if kind == Kind::Instance && instances > MAX_INSTANCES {
                         let message = format!("more than {MAX_INSTANCES} instances");
                         problems.error(Found::at(e.key_place, message));
-                        return names;
+                        break;
                     }
                     match count {
                         None => names.add(kind, lab, Some(v), &e.key, e.key_place, Some(&e.node)),
@@ -198,12 +202,12 @@ impl Names {
             }
         }
         for role in entries(root, "roles") {
-            check_name(Kind::Role, &role, problems);
+            check_name(Kind::Role, role, problems);
             names.add(Kind::Role, lab, None, &role.key, role.key_place, Some(&role.node));
         }
         for account in entries(root, "accounts") {
             if let Some(number) = account.node.text() {
-                names.accounts.insert(account.key, number.to_owned());
+                names.accounts.insert(account.key.clone(), number.to_owned());
             }
         }
         names.refuse_twins(problems);
@@ -222,6 +226,9 @@ impl Names {
         let written_id = node.and_then(|n| n.get("id")).and_then(|n| n.text().map(|t| (n.place, t.to_owned())));
         let list = self.lists.entry(kind).or_default();
         self.by_name.entry((kind, name.to_owned())).or_default().push(list.len());
+        if let Some(v) = vpc {
+            self.by_vpc.entry((kind, v, name.to_owned())).or_insert(list.len());
+        }
         list.push(Named { vpc, name: name.to_owned(), path, id, place, implied: false, written_id });
     }
 
@@ -251,8 +258,7 @@ impl Names {
 
     /// By VPC and exact name.
     pub fn index(&self, kind: Kind, vpc: usize, name: &str) -> Option<usize> {
-        let at = self.by_name.get(&(kind, name.to_owned()))?;
-        at.iter().copied().find(|&n| self.lists[&kind][n].vpc == Some(vpc))
+        self.by_vpc.get(&(kind, vpc, name.to_owned())).copied()
     }
 
     /// What a reference means. `scope` is the VPC it stands in: its own things come first. An error is the problem's
@@ -265,6 +271,9 @@ impl Names {
             }
             None => text,
         };
+        if let Some(own) = scope.and_then(|v| self.index(kind, v, bare)) {
+            return Ok(own);
+        }
         let list = self.list(kind);
         let found: Vec<usize> = match bare.rsplit_once('.') {
             Some((_, name)) => {
@@ -273,22 +282,20 @@ impl Names {
             }
             None => self.by_name.get(&(kind, bare.to_owned())).cloned().unwrap_or_default(),
         };
-        if let Some(own) = found.iter().find(|&&n| scope.is_some() && list[n].vpc == scope) {
-            return Ok(*own);
-        }
         match found[..] {
             [one] => return Ok(one),
             [] => {}
             _ => {
-                let candidates: Vec<&str> = found.iter().map(|&n| list[n].path.as_str()).collect();
+                let candidates: Vec<&str> = found.iter().take(20).map(|&n| list[n].path.as_str()).collect();
                 let message = format!("{} `{bare}` is ambiguous: {}", kind.word(), candidates.join(", "));
                 return Err((message, Some(format!("write `{}`", candidates[0]))));
             }
         }
-        if let Some(by_id) = list.iter().position(|n| n.id == bare) {
+        if let Some(&by_id) = self.by_id.get(&(kind, bare.to_owned())) {
             return Ok(by_id);
         }
-        let known = list.iter().filter(|n| scope.is_none() || n.vpc == scope || n.vpc.is_none());
+        // Suggestions are for people: of a huge file the first ones do.
+        let known = list.iter().filter(|n| scope.is_none() || n.vpc == scope || n.vpc.is_none()).take(500);
         let word = if bare.contains('.') { |n: &'_ Named| n.path.clone() } else { |n: &'_ Named| n.name.clone() };
         let known: Vec<String> = known.map(word).collect();
         let numbered = format!("{bare}-1");
@@ -297,7 +304,7 @@ impl Names {
         } else {
             did_you_mean(bare, known.iter().map(String::as_str)).or_else(|| match known.len() {
                 0 => Some(format!("the file has no {}", kind.word())),
-                1..=12 => Some(format!("there are {}", known.join(", "))),
+                1..=12 => Some(format!("known: {}", known.join(", "))),
                 _ => None,
             })
         };
@@ -311,6 +318,7 @@ impl Names {
             let list = list.into_iter().map(|n| {
                 let id = ids(kind, &n);
                 if let (Some(id), Some((place, _))) = (&id, &n.written_id)
+                    && !id.contains("${")
                     && !well_formed(kind, id)
                 {
                     let form = match kind {
@@ -328,7 +336,7 @@ impl Names {
             let list: Vec<Named> = list.collect();
             let mut seen: HashMap<&str, &Named> = HashMap::new();
             for n in &list {
-                if let Some(first) = seen.insert(&n.id, n) {
+                if let Some(first) = seen.insert(&n.id, n).filter(|first| first.path != n.path) {
                     let place = n.written_id.as_ref().map_or(n.place, |(p, _)| *p);
                     problems.error(
                         Found::at(place, format!("{} {} has the id of {}: {}", kind.word(), n.path, first.path, n.id))
@@ -337,6 +345,7 @@ impl Names {
                 }
             }
             drop(seen);
+            self.by_id.extend(list.iter().enumerate().map(|(at, n)| ((kind, n.id.clone()), at)));
             self.lists.insert(kind, list);
         }
     }

@@ -1,6 +1,6 @@
 //! Problems with a topology: collected while it is read, so that all come at once, and shown as rustc shows its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-use super::source::{Place, Source, line_col};
+use super::source::{Lines, Place, Source};
 
 /// Everything that is wrong with a topology, and the texts to show it in.
 #[derive(Clone, Debug, Default)]
@@ -141,7 +141,8 @@ impl Report {
         let from = text[..start].rfind('\n').map_or(0, |n| n + 1);
         let to = text[start..].find('\n').map_or(text.len(), |n| start + n);
         let line = text[from..to].trim_end_matches('\r');
-        let (number, col) = line_col(text, start);
+        let number = text[..start].matches('\n').count() + 1;
+        let col = text[from..start].chars().count() + 1;
         if line.len() > LONGEST_QUOTE {
             let text = match label {
                 Some(l) => format!("{l}: {file}:{number}:{col}"),
@@ -226,7 +227,8 @@ impl Found {
 pub struct Problems {
     errors: RefCell<Vec<Found>>,
     warnings: RefCell<Vec<Found>>,
-    overflow: Cell<usize>,
+    /// Scalars that were found wrong already: what readers make of them is noise.
+    spoiled: RefCell<Vec<Place>>,
 }
 
 /// A hostile file could have millions.
@@ -234,8 +236,22 @@ const KEPT: usize = 1_000;
 
 impl Problems {
     pub fn error(&self, found: Found) {
+        let within =
+            |p: Place, of: &Place| p.file == of.file && (of.start..of.end.max(of.start + 1)).contains(&p.start);
+        if found.place.is_some_and(|p| self.spoiled.borrow().iter().any(|of| within(p, of))) {
+            return;
+        }
         let mut errors = self.errors.borrow_mut();
-        if errors.len() < KEPT { errors.push(found) } else { self.overflow.set(self.overflow.get() + 1) }
+        if errors.len() < KEPT {
+            errors.push(found);
+        }
+    }
+
+    /// Notes a problem, and that nothing more is to be said of its place.
+    pub fn last_error(&self, found: Found) {
+        let place = found.place;
+        self.error(found);
+        self.spoiled.borrow_mut().extend(place);
     }
 
     pub fn warning(&self, found: Found) {
@@ -245,14 +261,20 @@ impl Problems {
         }
     }
 
+    /// No more problems are kept: suggestions for further ones would be work for nobody.
+    pub fn is_full(&self) -> bool {
+        self.errors.borrow().len() >= KEPT
+    }
+
     pub fn any(&self) -> bool {
         !self.errors.borrow().is_empty()
     }
 
     /// Errors and warnings with their places looked up, each in the order of the files.
     pub fn finish(self, sources: &[Source]) -> (Report, Report) {
+        let lines: Vec<Lines<'_>> = sources.iter().map(Lines::of).collect();
         let report = |found: Vec<Found>, severity| {
-            let mut problems: Vec<Problem> = found.into_iter().map(|f| resolve(f, severity, sources)).collect();
+            let mut problems: Vec<Problem> = found.into_iter().map(|f| resolve(f, severity, sources, &lines)).collect();
             problems.sort_by_key(|p| (p.source, p.span.start));
             problems.dedup();
             Report { problems, sources: sources.to_vec() }
@@ -261,8 +283,8 @@ impl Problems {
     }
 }
 
-fn resolve(found: Found, severity: Severity, sources: &[Source]) -> Problem {
-    let place = found.place.and_then(|p| locate(p, sources));
+fn resolve(found: Found, severity: Severity, sources: &[Source], lines: &[Lines<'_>]) -> Problem {
+    let place = found.place.and_then(|p| locate(p, lines));
     let (file, line, col, span, source) = match place {
         Some((source, line, col, span)) => (sources[source].path.clone(), line, col, span, Some(source)),
         None => (String::new(), 0, 0, 0..0, None),
@@ -271,7 +293,7 @@ fn resolve(found: Found, severity: Severity, sources: &[Source]) -> Problem {
         .also
         .into_iter()
         .filter_map(|(place, message)| {
-            let (source, line, col, span) = locate(place, sources)?;
+            let (source, line, col, span) = locate(place, lines)?;
             Some(Also { file: sources[source].path.clone(), line, col, span, message, source })
         })
         .collect();
@@ -289,9 +311,10 @@ fn resolve(found: Found, severity: Severity, sources: &[Source]) -> Problem {
     }
 }
 
-fn locate(place: Place, sources: &[Source]) -> Option<(usize, usize, usize, Range<usize>)> {
+fn locate(place: Place, lines: &[Lines<'_>]) -> Option<(usize, usize, usize, Range<usize>)> {
     let source = place.file as usize;
-    let text = sources.get(source)?.text();
+    let lines = lines.get(source)?;
+    let text = lines.text;
     let mut start = (place.start as usize).min(text.len());
     while !text.is_char_boundary(start) {
         start -= 1;
@@ -300,7 +323,7 @@ fn locate(place: Place, sources: &[Source]) -> Option<(usize, usize, usize, Rang
     while !text.is_char_boundary(end) {
         end += 1;
     }
-    let (line, col) = line_col(text, start);
+    let (line, col) = lines.line_col(start);
     Some((source, line, col, start..end))
 }
 

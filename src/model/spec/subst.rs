@@ -86,29 +86,36 @@ fn expand(
         return;
     }
     let mut out = String::with_capacity(text.len());
+    let mut wrong = Vec::new();
     let mut rest = text.as_str();
     while let Some(at) = rest.find(&opening) {
         out.push_str(&rest[..at]);
         let body = &rest[at + opening.len()..];
         let Some(end) = body.find('}') else {
-            problems.error(Found::at(place, format!("`{opening}` without its `}}`")));
+            problems.last_error(Found::at(place, format!("`{opening}` without its `}}`")));
             return;
         };
         match value(&body[..end]) {
             Ok(v) => out.push_str(&v),
             Err((message, help)) => {
                 let message = format!("{opening}{}}}: {message}", &body[..end]);
-                problems.error(Found::at(place, message).maybe_help(help));
+                wrong.push(Found::at(place, message).maybe_help(help));
             }
         }
         if out.len() > LONGEST {
-            problems.error(Found::at(place, format!("the text is longer than {LONGEST} bytes once expanded")));
+            problems.last_error(Found::at(place, format!("the text is longer than {LONGEST} bytes once expanded")));
             return;
         }
         rest = &body[end + 1..];
     }
     out.push_str(rest);
-    *text = out;
+    if wrong.is_empty() {
+        *text = out;
+    }
+    // One place may have several faults of this kind, and no other.
+    let last = wrong.pop();
+    wrong.into_iter().for_each(|w| problems.error(w));
+    last.into_iter().for_each(|w| problems.last_error(w));
 }
 
 /// `endpoint.app.s3.dns.a` is the thing and the field `dns.a`.

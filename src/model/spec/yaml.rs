@@ -153,16 +153,20 @@ fn tab(place: Place) -> Found {
 
 /// Tabs outside of quoted and block texts and of comments.
 fn refuse_tabs(builder: &Builder<'_>, text: &str) {
-    for (n, _) in text.match_indices('\t') {
-        if builder.opaque.iter().any(|(from, to)| (*from..*to).contains(&n)) {
-            continue;
+    // In the order of the text, as the parser met them.
+    let opaque = |n: usize| {
+        let after = builder.opaque.partition_point(|(from, _)| *from <= n);
+        after > 0 && n < builder.opaque[after - 1].1
+    };
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let comment = if line.trim_start().starts_with('#') { Some(0) } else { line.find(" #") };
+        let code = &line[..comment.unwrap_or(line.len())];
+        if let Some((n, _)) = code.match_indices('\t').find(|(n, _)| !opaque(start + n)) {
+            builder.problems.error(tab(builder.at(start + n, 1)));
+            return;
         }
-        let line = &text[text[..n].rfind('\n').map_or(0, |l| l + 1)..n];
-        if line.trim_start().starts_with('#') || line.contains(" #") {
-            continue;
-        }
-        builder.problems.error(tab(builder.at(n, 1)));
-        return;
+        start += line.len();
     }
 }
 

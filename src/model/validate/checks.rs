@@ -9,7 +9,6 @@ use crate::model::spec::keys;
 use crate::model::spec::names::Kind;
 use crate::model::spec::node::Value;
 use crate::model::spec::report::did_you_mean;
-use crate::model::spec::source::line_col;
 
 /// Codes that `expect` takes: those that the engine and the name stage give in this version.
 pub const CODES: &[&str] = &[
@@ -87,9 +86,9 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &Draft) -> Vec<CheckPla
         let not_via = f.text("not_via").and_then(|t| way(&f, t));
         let within = f.duration("within").map_or(WITHIN, |t| t.value);
         if let (Some(what), Some(expect), Some(from)) = (what, expect, from) {
-            let text = cx.sources.get(place.file as usize).map(|s| s.text()).unwrap_or_default();
+            let line = cx.lines.get(place.file as usize).map_or(0, |l| l.line_col(place.start as usize).0);
             checks.push(CheckPlan {
-                line: line_col(text, place.start as usize).0 as u32,
+                line: line as u32,
                 title: title(from.value, &what),
                 from: instance,
                 what,
@@ -122,6 +121,8 @@ fn what(f: &Fields<'_>, draft: &Draft) -> Option<CheckWhat> {
     let said: Vec<&str> = ["to", "run", "dns", "never"].into_iter().filter(|k| f.has(k)).collect();
     match said[..] {
         [_] => {}
+        // Already refused by name, as later versions' ways to ask.
+        [] if ["request", "at", "saw"].iter().any(|k| f.has(k)) => return None,
         [] => {
             f.cx.error(f.error(f.place, "a check has one of `to`, `run`, `dns` and `never`"));
             return None;
@@ -236,7 +237,7 @@ fn expect(f: &Fields<'_>, what: Option<&CheckWhat>) -> Option<Expect> {
                     let known = CODES.iter().copied().chain(["reachable", "unreachable"]);
                     let help = did_you_mean(other, known)
                         .unwrap_or_else(|| "reachable, unreachable, a drop code (SG_INGRESS ...), or a map".into());
-                    f.cx.error(f.error(place, format!("`{other}` can not be expected")).help(help));
+                    f.cx.error(f.error(place, format!("`{other}` cannot be expected")).help(help));
                     None
                 }
             }

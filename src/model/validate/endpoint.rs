@@ -247,6 +247,9 @@ fn service_of(f: &Fields<'_>, e: &Entry, facts: &VpcFacts) -> Option<&'static Se
             _ => return Some(s),
         }
     }
+    if f.cx.problems.is_full() {
+        return None;
+    }
     let near = did_you_mean(name, catalogue::services().iter().filter(|s| s.endpoint).map(|s| s.name));
     let help = match near {
         Some(n) => n,

@@ -112,7 +112,8 @@ fn interfaces(f: &Fields<'_>, facts: &VpcFacts, common: &Common, instance: usize
         common,
         vpc: facts.index,
         subnet: f.text("subnet").and_then(|t| f.reference_within(Kind::Subnet, facts.index, t, "InvalidParameter")),
-        ip: f.ip("ip"),
+        // With `count` it was refused above.
+        ip: f.ip("ip").filter(|_| !counted),
         security_groups: groups(f, facts.index),
         source_dest_check: f.bool("source_dest_check").is_none_or(|b| b.value),
         owner: EniOwner::Instance(instance, n as u8),

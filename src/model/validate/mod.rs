@@ -148,7 +148,8 @@ pub fn implied(cx: &Cx<'_>, kind: Kind, index: usize) -> Common {
 
 /// The implied ones of a kind in a VPC, by index.
 pub fn implied_of(cx: &Cx<'_>, kind: Kind, vpc: usize) -> Option<usize> {
-    cx.names.list(kind).iter().position(|n| n.implied && n.vpc == Some(vpc))
+    let name = if kind == Kind::RouteTable { "main" } else { "default" };
+    cx.names.index(kind, vpc, name).filter(|&at| cx.names.get(kind, at).implied)
 }
 
 /// Where an object of the file stands.

@@ -200,7 +200,7 @@ impl Read<'_> {
         let vpc = &r.cx.names.get(Kind::Vpc, self.vpc).name;
         let own = format!("{vpc}.{}", t.value);
         let Some(&at) = self.enis.get(&own).or_else(|| self.enis.get(t.value)) else {
-            let near = did_you_mean(&own, self.enis.keys().map(String::as_str));
+            let near = did_you_mean(&own, self.enis.keys().map(String::as_str).take(500));
             let found = r.error(t.place, format!("there is no network interface `{}`", t.value));
             let help = near.unwrap_or_else(|| "`eni:INSTANCE/eth0`, `eni:INSTANCE/eth1` ...".into());
             r.cx.error(found.code("InvalidNetworkInterfaceID.NotFound").help(help));

@@ -1,0 +1,107 @@
+//! What is refused, where the report points to, with which of AWS's codes and in which words. The cases are in
+//! `tests/data/refusals.txt`: a topology, `---`, and one line per problem, `LINE:COL CODE | message`.
+
+use vpclab::model::{Around, Report, Source, load};
+
+const CASES: &str = include_str!("data/refusals.txt");
+
+fn report_of(text: &str) -> Report {
+    match load(&[Source::new("lab.yaml", text)], &Around::default()) {
+        Ok(_) => panic!("accepted:\n{text}"),
+        Err(report) => report,
+    }
+}
+
+fn lines_of(report: &Report) -> Vec<String> {
+    let line = |p: &vpclab::model::Problem| format!("{}:{} {} | {}", p.line, p.col, p.code.unwrap_or("-"), p.message);
+    report.problems.iter().map(line).collect()
+}
+
+#[test]
+fn every_problem_of_a_file_is_reported_at_its_place_with_its_code() {
+    let mut wrong = Vec::new();
+    let mut cases = 0;
+    for case in CASES.split("=== ").skip(1) {
+        cases += 1;
+        let (title, rest) = case.split_once('\n').expect("a title");
+        let (text, expected) = rest.split_once("---\n").expect("a line of dashes");
+        let report = report_of(text);
+        let seen = lines_of(&report);
+        let expected: Vec<&str> = expected.lines().filter(|l| !l.is_empty()).collect();
+        if seen != expected {
+            wrong.push(format!("=== {title}\n{text}---\n{}\n", seen.join("\n")));
+        }
+        // Every problem is shown with the line it is about and a caret under it.
+        let shown = report.render(false);
+        for p in &report.problems {
+            assert!(shown.contains(&format!("lab.yaml:{}:{}", p.line, p.col)), "{title}:\n{shown}");
+        }
+        assert!(shown.contains('^'), "{title}:\n{shown}");
+    }
+    assert!(cases > 20, "the file of cases is short: {cases}");
+    assert!(wrong.is_empty(), "the reports of these cases are other than expected:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_report_shows_the_text_the_code_the_other_object_and_what_to_write() {
+    let text = "version: 1
+region: eu-west-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    subnets: { a: { cidr: 10.0.1.0/24, az: a } }
+    instances:
+      one: { subnet: a, ip: 10.0.1.9 }
+      two: { subnett: a, ip: 10.0.1.9 }
+      three: { subnet: a, ip: 10.0.1.9 }
+";
+    let shown = report_of(text).render(false);
+    assert!(shown.contains("error[MissingParameter]: instance app.two: `subnet` is missing"), "{shown}");
+    assert!(
+        shown.contains(
+            "\
+error: instance app.two: unknown key `subnett`
+ --> lab.yaml:9:14
+  |
+9 |       two: { subnett: a, ip: 10.0.1.9 }
+  |              ^^^^^^^
+  |
+  = help: did you mean `subnet`?
+"
+        ),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(
+            "\
+error[InvalidIPAddress.InUse]: instance app.three: address 10.0.1.9 is in use by instance app.one
+  --> lab.yaml:10:31
+   |
+10 |       three: { subnet: a, ip: 10.0.1.9 }
+   |                               ^^^^^^^^
+   |
+  ::: lab.yaml:8:29
+   |
+ 8 |       one: { subnet: a, ip: 10.0.1.9 }
+   |                             -------- in use here
+"
+        ),
+        "{shown}"
+    );
+    // Colour is never alone: without it the same text stands there.
+    assert!(report_of(text).render(true).contains('\u{1b}') && !shown.contains('\u{1b}'));
+}
+
+#[test]
+fn problems_of_several_files_name_the_file_they_are_in() {
+    let base = Source::new("base.yaml", "version: 1\nregion: eu-west-1\nvpcs: { app: { cidr: 10.0.0.0/16 } }\n");
+    let patch = Source::new("patch.yaml", "vpcs:\n  app: { subnets: { a: { cidr: 10.1.0.0/24, az: a } } }\n");
+    let report = load(&[base.clone(), patch], &Around::default()).expect_err("out of the VPC");
+    assert!(report.to_string().starts_with("patch.yaml:2:32: InvalidSubnet.Range"), "{report}");
+    assert_eq!(report.problems[0].also[0].file, "base.yaml");
+    // Both are unreadable: both are told.
+    let bad = [Source::new("one.yaml", "a: [\n"), Source::new("two.yaml", "a: 1\na: 2\n")];
+    let report = load(&bad, &Around::default()).expect_err("unreadable").to_string();
+    assert!(report.contains("one.yaml:") && report.contains("two.yaml:2:1"), "{report}");
+    assert!(load(&[], &Around::default()).is_err());
+}
