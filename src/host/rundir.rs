@@ -24,12 +24,14 @@ pub struct RunDir {
     lab: String,
     path: PathBuf,
     lock: Option<File>,
+    /// The keeper that made the latest records when this was opened, and when it started.
+    keeper: Option<(u32, u64)>,
 }
 
 /// Why a lab's folder could not be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    #[error("lab {lab} is running already{}", .keeper.map(|pid| format!(" (keeper process {pid})")).unwrap_or_default())]
+    #[error("lab {lab} already runs{}", .keeper.map(|pid| format!(" (keeper process {pid})")).unwrap_or_default())]
     Running { lab: String, keeper: Option<u32> },
     #[error("{0:?} is no lab name: letters, digits, `-` and `_`, at most 63, beginning with a letter or digit")]
     Name(String),
@@ -122,7 +124,7 @@ impl RunDir {
             // the former owner may have removed the folder between our open and our lock
             let ours = lock.metadata()?;
             if std::fs::metadata(path.join(LOCK)).is_ok_and(|there| there.ino() == ours.ino()) {
-                return Ok(RunDir { lab: lab.to_owned(), path, lock: Some(lock) });
+                return Ok(RunDir { lab: lab.to_owned(), path, lock: Some(lock), keeper: None });
             }
         }
     }
@@ -134,17 +136,22 @@ impl RunDir {
         }
         let path = base().join(lab);
         std::fs::metadata(&path)?;
-        Ok(RunDir { lab: lab.to_owned(), path, lock: None })
+        Ok(RunDir::named(lab.to_owned(), path))
     }
 
     /// The folder of a lab that another process has claimed.
     pub(super) fn named(lab: String, path: PathBuf) -> RunDir {
-        RunDir { lab, path, lock: None }
+        let mut dir = RunDir { lab, path, lock: None, keeper: None };
+        dir.keeper = dir.records().into_iter().rev().find_map(|record| match record {
+            Record::Keeper { pid, started } => Some((pid, started)),
+            _ => None,
+        });
+        dir
     }
 
     /// The folder as its keeper was given it, with the lock it inherited.
     pub(super) fn inherited(lab: String, path: PathBuf, lock: File) -> RunDir {
-        RunDir { lab, path, lock: Some(lock) }
+        RunDir { lab, path, lock: Some(lock), keeper: None }
     }
 
     /// The labs of this user that have a folder, running or crashed, by name.
@@ -157,7 +164,7 @@ impl RunDir {
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| valid_name(name))
-            .map(|lab| RunDir { path: base.join(&lab), lab, lock: None })
+            .map(|lab| RunDir::named(lab.clone(), base.join(&lab)))
             .collect();
         found.sort_by(|a, b| a.lab.cmp(&b.lab));
         found
@@ -197,18 +204,16 @@ impl RunDir {
         matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
     }
 
-    /// Process id of the keeper that made the latest records.
+    /// Process id of the lab's keeper, when this was opened.
     pub fn keeper(&self) -> Option<u32> {
-        self.records().into_iter().rev().find_map(|record| match record {
-            Record::Keeper { pid, .. } => Some(pid),
-            _ => None,
-        })
+        self.keeper.map(|(pid, _)| pid)
     }
 
-    /// Waits until the lab's keeper is done with its removal. False if it is still there after `timeout`.
+    /// Waits until the lab's keeper has ended, removal and all. False if it is still there after `timeout`.
     pub fn wait_gone(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        while self.is_running() {
+        // the lock's file goes with the folder, before the keeper
+        while self.is_running() || self.keeper.is_some_and(|(pid, then)| started(pid) == Some(then)) {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -289,11 +294,17 @@ pub fn valid_name(name: &str) -> bool {
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
 }
 
-/// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. `None` if it is gone.
+/// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. `None` if it has ended, whether or
+/// not its parent has asked how.
 pub fn started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // the name in field 2 may hold spaces and brackets
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 fn of_user() -> PathBuf {
