@@ -206,13 +206,17 @@ fn the_guest_times_out_and_explain_names_the_missing_rule() {
 #[test]
 fn dig_agrees_with_aws_in_every_case() {
     let lab = Lab::up_file("demo.yaml");
-    let dig = |args: &[&str]| lab.exec("web", &[&["dig", "+tries=1", "+time=3"], args].concat()).ok();
+    // dig pads its columns by tabs or blanks, as long as the name is.
+    let dig = |args: &[&str]| {
+        let said = lab.exec("web", &[&["dig", "+tries=1", "+time=3"], args].concat()).ok();
+        said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("\n")
+    };
 
     // Private name: one A record per zone, TTL 60, flags qr rd ra and no aa, EDNS 4096.
     let private = dig(&["s3.eu-west-1.amazonaws.com"]);
     assert!(private.contains("flags: qr rd ra;"), "{private}");
     assert!(private.contains("ANSWER: 2,"), "{private}");
-    assert_eq!(private.matches("\t60\tIN\tA\t10.0.").count(), 2, "{private}");
+    assert_eq!(private.matches("60 IN A 10.0.").count(), 2, "{private}");
     assert!(private.contains("udp: 4096"), "{private}");
     let names = lab.vpclab("names", &["sts"]).ok();
     let regional = names.lines().next().expect("a regional name").trim().to_owned();
@@ -226,7 +230,7 @@ fn dig_agrees_with_aws_in_every_case() {
     assert!(unknown.contains("status: NXDOMAIN"), "{unknown}");
     assert!(
         unknown
-            .contains("900\tIN\tSOA\tns-1536.awsdns-00.co.uk. awsdns-hostmaster.amazon.com. 1 7200 900 1209600 86400"),
+            .contains("900 IN SOA ns-1536.awsdns-00.co.uk. awsdns-hostmaster.amazon.com. 1 7200 900 1209600 86400"),
         "{unknown}"
     );
     // AAAA of an IPv4 endpoint: NODATA.
@@ -249,8 +253,8 @@ fn two_hundred_parallel_downloads_have_equal_checksums() {
     let lab = Lab::up_file("demo.yaml");
     lab.sh("web", "head -c 1000000 /dev/urandom > object").ok();
     lab.exec("web", &[&aws2(), "s3", "cp", "--quiet", "object", "s3://reports/object"]).ok();
-    let script = "import boto3\nprint(boto3.client('s3').generate_presigned_url('get_object', Params={'Bucket': 'reports', 'Key': 'object'}))";
-    let url = lab.exec("web", &[&python(), "-c", script]).ok();
+    // boto3 would presign for the global name, which private DNS does not cover; aws-cli v2 takes the regional one.
+    let url = lab.exec("web", &[&aws2(), "s3", "presign", "s3://reports/object"]).ok();
     let config: String = (0..200).map(|n| format!("url = \"{}\"\noutput = \"down/{n}\"\n", url.trim())).collect();
     std::fs::create_dir(lab.dir.path().join("down")).expect("folder");
     std::fs::write(lab.dir.path().join("curl.conf"), config).expect("curl configuration");

@@ -71,8 +71,10 @@ impl Index {
         let Some((old, from)) = &mut self.old else { return };
         let to = (*from + STEP).min(old.cells.len());
         for at in *from..to {
-            let cell = std::mem::replace(&mut old.cells[at], GONE);
+            // Empty cells stay empty: probes of the old table end there.
+            let cell = old.cells[at];
             if cell != EMPTY && cell != GONE {
+                old.cells[at] = GONE;
                 self.young.insert(cell);
             }
         }
@@ -181,6 +183,21 @@ mod tests {
             for slot in 0..6_000 {
                 prop_assert_eq!(index.find(hash(slot), |s| s == slot).is_some(), model.contains(&slot));
             }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found_at_any_moment_of_growing() {
+        let mut index = Index::new();
+        for slot in 0..20_000u32 {
+            let hash = slot.wrapping_mul(0x85eb_ca6b);
+            assert_eq!(index.find(hash, |s| s == slot), None);
+            index.insert(hash, slot);
+            if slot % 3 == 0 {
+                index.remove(hash, slot);
+                assert_eq!(index.find(hash, |s| s == slot), None);
+            }
+            assert_eq!(index.find(!hash, |_| false), None);
         }
     }
 

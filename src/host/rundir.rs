@@ -24,8 +24,6 @@ pub struct RunDir {
     lab: String,
     path: PathBuf,
     lock: Option<File>,
-    /// The keeper that made the latest records when this was opened, and when it started.
-    keeper: Option<(u32, u64)>,
 }
 
 /// Why a lab's folder could not be claimed.
@@ -116,7 +114,7 @@ impl RunDir {
                     continue;
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let keeper = RunDir::open(lab).ok().and_then(|dir| dir.keeper());
+                    let keeper = RunDir::open(lab).ok().and_then(|dir| dir.keeper()).map(|(pid, _)| pid);
                     return Err(ClaimError::Running { lab: lab.to_owned(), keeper });
                 }
                 Err(err) => return Err(io::Error::from(err).into()),
@@ -124,7 +122,7 @@ impl RunDir {
             // the former owner may have removed the folder between our open and our lock
             let ours = lock.metadata()?;
             if std::fs::metadata(path.join(LOCK)).is_ok_and(|there| there.ino() == ours.ino()) {
-                return Ok(RunDir { lab: lab.to_owned(), path, lock: Some(lock), keeper: None });
+                return Ok(RunDir { lab: lab.to_owned(), path, lock: Some(lock) });
             }
         }
     }
@@ -136,22 +134,17 @@ impl RunDir {
         }
         let path = base().join(lab);
         std::fs::metadata(&path)?;
-        Ok(RunDir::named(lab.to_owned(), path))
+        Ok(RunDir { lab: lab.to_owned(), path, lock: None })
     }
 
     /// The folder of a lab that another process has claimed.
     pub(super) fn named(lab: String, path: PathBuf) -> RunDir {
-        let mut dir = RunDir { lab, path, lock: None, keeper: None };
-        dir.keeper = dir.records().into_iter().rev().find_map(|record| match record {
-            Record::Keeper { pid, started } => Some((pid, started)),
-            _ => None,
-        });
-        dir
+        RunDir { lab, path, lock: None }
     }
 
     /// The folder as its keeper was given it, with the lock it inherited.
     pub(super) fn inherited(lab: String, path: PathBuf, lock: File) -> RunDir {
-        RunDir { lab, path, lock: Some(lock), keeper: None }
+        RunDir { lab, path, lock: Some(lock) }
     }
 
     /// The labs of this user that have a folder, running or crashed, by name.
@@ -164,7 +157,7 @@ impl RunDir {
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| valid_name(name))
-            .map(|lab| RunDir::named(lab.clone(), base.join(&lab)))
+            .map(|lab| RunDir { path: base.join(&lab), lab, lock: None })
             .collect();
         found.sort_by(|a, b| a.lab.cmp(&b.lab));
         found
@@ -204,16 +197,20 @@ impl RunDir {
         matches!(rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
     }
 
-    /// Process id of the lab's keeper, when this was opened.
-    pub fn keeper(&self) -> Option<u32> {
-        self.keeper.map(|(pid, _)| pid)
+    /// Process id of the keeper that made the latest records, and the moment it began, as the kernel counts.
+    pub fn keeper(&self) -> Option<(u32, u64)> {
+        self.records().into_iter().rev().find_map(|record| match record {
+            Record::Keeper { pid, started } => Some((pid, started)),
+            _ => None,
+        })
     }
 
-    /// Waits until the lab's keeper has ended, removal and all. False if it is still there after `timeout`.
-    pub fn wait_gone(&self, timeout: Duration) -> bool {
+    /// Waits until the lab's keeper has removed everything and has ended itself; `keeper` is what [`RunDir::keeper`] said
+    /// while the lab ran. False if it is still there after `timeout`.
+    pub fn wait_gone(&self, keeper: Option<(u32, u64)>, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        // the lock's file goes with the folder, before the keeper
-        while self.is_running() || self.keeper.is_some_and(|(pid, then)| started(pid) == Some(then)) {
+        let lives = || keeper.is_some_and(|(pid, then)| started(pid) == Some(then));
+        while self.is_running() || lives() {
             if Instant::now() >= deadline {
                 return false;
             }

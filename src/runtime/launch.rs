@@ -143,8 +143,9 @@ pub fn choose(name: Option<&str>) -> Result<RunDir, Choice> {
 
 /// Orders the lab to end and waits until nothing of it is left.
 pub fn end(run_dir: &RunDir) -> Result<(), ClientError> {
+    let keeper = run_dir.keeper();
     Client::connect(run_dir.path())?.ask(crate::control::api::Request::Down)?;
-    if run_dir.wait_gone(GOING) {
+    if run_dir.wait_gone(keeper, GOING) {
         Ok(())
     } else {
         Err(ClientError::Refused {

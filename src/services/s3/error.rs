@@ -13,6 +13,12 @@ const KNOWN: &[(&str, u16, &str)] = &[
     ("AccessDenied", 403, "Access Denied"),
     ("AuthorizationHeaderMalformed", 400, "The authorization header is malformed."),
     ("AccessControlListNotSupported", 400, "The bucket does not allow ACLs"),
+    (
+        "AuthorizationQueryParametersError",
+        400,
+        "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, \
+         X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.",
+    ),
     ("BadDigest", 400, "The Content-MD5 you specified did not match what we received."),
     (
         "BucketAlreadyExists",
@@ -188,6 +194,11 @@ pub(super) fn parse(document: &str) -> (String, String) {
         unescape(text).ok().map(std::borrow::Cow::into_owned)
     };
     let code = text_of("Code").unwrap_or_else(|| "InternalError".into());
+    // s3s has one word for every fault of a presigned URL; so has S3, another one.
+    if document.contains("missing presigned url v4 fields") {
+        let code = "AuthorizationQueryParametersError";
+        return (code.to_owned(), known(code).map_or_else(String::new, |k| k.2.to_owned()));
+    }
     let standard = known(&code).map(|k| k.2);
     let own = text_of("Message").filter(|m| !m.is_empty());
     let message = match (own, standard) {
