@@ -120,6 +120,13 @@ pub fn remove_folder_if_ours() -> io::Result<()> {
     }
 }
 
+/// Forgets that a lab made /run/netns when the last lab goes and others have names there: from now on it is theirs.
+pub(super) fn leave_folder_to_others() -> io::Result<()> {
+    let Some(_labs) = lock_folder(LABS)? else { return Ok(()) };
+    let only_mark = std::fs::read_dir(LABS)?.flatten().all(|entry| entry.path() == Path::new(MADE_BY_US));
+    if only_mark { forget_folder() } else { Ok(()) }
+}
+
 fn forget_folder() -> io::Result<()> {
     match std::fs::remove_file(MADE_BY_US) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),

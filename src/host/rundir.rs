@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::{cleanup, netns::explain};
+use super::cleanup;
+use super::netns::{self, explain};
 
 /// The lab's lock: held by its keeper while it runs.
 const LOCK: &str = "lock";
@@ -264,6 +265,7 @@ impl RunDir {
     /// Removes the folder; the lock ends with it.
     pub fn remove(self) -> io::Result<()> {
         std::fs::remove_dir_all(&self.path)?;
+        netns::leave_folder_to_others()?;
         if let Some(base) = self.path.parent() {
             let _ = std::fs::remove_dir(base); // the last lab takes it along, others have theirs in it
         }
