@@ -216,6 +216,33 @@ fn a_refusing_backend_resets_a_silent_one_stays_silent_and_a_port_not_served_too
 }
 
 #[test]
+fn a_reset_of_the_backend_reaches_the_client_and_one_of_the_client_the_backend() {
+    use std::io::Read;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let addr = listener.local_addr().expect("bound");
+    let lab = Lab::up(|plan| endpoint(plan, "raw", 22, Backend::Tcp(UpstreamAddr::Loopback(addr)), &[443]));
+    let backend = std::thread::spawn(move || {
+        // Closing with bytes unread is a reset on Linux.
+        let (first, _) = listener.accept().expect("accept");
+        first.peek(&mut [0; 1]).expect("bytes");
+        drop(first);
+        let (mut second, _) = listener.accept().expect("accept");
+        let mut buf = [0; 64];
+        assert_eq!(second.read(&mut buf).expect("bytes"), 5);
+        second.read(&mut buf).expect_err("reset").kind()
+    });
+    let script = "python3 -c \"import socket; s = socket.create_connection(('10.0.1.22', 443)); s.send(b'hello')\n\
+        try: print(s.recv(9))\nexcept ConnectionResetError: print('reset')\"";
+    assert_eq!(lab.sh("web", script).1, "reset\n");
+    let script = "python3 -c \"import socket, struct, time; s = socket.create_connection(('10.0.1.22', 443))\n\
+        s.send(b'hello'); time.sleep(0.3)\n\
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()\"";
+    assert_eq!(lab.sh("web", script), (0, String::new()));
+    assert_eq!(backend.join().expect("backend"), std::io::ErrorKind::ConnectionReset);
+    lab.await_gauges("nothing stays", |g| g.conns == 0 && g.tasks == 0 && g.rings_bytes == 0);
+}
+
+#[test]
 fn a_client_killed_in_the_middle_leaves_no_connection_ring_or_task() {
     let lab = Lab::up(|plan| endpoint(plan, "echo", 20, Backend::Builtin, &[7, 19]));
     let mut clients: Vec<_> = (0..20)

@@ -16,7 +16,7 @@ use crate::host::client::KeeperClient;
 use crate::host::cmd::DialAddr;
 use crate::model::Plan;
 use crate::model::plan::UpstreamAddr;
-use crate::services::{ConnContext, Dialer, Opened, Services, Stream};
+use crate::services::{ConnContext, Dialer, Ended, Opened, Services, Stream};
 
 /// How long the keeper may take to connect to a server of this machine. The stack gives up on its own before.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,10 @@ impl Backends for ServiceBackends {
                 Opened::Silent => ticket.silent(),
                 Opened::Ready(session) => {
                     if let Some(stream) = ticket.connected().await {
-                        session.serve(stream).await;
+                        let guard = stream.guard();
+                        if session.serve(stream).await == Ended::Broken {
+                            guard.abort();
+                        }
                     }
                 }
             }

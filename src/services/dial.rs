@@ -9,9 +9,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::model::plan::UpstreamAddr;
 
 /// A byte stream in both directions: a socket, an in-memory pipe, a bridge to the router thread.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Makes the end of this stream a reset, where its kind knows one: the peer must not take what it got for all.
+    fn end_by_reset(&mut self) {}
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+impl Stream for tokio::net::TcpStream {
+    fn end_by_reset(&mut self) {
+        // It fails only for a socket that is gone already.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Stream for tokio::net::UnixStream {}
+
+impl Stream for tokio::io::DuplexStream {}
 
 /// Makes connections to the backends that the topology names.
 pub trait Dialer: Send + Sync {

@@ -183,14 +183,24 @@ impl fmt::Debug for Services {
     }
 }
 
+/// How a session was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The stream may be closed as it is.
+    InOrder,
+    /// The backend broke off in the middle of raw bytes: the client is to be reset, so that it does not take what it got
+    /// for all.
+    Broken,
+}
+
 impl Session {
     /// Serves the client's bytes until either side is done.
-    pub async fn serve<S>(self, stream: S)
+    pub async fn serve<S>(self, stream: S) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match self.0 {
-            Kind::Raw(backend) => upstream::splice(stream, backend).await,
+            Kind::Raw(backend) => return upstream::splice(stream, backend).await,
             Kind::Http(door) => match door.conn.server.port() {
                 443 => serve_tls(stream, door).await,
                 80 => front::serve(stream, false, door).await,
@@ -207,6 +217,7 @@ impl Session {
             },
             Kind::Echo(door) => echo::serve(stream, door).await,
         }
+        Ended::InOrder
     }
 }
 

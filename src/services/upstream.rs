@@ -22,19 +22,26 @@ use super::events::Decision;
 use super::http_types::{
     Auth, BoxError, Caller, Identity, Request, RequestBody, Response, Service, Verification, full_request, read_body,
 };
+use super::Ended;
 use super::world::{EndpointFacts, World};
 use crate::model::plan::Backend;
 
 /// Longest body that is held for its signature, bytes: above the largest of the catalogue's JSON services (10 MiB).
 pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// Passes raw bytes both ways, half-close included, until both sides are done or one breaks.
-pub(super) async fn splice<S>(mut client: S, mut backend: Box<dyn Stream>)
+/// Passes raw bytes both ways, half-close included, until both sides are done or one breaks: then the other is reset too.
+pub(super) async fn splice<S>(mut client: S, mut backend: Box<dyn Stream>) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // 64 KiB: a superframe of either side in one read.
-    let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, 65_536, 65_536).await;
+    match tokio::io::copy_bidirectional_with_sizes(&mut client, &mut *backend, 65_536, 65_536).await {
+        Ok(_) => Ended::InOrder,
+        Err(_) => {
+            backend.end_by_reset();
+            Ended::Broken
+        }
+    }
 }
 
 /// The roots that `https://` backends are checked against: the host's. Read when first needed.
