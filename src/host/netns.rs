@@ -16,7 +16,7 @@ use super::netlink;
 /// Where `ip netns` keeps names.
 pub const NAMED: &str = "/run/netns";
 /// Parent of root's labs.
-const LABS: &str = "/run/vpclab";
+pub(super) const LABS: &str = "/run/vpclab";
 /// Put there when /run/netns was made by us, so that the last lab removes it.
 const MADE_BY_US: &str = "/run/vpclab/.made-netns-dir";
 
