@@ -665,7 +665,10 @@ fn the_keeper_dials_this_machine_alone() {
     let mut bytes = [0; 2];
     stream.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"hi");
-    drop(listener);
+    // bound and not listening: the port cannot become somebody else's
+    let closed = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&closed, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+    let addr: SocketAddr = rustix::net::getsockname(&closed).unwrap().try_into().unwrap();
     assert_eq!(dial(&addr.to_string()).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     assert_eq!(dial("192.0.2.1:80").unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
