@@ -436,6 +436,22 @@ fn root_sees_it_by_ip_netns_with_its_files() {
 }
 
 #[test]
+fn a_name_of_somebody_elses_outlives_the_lab_that_made_the_folder() {
+    let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = Lab::up("other");
+    let fds = lab.make("app.web", [10, 0, 1, 10]);
+    let (name, other) = (lab.name.clone(), format!("other-{}", std::process::id()));
+    let ip = |verb: &str| Command::new("ip").args(["netns", verb, &other]).status().expect("ip").success();
+    assert!(ip("add"));
+    drop(fds);
+    lab.down();
+    let outlived = Path::new("/run/netns").join(&other).exists();
+    assert!(ip("del"));
+    assert!(outlived);
+    assert_eq!(traces(&name), Vec::<String>::new());
+}
+
+#[test]
 fn a_second_claim_says_that_the_lab_runs() {
     let lab = Lab::up("twice");
     let pid = lab.handle.as_ref().unwrap().pid();
@@ -649,7 +665,10 @@ fn the_keeper_dials_this_machine_alone() {
     let mut bytes = [0; 2];
     stream.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"hi");
-    drop(listener);
+    // bound and not listening: the port cannot become somebody else's
+    let closed = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&closed, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+    let addr: SocketAddr = rustix::net::getsockname(&closed).unwrap().try_into().unwrap();
     assert_eq!(dial(&addr.to_string()).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     assert_eq!(dial("192.0.2.1:80").unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }

@@ -16,7 +16,7 @@ use super::netlink;
 /// Where `ip netns` keeps names.
 pub const NAMED: &str = "/run/netns";
 /// Parent of root's labs.
-const LABS: &str = "/run/vpclab";
+pub(super) const LABS: &str = "/run/vpclab";
 /// Put there when /run/netns was made by us, so that the last lab removes it.
 const MADE_BY_US: &str = "/run/vpclab/.made-netns-dir";
 
@@ -118,6 +118,13 @@ pub fn remove_folder_if_ours() -> io::Result<()> {
         Err(err) if err.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         Err(err) => Err(err),
     }
+}
+
+/// Forgets that a lab made /run/netns when the last lab goes and others have names there: from now on it is theirs.
+pub(super) fn leave_folder_to_others() -> io::Result<()> {
+    let Some(_labs) = lock_folder(LABS)? else { return Ok(()) };
+    let only_mark = std::fs::read_dir(LABS)?.flatten().all(|entry| entry.path() == Path::new(MADE_BY_US));
+    if only_mark { forget_folder() } else { Ok(()) }
 }
 
 fn forget_folder() -> io::Result<()> {

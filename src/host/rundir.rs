@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::{cleanup, netns::explain};
+use super::cleanup;
+use super::netns::{self, explain};
 
 /// The lab's lock: held by its keeper while it runs.
 const LOCK: &str = "lock";
@@ -29,7 +30,7 @@ pub struct RunDir {
 /// Why a lab's folder could not be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    #[error("lab {lab} is running already{}", .keeper.map(|pid| format!(" (keeper process {pid})")).unwrap_or_default())]
+    #[error("lab {lab} already runs{}", .keeper.map(|pid| format!(" (keeper process {pid})")).unwrap_or_default())]
     Running { lab: String, keeper: Option<u32> },
     #[error("{0:?} is no lab name: letters, digits, `-` and `_`, at most 63, beginning with a letter or digit")]
     Name(String),
@@ -264,6 +265,9 @@ impl RunDir {
     /// Removes the folder; the lock ends with it.
     pub fn remove(self) -> io::Result<()> {
         std::fs::remove_dir_all(&self.path)?;
+        if self.path.starts_with(netns::LABS) {
+            netns::leave_folder_to_others()?;
+        }
         if let Some(base) = self.path.parent() {
             let _ = std::fs::remove_dir(base); // the last lab takes it along, others have theirs in it
         }
@@ -291,11 +295,17 @@ pub fn valid_name(name: &str) -> bool {
         && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
 }
 
-/// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. `None` if it is gone.
+/// Field 22 of /proc/PID/stat: when the process started, in clock ticks since boot. `None` if it has ended, whether or
+/// not its parent has asked how.
 pub fn started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // the name in field 2 may hold spaces and brackets
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 fn of_user() -> PathBuf {

@@ -48,6 +48,7 @@ impl Dials {
                 self.under_way.push(dial);
                 None
             }
+            Some(Ok(())) if met_itself(&dial) => Some((id, Err(Errno::CONNREFUSED.into()))),
             Some(Ok(())) => Some((id, Ok(dial.socket))),
             Some(Err(err)) => Some((id, Err(err))),
         }
@@ -79,6 +80,7 @@ impl Dials {
                 None => None,
             };
             match result {
+                Some(Ok(())) if met_itself(&dial) => ended.push((dial.id, Err(Errno::CONNREFUSED.into()))),
                 Some(Ok(())) => ended.push((dial.id, Ok(dial.socket))),
                 Some(Err(err)) => ended.push((dial.id, Err(err))),
                 None if dial.deadline <= now => ended.push((dial.id, Err(Errno::TIMEDOUT.into()))),
@@ -110,6 +112,15 @@ impl Dial {
             Err(err) => Some(Err(err.into())),
         }
     }
+}
+
+/// A loopback socket that the kernel gave the very port it dials is connected to itself (RFC 9293, 3.5, simultaneous
+/// open): nobody listens.
+fn met_itself(dial: &Dial) -> bool {
+    let ours = rustix::net::getsockname(&dial.socket).ok();
+    matches!(dial.addr, DialAddr::Tcp(_))
+        && ours.is_some()
+        && ours == rustix::net::getpeername(&dial.socket).ok().flatten()
 }
 
 /// A socket for the address, if it is one of this machine alone: the keeper is the last to check.
@@ -157,7 +168,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         assert!(dial(DialAddr::Tcp(addr)).is_ok());
-        drop(listener);
+        // bound and not listening: the port cannot become somebody else's
+        let closed = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&closed, &std::net::SocketAddrV4::new([127, 0, 0, 1].into(), 0)).unwrap();
+        let addr = rustix::net::getsockname(&closed).unwrap().try_into().unwrap();
         assert_eq!(dial(DialAddr::Tcp(addr)).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
