@@ -92,12 +92,14 @@ impl Story {
             .args(["up", "--attach", "--name", &lab, "demo.vpclab.yaml"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .spawn()?;
         if !wait_for_line(&mut up) {
-            let code = up.wait()?.code().unwrap_or(3);
+            let said = up.wait_with_output()?;
+            let code = said.status.code().unwrap_or(3);
             std::fs::remove_dir_all(&dir).ok();
-            return Err(Failure::host("the lab did not come up").with_exit(u8::try_from(code).unwrap_or(3)));
+            let why = String::from_utf8_lossy(&said.stderr);
+            return Err(Failure::host(format!("the lab did not come up: {}", why.trim().trim_start_matches("vpclab: "))).with_exit(u8::try_from(code).unwrap_or(3)));
         }
         println!("Up in {} ms.", began.elapsed().as_millis());
         Ok(Story { exe, lab, dir, client, up, step: 0, began, wrong: Vec::new() })
@@ -149,22 +151,14 @@ impl Story {
                 self.show_exec("web", &words("aws s3 cp --no-progress s3://reports/up.bin down.bin"), None)?;
             }
             Client::Curl => {
-                let up = format!(
-                    "{CREDENTIALS}{SIGNED} --fail --aws-sigv4 aws:amz:eu-west-1:s3 -T up.bin https://reports.{S3}/up.bin"
-                );
-                self.show_exec(
-                    "web",
-                    &sh(&up),
-                    Some(&format!("curl --aws-sigv4 aws:amz:eu-west-1:s3 -T up.bin https://reports.{S3}/up.bin")),
-                )?;
-                let down = format!(
-                    "{CREDENTIALS}{SIGNED} --fail --aws-sigv4 aws:amz:eu-west-1:s3 -o down.bin https://reports.{S3}/up.bin"
-                );
-                self.show_exec(
-                    "web",
-                    &sh(&down),
-                    Some(&format!("curl --aws-sigv4 aws:amz:eu-west-1:s3 -o down.bin https://reports.{S3}/up.bin")),
-                )?;
+                // curl before 8.x leaves out a header that S3 wants.
+                for what in ["-T up.bin", "-o down.bin"] {
+                    let rest = format!(
+                        "-H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --aws-sigv4 aws:amz:eu-west-1:s3 {what} https://reports.{S3}/up.bin"
+                    );
+                    let script = format!("{CREDENTIALS}{SIGNED} --fail {rest}");
+                    self.show_exec("web", &sh(&script), Some(&format!("curl {rest}")))?;
+                }
             }
         }
         let back = std::fs::read(self.dir.join("down.bin")).unwrap_or_default();
