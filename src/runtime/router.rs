@@ -136,10 +136,10 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
     }
     let terminal = router.terminal.counts.clone();
     let thread = std::thread::Builder::new().name("router".into()).spawn(move || {
+        // Told by its drop, so that a panic ends the lab too instead of leaving one without packets.
+        let mut last_words = LastWords { on_end, words: Some("the router thread panicked".to_owned()) };
         let ended = router.run();
-        if let Err(error) = &ended {
-            let _ = on_end.try_send(format!("the router thread failed: {error}"));
-        }
+        last_words.words = ended.as_ref().err().map(|error| format!("the router thread failed: {error}"));
         ended
     })?;
     Ok(RouterHandle { commands: sender, waker, counts, terminal, gauges, thread: Some(thread) })
@@ -197,6 +197,20 @@ impl Drop for RouterHandle {
     }
 }
 
+struct LastWords {
+    on_end: Sender<String>,
+    words: Option<String>,
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if let Some(words) = self.words.take() {
+            // Full: the lab ends already.
+            let _ = self.on_end.try_send(words);
+        }
+    }
+}
+
 /// The TUNs, by ENI.
 pub struct Ports {
     tuns: Vec<Option<Tun>>,
@@ -206,7 +220,7 @@ pub struct Ports {
 impl Ports {
     /// Hands a frame to the kernel of the ENI's namespace.
     #[inline]
-    fn write(&mut self, to: EniIx, frame: &[u8]) {
+    fn write(&self, to: EniIx, frame: &[u8]) {
         let Some(Some(tun)) = self.tuns.get(to.at()) else { return };
         if let Err(error) = tun.write(frame) {
             write_failed(tun, &self.counts, frame, &error);

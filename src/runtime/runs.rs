@@ -96,7 +96,7 @@ pub fn start(
         let note = |stream: &'static str| {
             let log = log.clone();
             move |text: String| {
-                log.put(LogLine { time_ms: clock.unix_ms(clock.now()), command, stream: stream.into(), text })
+                log.put(LogLine { time_ms: clock.unix_ms(clock.now()), command, stream: stream.into(), text });
             }
         };
         tokio::join!(follow(out, note("out")), follow(err, note("err")));

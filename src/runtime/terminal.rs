@@ -20,7 +20,7 @@ use crate::{dns, imds};
 const LINGER: Duration = Duration::from_secs(60);
 
 /// Bytes that all rings together aim to stay under; with many connections each gets less.
-const RING_BUDGET: usize = 512 << 20;
+const RING_BUDGET: usize = 128 << 20;
 const RING_LEAST: usize = 16 << 10;
 
 /// TTL of what the metadata service and the resolver send over TCP.
@@ -243,7 +243,7 @@ impl Terminal {
     fn event(&mut self, event: Event, turn: &mut Turn<'_>) {
         use crate::engine::DropCode;
         let note = |turn: &mut Turn<'_>, port, tuple, code| {
-            turn.out.note(Noted { port, client: turn.tables.eni_of(port, tuple), tuple, code })
+            turn.out.note(Noted { port, client: turn.tables.eni_of(port, tuple), tuple, code });
         };
         match event {
             Event::Dial { conn, port, tuple } => self.dial(conn, port, tuple, turn),
@@ -286,7 +286,7 @@ impl Terminal {
 
     fn dialled(&mut self, dialled: Dialled, turn: &mut Turn<'_>) {
         let Dialled { conn: id, answer, stream } = dialled;
-        let ring = (RING_BUDGET / 2 / (self.open + 1) / 4).clamp(RING_LEAST, super::bridge::RING_BYTES);
+        let ring = (RING_BUDGET / 2 / (self.open + 1)).clamp(RING_LEAST, super::bridge::RING_BYTES);
         let Some(conn) = find(&mut self.conns, id) else { return };
         if !matches!(conn.serves, Serves::Dialling(_)) {
             return;
@@ -308,7 +308,7 @@ impl Terminal {
     }
 
     /// Moves bytes both ways as far as they go.
-    fn pump(&mut self, id: ConnId, turn: &mut Turn<'_>) {
+    fn pump(&mut self, id: ConnId, turn: &Turn<'_>) {
         let stack = &mut self.stack;
         let Some(conn) = find(&mut self.conns, id) else { return };
         match &mut conn.serves {
@@ -377,7 +377,7 @@ impl Terminal {
         }
     }
 
-    fn peer_closed(&mut self, id: ConnId, turn: &mut Turn<'_>) {
+    fn peer_closed(&mut self, id: ConnId, turn: &Turn<'_>) {
         self.pump(id, turn);
         let Some(conn) = find(&mut self.conns, id) else { return };
         match &mut conn.serves {
