@@ -87,9 +87,7 @@ pub fn parse(file: usize, text: &str, problems: &Problems) -> Option<Node> {
                 }
             }
             Ok((event, span)) => {
-                if builder.event(event, span).is_none() {
-                    return None;
-                }
+                builder.event(event, span)?;
             }
             Err(e) => {
                 let at = builder.byte(e.marker().index());
