@@ -6,8 +6,8 @@ use super::node::{self, Shared};
 use super::router::RouterGone;
 use crate::base::{Clock, EniIx};
 use crate::control::api::{
-    Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply,
-    Request, RequestRow,
+    Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply, Request,
+    RequestRow,
 };
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
