@@ -254,8 +254,7 @@ fn dig_agrees_with_aws_in_every_case() {
     let unknown = dig(&["nothing.sts.eu-west-1.amazonaws.com"]);
     assert!(unknown.contains("status: NXDOMAIN"), "{unknown}");
     assert!(
-        unknown
-            .contains("900 IN SOA ns-1536.awsdns-00.co.uk. awsdns-hostmaster.amazon.com. 1 7200 900 1209600 86400"),
+        unknown.contains("900 IN SOA ns-1536.awsdns-00.co.uk. awsdns-hostmaster.amazon.com. 1 7200 900 1209600 86400"),
         "{unknown}"
     );
     // AAAA of an IPv4 endpoint: NODATA.

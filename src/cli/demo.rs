@@ -99,7 +99,11 @@ impl Story {
             let code = said.status.code().unwrap_or(3);
             std::fs::remove_dir_all(&dir).ok();
             let why = String::from_utf8_lossy(&said.stderr);
-            return Err(Failure::host(format!("the lab did not come up: {}", why.trim().trim_start_matches("vpclab: "))).with_exit(u8::try_from(code).unwrap_or(3)));
+            return Err(Failure::host(format!(
+                "the lab did not come up: {}",
+                why.trim().trim_start_matches("vpclab: ")
+            ))
+            .with_exit(u8::try_from(code).unwrap_or(3)));
         }
         println!("Up in {} ms.", began.elapsed().as_millis());
         Ok(Story { exe, lab, dir, client, up, step: 0, began, wrong: Vec::new() })

@@ -53,8 +53,7 @@ fn render(args: &Args, answer: &DnsAnswer) -> String {
 fn live(args: &Args) -> Result<DnsAnswer, Failure> {
     use crate::control::api::{Reply, Request};
 
-    let ask =
-        Request::Dns { instance: args.instance.clone(), name: args.name.clone(), rtype: args.rtype.clone() };
+    let ask = Request::Dns { instance: args.instance.clone(), name: args.name.clone(), rtype: args.rtype.clone() };
     match super::up::connect(&args.lab)?.ask(ask)? {
         Reply::Dns(answer) => Ok(answer),
         _ => Err(crate::runtime::client::ClientError::Unexpected.into()),

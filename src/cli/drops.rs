@@ -17,12 +17,16 @@ pub struct Args {
 pub fn run(args: Args) -> Done {
     use crate::control::api::{Reply, Request};
 
-    super::common::follow(&args.lab, &args.filter, args.format.format, |client, filter| {
-        match client.ask(Request::Drops(filter))? {
+    super::common::follow(
+        &args.lab,
+        &args.filter,
+        args.format.format,
+        |client, filter| match client.ask(Request::Drops(filter))? {
             Reply::Drops(rows) => Ok(rows),
             _ => Err(crate::runtime::client::ClientError::Unexpected),
-        }
-    }, render)
+        },
+        render,
+    )
 }
 
 fn render(rows: &[DropRow]) -> String {
@@ -50,4 +54,3 @@ impl super::common::Timed for DropRow {
         self.time_ms
     }
 }
-

@@ -100,7 +100,8 @@ fn judge_static(plan: &Plan, check: &CheckPlan) -> CheckResult {
 /// What `explain` says of a destination.
 fn told(plan: &Plan, asker: usize, to: &str) -> Result<Reached, Failure> {
     let src = plan.instances[asker].common.path.clone();
-    let told = super::common::explain_plan(plan, &ExplainAsk { src, dst: to.to_owned(), request: None, unsigned: false })?;
+    let told =
+        super::common::explain_plan(plan, &ExplainAsk { src, dst: to.to_owned(), request: None, unsigned: false })?;
     let way = told.reachable.then(|| match (&told.kind, &told.object) {
         (Some(kind), Some(object)) => format!("{kind}:{object}"),
         _ => told.way.unwrap_or_default().to_owned(),
@@ -205,7 +206,10 @@ impl Live<'_> {
             Err(failure) => return checks::not_made(check, failure.message),
         };
         let Ok(seen) = serde_json::from_slice::<Seen>(&said.stdout) else {
-            return checks::not_made(check, format!("the probe failed: {}", String::from_utf8_lossy(&said.stderr).trim()));
+            return checks::not_made(
+                check,
+                format!("the probe failed: {}", String::from_utf8_lossy(&said.stderr).trim()),
+            );
         };
         // A refusal came from the far end, so the packets arrived; a datagram that nobody answers may have arrived too.
         let arrived = matches!(seen.result, Outcome::Connected | Outcome::Answered | Outcome::Refused);

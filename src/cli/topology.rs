@@ -39,7 +39,9 @@ fn the_one_here() -> Result<PathBuf, Failure> {
     found.sort();
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(Failure::input("no topology: name a file, or `vpclab init > lab.vpclab.yaml` makes one to start from")),
+        0 => {
+            Err(Failure::input("no topology: name a file, or `vpclab init > lab.vpclab.yaml` makes one to start from"))
+        }
         _ => {
             let names: Vec<String> = found.iter().map(|p| p.display().to_string()).collect();
             Err(Failure::input(format!("several topologies here: {}; name one", names.join(", "))))

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
+use super::Ended;
 use super::asked::{self, Asked};
 use super::dial::Stream;
 use super::errors::{ApiError, Dialect};
@@ -22,7 +23,6 @@ use super::events::Decision;
 use super::http_types::{
     Auth, BoxError, Caller, Identity, Request, RequestBody, Response, Service, Verification, full_request, read_body,
 };
-use super::Ended;
 use super::world::{EndpointFacts, World};
 use crate::model::plan::Backend;
 
