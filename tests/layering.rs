@@ -16,16 +16,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("policy", &["base", "wire", "model"]),
     ("services", &["base", "model", "policy"]),
     ("host", &["base", "model", "wire"]),
-    ("observe", &["base", "model", "wire", "engine"]),
-    ("control", &["base", "model", "engine", "dns", "imds", "policy", "observe", "wire"]),
+    ("control", &["base", "model", "engine", "dns", "imds", "policy", "wire"]),
     (
         "runtime",
         &[
-            "base", "wire", "model", "engine", "stack", "dns", "imds", "policy", "services", "host", "observe",
+            "base", "wire", "model", "engine", "stack", "dns", "imds", "policy", "services", "host",
             "control",
         ],
     ),
-    ("cli", &["base", "model", "control", "observe", "runtime", "policy", "dns", "engine", "host", "services"]),
+    ("cli", &["base", "model", "control", "runtime", "policy", "dns", "engine", "host", "services"]),
 ];
 
 /// Rooms whose code is a function of its arguments: what they must not reach for.

@@ -1,1 +1,0 @@
-//! Layer 3: traces, captures and counters as people read them.
