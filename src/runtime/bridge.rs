@@ -24,8 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::poller::Waker;
 
 /// Bytes of each of the two rings of a connection, where nothing else is said: enough for the bytes that a task cannot
-/// take while it is scheduled, at 10 Gbit/s and 200 us.
-pub const RING_BYTES: usize = 256 << 10;
+/// take while it is scheduled, at 20 Gbit/s and 200 us.
+pub const RING_BYTES: usize = 512 << 10;
 
 /// What exists now, for the proof that nothing is left behind.
 #[derive(Debug, Default)]
