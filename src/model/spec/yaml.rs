@@ -86,11 +86,7 @@ pub fn parse(file: usize, text: &str, problems: &Problems) -> Option<Node> {
                     return None;
                 }
             }
-            Ok((event, span)) => {
-                if builder.event(event, span).is_none() {
-                    return None;
-                }
-            }
+            Ok((event, span)) => builder.event(event, span)?,
             Err(e) => {
                 let at = builder.byte(e.marker().index());
                 scan_problem(&builder, text, at, e.info());

@@ -99,9 +99,12 @@ fn peer_key(peer: SgPeer) -> (Option<Cidr>, usize) {
     }
 }
 
+/// Protocol, first and last port, ICMP type and code.
+type MatchKey = (Option<u8>, u16, u16, (Option<u8>, Option<u8>));
+
 impl crate::model::spec::rule::Written {
     /// What makes two rules the same, beside the peer.
-    fn matches_key(&self) -> (Option<u8>, u16, u16, (Option<u8>, Option<u8>)) {
+    fn matches_key(&self) -> MatchKey {
         let m = self.matches;
         (m.proto.map(|p| p.0), m.ports.first, m.ports.last, m.icmp)
     }
