@@ -121,11 +121,18 @@ fn code_lines(room: &str) -> Vec<(String, String)> {
         } else if path.extension().is_some_and(|ext| ext == "rs") && !is_test_file(&path) {
             let text = fs::read_to_string(&path).expect("source");
             let shown = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&path).display().to_string();
+            let mut for_tests = false;
             for (n, line) in text.lines().enumerate() {
-                if line.trim_start().starts_with("#[cfg(test)]") {
+                let code = line.trim_start();
+                // A module of tests in the file ends it; a declaration for tests ends where it does.
+                if for_tests && code.starts_with("mod ") && code.ends_with('{') {
                     break;
                 }
-                if !line.trim_start().starts_with("//") {
+                if for_tests {
+                    for_tests = !code.ends_with(';') && !code.ends_with('}');
+                } else if code.starts_with("#[cfg(test)]") {
+                    for_tests = true;
+                } else if !code.starts_with("//") {
                     lines.push((format!("{shown}:{}", n + 1), line.to_owned()));
                 }
             }

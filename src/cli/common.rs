@@ -210,7 +210,10 @@ pub fn follow<R: Timed + serde::Serialize>(
     };
     show(&rows, true)?;
     let mut seen = rows.iter().map(Timed::time_ms).max().unwrap_or(0);
-    while filter.follow {
+    if !filter.follow {
+        return Ok(0);
+    }
+    loop {
         std::thread::sleep(std::time::Duration::from_millis(300));
         let new: Vec<R> = ask(&mut client, filter.filter())?.into_iter().filter(|r| r.time_ms() > seen).collect();
         if !new.is_empty() {
@@ -218,7 +221,6 @@ pub fn follow<R: Timed + serde::Serialize>(
             seen = new.iter().map(Timed::time_ms).max().unwrap_or(seen);
         }
     }
-    Ok(0)
 }
 
 /// `09:06:55.123`, UTC.

@@ -133,31 +133,46 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Verbs that are about running labs: elsewhere than on Linux they say so.
+macro_rules! on_linux {
+    ($verb:ident, $args:expr) => {{
+        #[cfg(target_os = "linux")]
+        let done = $verb::run($args);
+        #[cfg(not(target_os = "linux"))]
+        let done = {
+            let _: $verb::Args = $args;
+            let verb = stringify!($verb);
+            Err(Failure::host(format!("{verb}: labs run on Linux only; validate, explain --file and dns --file work here")))
+        };
+        done
+    }};
+}
+
 fn dispatch(verb: Verb) -> Done {
     match verb {
         Verb::Demo(args) => demo::run(args),
         Verb::Init(args) => init::run(args),
-        Verb::Up(args) => up::run(args),
-        Verb::Down(args) => down::run(args),
-        Verb::Clean(args) => clean::run(args),
-        Verb::Run(args) => run::run(args),
+        Verb::Up(args) => on_linux!(up, args),
+        Verb::Down(args) => on_linux!(down, args),
+        Verb::Clean(args) => on_linux!(clean, args),
+        Verb::Run(args) => on_linux!(run, args),
         Verb::Test(args) => test::run(args),
-        Verb::Ls(args) => ls::run(args),
+        Verb::Ls(args) => on_linux!(ls, args),
         Verb::Ps(args) => ps::run(args),
-        Verb::Exec(args) => exec::run(args),
-        Verb::Shell(args) => shell::run(args),
+        Verb::Exec(args) => on_linux!(exec, args),
+        Verb::Shell(args) => on_linux!(shell, args),
         Verb::Explain(args) => explain::run(args),
         Verb::Dns(args) => dns::run(args),
         Verb::Names(args) => names::run(args),
-        Verb::Drops(args) => drops::run(args),
-        Verb::Flows(args) => flows::run(args),
-        Verb::Logs(args) => logs::run(args),
+        Verb::Drops(args) => on_linux!(drops, args),
+        Verb::Flows(args) => on_linux!(flows, args),
+        Verb::Logs(args) => on_linux!(logs, args),
         Verb::Bench(args) => bench::run(args),
         Verb::Probe(args) => probe::run(args),
         Verb::Load(args) => load::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Schema(args) => schema::run(args),
-        Verb::Doctor(args) => doctor::run(args),
+        Verb::Doctor(args) => on_linux!(doctor, args),
         Verb::Completion(args) => completion::run(args),
         Verb::Version(args) => version::run(args),
     }

@@ -439,7 +439,7 @@ mod tests {
 
     impl Rig {
         /// Sleeps as the router does until a notice is there, and takes it.
-        fn await_notice(&mut self, end: &RouterEnd) {
+        fn await_notice(&self, end: &RouterEnd) {
             let mut ready = Vec::new();
             while self.notices.next().is_none() {
                 self.poller.wait(None, || self.notices.is_empty(), &mut ready).expect("wait");
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn bytes_cross_both_ways_through_rings_far_smaller_than_the_stream() {
         const TOTAL: u64 = 3_000_000;
-        let mut rig = rig();
+        let rig = rig();
         let (mut end, mut stream) = bridge(1, 4096, &rig.notices, &rig.gauges);
         // The task sends back every byte, one higher.
         let task = rig.tokio.spawn(async move {
@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn dropping_the_stream_closes_after_its_bytes_and_resets_if_some_were_unread() {
-        let mut rig = rig();
+        let rig = rig();
         let (mut end, mut stream) = bridge(1, 64, &rig.notices, &rig.gauges);
         rig.tokio.block_on(async move { stream.write_all(b"bye").await.expect("room") });
         rig.await_notice(&end);
@@ -537,7 +537,7 @@ mod tests {
 
     #[test]
     fn a_guard_outlives_the_stream_and_may_still_reset() {
-        let mut rig = rig();
+        let rig = rig();
         let (end, stream) = bridge(1, 64, &rig.notices, &rig.gauges);
         let guard = stream.guard();
         drop(stream);

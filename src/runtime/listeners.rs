@@ -368,7 +368,7 @@ mod tests {
         Identity { path: "app.web".into(), address: [10, 0, 1, 10].into() }
     }
 
-    async fn started(reply: ListenReply) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    fn started(reply: ListenReply) -> (SocketAddr, tokio::task::JoinHandle<()>) {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let addr = socket.local_addr().expect("bound");
         let serving = serve(socket.into(), &listener(Proto::TCP, reply), None, &who()).expect("a TCP socket");
@@ -386,22 +386,22 @@ mod tests {
 
     #[tokio::test]
     async fn each_reply_says_what_the_schema_promises() {
-        let (addr, task) = started(ListenReply::Hello).await;
+        let (addr, task) = started(ListenReply::Hello);
         assert_eq!(exchange(addr, b"").await, "hello from app.web 10.0.1.10:80\n");
         task.abort();
 
-        let (addr, task) = started(ListenReply::Echo).await;
+        let (addr, task) = started(ListenReply::Echo);
         assert_eq!(exchange(addr, b"abc").await, "abc");
         task.abort();
 
-        let (addr, task) = started(ListenReply::Http).await;
+        let (addr, task) = started(ListenReply::Http);
         let got =
             exchange(addr, b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi").await;
         assert!(got.starts_with("HTTP/1.1 200 OK"), "{got}");
         assert!(got.ends_with("hello from app.web 10.0.1.10:80\n"), "{got}");
         task.abort();
 
-        let (addr, task) = started(ListenReply::Proxy).await;
+        let (addr, task) = started(ListenReply::Proxy);
         let got = exchange(addr, b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n").await;
         assert!(got.starts_with("HTTP/1.1 403 "), "{got}");
         task.abort();
@@ -409,7 +409,7 @@ mod tests {
 
     #[tokio::test]
     async fn source_tells_the_peer_its_address_in_the_language_it_was_asked_in() {
-        let (addr, task) = started(ListenReply::Source).await;
+        let (addr, task) = started(ListenReply::Source);
         assert!(exchange(addr, b"").await.starts_with("127.0.0.1:"));
         let got = exchange(addr, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert!(got.starts_with("HTTP/1.1 200 OK") && got.contains("\r\n\r\n127.0.0.1:"), "{got}");
@@ -424,7 +424,7 @@ mod tests {
         std::fs::create_dir(&root).expect("mkdir");
         std::fs::write(root.join("a b.txt"), "content").expect("write");
         std::os::unix::fs::symlink("../secret", root.join("link")).expect("symlink");
-        let (addr, task) = started(ListenReply::Directory(root)).await;
+        let (addr, task) = started(ListenReply::Directory(root));
         let get = |path: &str| {
             let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
             async move { exchange(addr, request.as_bytes()).await }

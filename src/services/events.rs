@@ -45,6 +45,17 @@ pub enum Decision {
     Backend(String),
 }
 
+/// Longest text of an event that is kept, bytes: room for a message that has the longest key of S3 (1,024) in it.
+const MAX_TEXT: usize = 4_096;
+
+fn cut(text: &mut String) {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+}
+
 /// The ring and its feed. Cheap to share.
 #[derive(Debug)]
 pub struct Events {
@@ -60,8 +71,14 @@ impl Events {
         Events { ring: Mutex::default(), capacity, feed: broadcast::channel(capacity).0 }
     }
 
-    /// Stores an event, displacing the oldest when full, and hands it to subscribers.
-    pub fn push(&self, event: ServiceEvent) {
+    /// Stores an event, displacing the oldest when full, and hands it to subscribers. What a client chose is cut to
+    /// [`MAX_TEXT`]: a name may be as long as a body.
+    pub fn push(&self, mut event: ServiceEvent) {
+        cut(&mut event.action);
+        cut(&mut event.resource);
+        if let Decision::Denied(text) | Decision::BadSignature(text) | Decision::Backend(text) = &mut event.decision {
+            cut(text);
+        }
         let event = Arc::new(event);
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() == self.capacity {
@@ -92,5 +109,35 @@ impl Events {
 impl Default for Events {
     fn default() -> Events {
         Events::new(4_096)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn the_ring_holds_so_many_events_of_so_many_bytes() {
+        let events = Events::new(2);
+        for n in 0..3 {
+            events.push(ServiceEvent {
+                time: UnixTime(n),
+                endpoint: "app.sqs".into(),
+                service: "sqs".into(),
+                client: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
+                principal: None,
+                action: "sqs:SendMessage".into(),
+                resource: "é".repeat(1 << 20),
+                status: 403,
+                decision: Decision::Denied("x".repeat(1 << 20)),
+                request_id: String::new(),
+            });
+        }
+        let kept = events.recent();
+        assert_eq!(kept.iter().map(|e| e.time.0).collect::<Vec<_>>(), [1, 2]);
+        assert!(kept.iter().all(|e| e.resource.capacity() < 2 * MAX_TEXT && e.action == "sqs:SendMessage"));
+        assert!(matches!(&kept[0].decision, Decision::Denied(text) if text.len() < 2 * MAX_TEXT));
     }
 }

@@ -21,6 +21,13 @@ const DIALECT: Dialect = Dialect::Json { version: "1.1" };
 /// Greatest size of a value, bytes, and number of versions kept (Secrets Manager User Guide, "Quotas").
 const MAX_VALUE: usize = 65_536;
 const MAX_VERSIONS: usize = 100;
+/// Secrets of an account and region in a lab; AWS's quota is 500,000.
+const MAX_SECRETS: usize = 10_000;
+/// Staging labels of a version, and tags of a secret (AWS Secrets Manager quotas).
+const MAX_LABELS: usize = 20;
+const MAX_TAGS: usize = 50;
+/// Longest description, characters (Secrets Manager API Reference, CreateSecret).
+const MAX_DESCRIPTION: usize = 2_048;
 const DAY: u64 = 86_400;
 
 const CURRENT: &str = "AWSCURRENT";
@@ -154,8 +161,13 @@ impl Call<'_> {
             "TagResource" => {
                 let tags = self.tags()?;
                 self.with_secret(action, false, |s| {
-                    s.tags.retain(|(k, _)| !tags.iter().any(|(n, _)| n == k));
-                    s.tags.extend(tags);
+                    let mut all = s.tags.clone();
+                    all.retain(|(k, _)| !tags.iter().any(|(n, _)| n == k));
+                    all.extend(tags);
+                    if all.len() > MAX_TAGS {
+                        return Err(limit_exceeded());
+                    }
+                    s.tags = all;
                     Ok(Object::new())
                 })
             }
@@ -200,9 +212,12 @@ impl Call<'_> {
             let message = format!("The operation failed because the secret {name} already exists.");
             return Err(ApiError::bad("ResourceExistsException", message));
         }
+        if own.len() >= MAX_SECRETS {
+            return Err(limit_exceeded());
+        }
         let mut secret = Secret::new(name, arn, now);
-        secret.description = self.text("Description").map(str::to_owned);
-        secret.kms_key = self.text("KmsKeyId").map(str::to_owned);
+        secret.description = self.short("Description")?;
+        secret.kms_key = self.short("KmsKeyId")?;
         secret.tags = tags;
         let out = match value {
             None => secret.named(),
@@ -265,13 +280,10 @@ impl Call<'_> {
     fn update(&self) -> Result<Object, ApiError> {
         let value = self.payload()?;
         let (token, now) = (self.token()?, self.now());
+        let (description, key) = (self.short("Description")?, self.short("KmsKeyId")?);
         self.with_secret("UpdateSecret", false, |secret| {
-            if let Some(description) = self.text("Description") {
-                secret.description = Some(description.to_owned());
-            }
-            if let Some(key) = self.text("KmsKeyId") {
-                secret.kms_key = Some(key.to_owned());
-            }
+            secret.description = description.or(secret.description.take());
+            secret.kms_key = key.or(secret.kms_key.take());
             secret.changed = now;
             match value {
                 None => Ok(secret.named()),
@@ -315,7 +327,13 @@ impl Call<'_> {
                 ));
             }
             match to {
-                Some(to) => secret.attach(to, &stage),
+                Some(to) => {
+                    let labels = secret.version(to).map_or(0, |v| v.stages.iter().filter(|s| **s != stage).count());
+                    if labels >= MAX_LABELS || stage.len() > 256 {
+                        return Err(limit_exceeded());
+                    }
+                    secret.attach(to, &stage);
+                }
                 None => secret.versions.iter_mut().for_each(|v| v.stages.retain(|s| *s != stage)),
             }
             secret.changed = now;
@@ -556,9 +574,25 @@ impl Call<'_> {
             .map(|tag| {
                 let key = tag.get("Key").and_then(Value::as_str);
                 let key = key.ok_or_else(|| ApiError::bad("InvalidParameterException", "A tag needs a key."))?;
-                Ok((key.to_owned(), tag.get("Value").and_then(Value::as_str).unwrap_or("").to_owned()))
+                let value = tag.get("Value").and_then(Value::as_str).unwrap_or("");
+                if !(1..=128).contains(&key.chars().count()) || value.chars().count() > 256 {
+                    let message = "A tag's key has 1 to 128 characters, its value up to 256.";
+                    return Err(ApiError::bad("InvalidParameterException", message));
+                }
+                Ok((key.to_owned(), value.to_owned()))
             })
             .collect()
+    }
+
+    /// A text of at most [`MAX_DESCRIPTION`] characters.
+    fn short(&self, name: &str) -> Result<Option<String>, ApiError> {
+        match self.text(name) {
+            Some(text) if text.chars().count() > MAX_DESCRIPTION => Err(ApiError::bad(
+                "ValidationException",
+                format!("{name} can have at most {MAX_DESCRIPTION} characters."),
+            )),
+            text => Ok(text.map(str::to_owned)),
+        }
     }
 
     fn filters(&self) -> Result<Vec<Filter>, ApiError> {
@@ -623,6 +657,13 @@ impl Secret {
             }
             let message = "You can't modify an existing version, you can only create a new version.";
             return Err(ApiError::bad("ResourceExistsException", message));
+        }
+        if stages.len() > MAX_LABELS || stages.iter().any(|s| !(1..=256).contains(&s.len())) {
+            return Err(limit_exceeded());
+        }
+        // Versions with a label are kept; without one the oldest makes room.
+        if self.versions.len() >= MAX_VERSIONS && self.versions.iter().all(|v| !v.stages.is_empty()) {
+            return Err(limit_exceeded());
         }
         self.add(id.to_owned(), value, stages, now);
         Ok(())
@@ -762,6 +803,13 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 
 fn invalid_request(message: &str) -> ApiError {
     ApiError::bad("InvalidRequestException", message)
+}
+
+fn limit_exceeded() -> ApiError {
+    ApiError::bad(
+        "LimitExceededException",
+        "The request failed because it would exceed one of the Secrets Manager internal limits.",
+    )
 }
 
 fn not_found(message: &str) -> ApiError {

@@ -21,6 +21,14 @@ const DIALECT: Dialect = Dialect::Query { namespace: NAMESPACE };
 
 /// Greatest size of a message with its attributes, bytes (SNS API Reference, Publish).
 const MAX_MESSAGE: usize = 262_144;
+/// Topics of a lab (Amazon SNS quotas: 100,000 of an account).
+const MAX_TOPICS: usize = 100_000;
+/// Subscriptions of a topic. AWS's quota is 12,500,000; a lab has no use for so many queues.
+const MAX_SUBSCRIPTIONS: usize = 10_000;
+/// Tags of a topic (Amazon SNS quotas).
+const MAX_TAGS: usize = 50;
+/// Longest value of a topic's attribute, bytes: that of a policy (Amazon SNS quotas).
+const MAX_ATTRIBUTE: usize = 30_720;
 /// Entries of one page of a list (SNS API Reference, ListTopics).
 const PAGE: usize = 100;
 
@@ -130,16 +138,25 @@ impl Call<'_> {
             "TagResource" => {
                 let tags = self.params.list("Tags.member");
                 let tags: Vec<_> = tags.iter().map(|t| (t.text("Key"), t.text("Value"))).collect();
-                self.with_tags("TagResource", |own| own.extend(tags))?;
+                self.with_tags("TagResource", |own| {
+                    let mut all = own.clone();
+                    all.extend(tags);
+                    check_tags(&all)?;
+                    *own = all;
+                    Ok(())
+                })?;
                 Ok(self.reply(&action, |_| {}))
             }
             "UntagResource" => {
                 let keys = self.params.values("TagKeys.member");
-                self.with_tags("UntagResource", |own| own.retain(|k, _| !keys.contains(k)))?;
+                self.with_tags("UntagResource", |own| {
+                    own.retain(|k, _| !keys.contains(k));
+                    Ok(())
+                })?;
                 Ok(self.reply(&action, |_| {}))
             }
             "ListTagsForResource" => {
-                let tags = self.with_tags("ListTagsForResource", |own| own.clone())?;
+                let tags = self.with_tags("ListTagsForResource", |own| Ok(own.clone()))?;
                 Ok(self.reply(&action, |xml| {
                     xml.open("Tags");
                     for (key, value) in &tags {
@@ -161,11 +178,12 @@ impl Call<'_> {
         let mut attributes = BTreeMap::new();
         for entry in self.params.list("Attributes.entry") {
             let (key, value) = (entry.text("key"), entry.text("value"));
-            check_topic_attribute(&key)?;
+            check_topic_attribute(&key, &value)?;
             attributes.insert(key, value);
         }
         let tags = self.params.list("Tags.member");
         let tags: BTreeMap<_, _> = tags.iter().map(|t| (t.text("Key"), t.text("Value"))).collect();
+        check_tags(&tags)?;
         let mut topics = self.sns.lock();
         if let Some(existing) = topics.get(&arn) {
             if attributes.iter().any(|(k, v)| existing.attributes.get(k) != Some(v)) {
@@ -174,6 +192,8 @@ impl Call<'_> {
             if !tags.is_empty() && tags != existing.tags {
                 return Err(invalid("Tags", "Topic already exists with different tags"));
             }
+        } else if topics.len() >= MAX_TOPICS {
+            return Err(ApiError::bad("TopicLimitExceeded", "Topic limit exceeded").status(403));
         } else {
             topics.insert(arn.clone(), Topic { attributes, tags, ..Topic::default() });
         }
@@ -234,7 +254,7 @@ impl Call<'_> {
     fn set_topic_attributes(&self) -> Result<Response, ApiError> {
         let name = self.required("AttributeName")?;
         let value = self.params.text("AttributeValue");
-        check_topic_attribute(name)?;
+        check_topic_attribute(name, &value)?;
         self.with_topic("SetTopicAttributes", |_, topic| {
             topic.attributes.insert(name.to_owned(), value);
             Ok(())
@@ -381,6 +401,9 @@ impl Call<'_> {
         }
         let mut topics = self.sns.lock();
         let topic = topics.get_mut(&arn).ok_or_else(no_topic)?;
+        if topic.subscriptions.len() >= MAX_SUBSCRIPTIONS {
+            return Err(ApiError::bad("SubscriptionLimitExceeded", "Subscription limit exceeded").status(403));
+        }
         let existing = topic.subscriptions.iter().find(|(_, s)| s.endpoint == endpoint).map(|(a, _)| a.clone());
         let subscription = existing.unwrap_or_else(|| {
             let made = format!("{arn}:{}", self.about.world.ids.uuid());
@@ -470,13 +493,17 @@ impl Call<'_> {
         work(arn, self.sns.lock().get_mut(arn).ok_or_else(no_topic)?)
     }
 
-    fn with_tags<T>(&self, action: &str, work: impl FnOnce(&mut BTreeMap<String, String>) -> T) -> Result<T, ApiError> {
+    fn with_tags<T>(
+        &self,
+        action: &str,
+        work: impl FnOnce(&mut BTreeMap<String, String>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
         let arn = self.required("ResourceArn")?;
         parse_topic(arn)?;
         self.allow(action, arn)?;
         self.own(arn)?;
         let missing = || ApiError::bad("ResourceNotFound", "Resource does not exist").status(404);
-        Ok(work(&mut self.sns.lock().get_mut(arn).ok_or_else(missing)?.tags))
+        work(&mut self.sns.lock().get_mut(arn).ok_or_else(missing)?.tags)
     }
 
     fn with_subscription<T>(
@@ -616,7 +643,19 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_topic_attribute(name: &str) -> Result<(), ApiError> {
+fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    let fits =
+        |(key, value): (&String, &String)| (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
+    if tags.len() > MAX_TAGS {
+        return Err(ApiError::bad("TagLimitExceeded", format!("Can't add more than {MAX_TAGS} tags to a topic.")));
+    }
+    if tags.iter().all(fits) { Ok(()) } else { Err(invalid("Tags", "keys have 1 to 128 characters, values up to 256")) }
+}
+
+fn check_topic_attribute(name: &str, value: &str) -> Result<(), ApiError> {
+    if value.len() > MAX_ATTRIBUTE {
+        return Err(invalid("AttributeValue", &format!("longer than {MAX_ATTRIBUTE} bytes")));
+    }
     match name {
         "DisplayName" | "KmsMasterKeyId" | "SignatureVersion" | "TracingConfig" | "DeliveryPolicy" => Ok(()),
         "Policy" => Err(invalid("AttributeName", "topic policies are not in this version of vpclab")),

@@ -144,7 +144,7 @@ pub fn processes_with(lab: &str) -> Vec<u32> {
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let args: Vec<&[u8]> = line.split(|b| *b == 0).collect();
         let ours = args.iter().any(|a| *a == b"__keeper" || *a == b"__router");
-        if ours && args.iter().any(|a| *a == lab.as_bytes()) {
+        if ours && args.contains(&lab.as_bytes()) {
             pids.push(pid);
         }
     }

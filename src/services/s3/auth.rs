@@ -217,13 +217,23 @@ impl Signed {
                 let message = format!("The authorization header is malformed; it is missing the {what} component.");
                 Early::saying("AuthorizationHeaderMalformed", message)
             };
+            if text("x-amz-date").is_none() && text("date").is_none() {
+                let message = "AWS authentication requires a valid Date or x-amz-date header";
+                return Err(Early::saying("AccessDenied", message));
+            }
             return Ok(Signed {
                 credential: field("Credential").ok_or_else(|| malformed("Credential"))?,
                 headers: field("SignedHeaders").ok_or_else(|| malformed("SignedHeaders"))?,
                 token: text("x-amz-security-token").map(str::to_owned),
             });
         }
-        if let (Some(_), Some(credential)) = (parameter("X-Amz-Signature"), parameter("X-Amz-Credential")) {
+        if let (Some(signature), Some(credential)) = (parameter("X-Amz-Signature"), parameter("X-Amz-Credential")) {
+            // s3s takes a signature that is none for an absent one.
+            let whole = ["X-Amz-Algorithm", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"];
+            let hex = signature.len() == 64 && signature.bytes().all(|b| b.is_ascii_hexdigit());
+            if !hex && whole.iter().all(|name| parameter(name).is_some()) {
+                return Err(Early::new("SignatureDoesNotMatch"));
+            }
             let token = parameter("X-Amz-Security-Token");
             return Ok(Signed { credential, headers: parameter("X-Amz-SignedHeaders").unwrap_or_default(), token });
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use s3s::dto::StreamingBlob;
@@ -17,10 +17,48 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufWriter};
 /// Bytes that are written or read at a time.
 const PIECE: usize = 256 * 1024;
 
+/// Bytes that the objects of one S3 may have in memory. AWS has no bound, this machine has.
+const MAX_MEMORY: u64 = 4 << 30;
+
+/// What is held in memory by all objects of one S3, bytes. Clones share the count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory(Arc<AtomicU64>);
+
+impl Memory {
+    /// Takes room.
+    ///
+    /// Errors: `StorageFull`.
+    fn take(&self, len: u64) -> io::Result<()> {
+        if self.0.fetch_add(len, Ordering::Relaxed).saturating_add(len) <= MAX_MEMORY {
+            return Ok(());
+        }
+        self.0.fetch_sub(len, Ordering::Relaxed);
+        let gib = MAX_MEMORY >> 30;
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!("This S3 of vpclab keeps objects in memory, {gib} GiB at most. Give services.s3 a data folder."),
+        ))
+    }
+}
+
+/// Bytes in memory; their room is free again when the last holder lets go.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    list: Vec<Bytes>,
+    len: u64,
+    memory: Memory,
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.memory.0.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
 /// A run of bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Segment {
-    Memory(Arc<Vec<Bytes>>, u64),
+    Memory(Arc<Pieces>),
     File(Arc<DataFile>),
 }
 
@@ -57,7 +95,7 @@ impl Drop for DataFile {
 impl Segment {
     pub(super) fn len(&self) -> u64 {
         match self {
-            Segment::Memory(_, len) => *len,
+            Segment::Memory(pieces) => pieces.len,
             Segment::File(file) => file.len,
         }
     }
@@ -80,7 +118,7 @@ impl Segment {
                 }
                 Ok(Segment::File(Arc::new(DataFile::new(path, id.clone(), file.len, false))))
             }
-            (Segment::File(_), Place::Memory) => Err(io::ErrorKind::Unsupported.into()),
+            (Segment::File(_), Place::Memory(_)) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -88,7 +126,7 @@ impl Segment {
 /// Where new bytes go.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
-    Memory,
+    Memory(Memory),
     Dir { dir: PathBuf, id: String },
 }
 
@@ -101,7 +139,7 @@ pub(super) enum Sink {
 impl Sink {
     pub(super) async fn open(place: Place) -> io::Result<Sink> {
         match place {
-            Place::Memory => Ok(Sink::Memory(MemorySink::default())),
+            Place::Memory(memory) => Ok(Sink::Memory(MemorySink::new(memory))),
             Place::Dir { dir, id } => {
                 let path = dir.join(&id);
                 let file = tokio::fs::OpenOptions::new().write(true).create_new(true).open(&path).await?;
@@ -113,10 +151,7 @@ impl Sink {
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Sink::Memory(sink) => {
-                sink.write(bytes);
-                Ok(())
-            }
+            Sink::Memory(sink) => sink.write(bytes),
             Sink::File { file, data } => {
                 data.len += bytes.len() as u64;
                 file.write_all(bytes).await
@@ -138,16 +173,20 @@ impl Sink {
 }
 
 /// Gathers bytes in pieces of one size: what a connection hands over are slices of larger buffers.
-#[derive(Default)]
 pub(super) struct MemorySink {
-    pieces: Vec<Bytes>,
+    pieces: Pieces,
     open: BytesMut,
-    len: u64,
 }
 
 impl MemorySink {
-    pub(super) fn write(&mut self, mut bytes: &[u8]) {
-        self.len += bytes.len() as u64;
+    pub(super) fn new(memory: Memory) -> MemorySink {
+        MemorySink { pieces: Pieces { list: Vec::new(), len: 0, memory }, open: BytesMut::new() }
+    }
+
+    /// Errors: as [`Memory::take`].
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.pieces.memory.take(bytes.len() as u64)?;
+        self.pieces.len += bytes.len() as u64;
         while !bytes.is_empty() {
             let take = bytes.len().min(PIECE - self.open.len());
             self.open.extend_from_slice(&bytes[..take]);
@@ -156,16 +195,17 @@ impl MemorySink {
                 self.close();
             }
         }
+        Ok(())
     }
 
     pub(super) fn finish(mut self) -> Segment {
         self.close();
-        Segment::Memory(Arc::new(self.pieces), self.len)
+        Segment::Memory(Arc::new(self.pieces))
     }
 
     fn close(&mut self) {
         if !self.open.is_empty() {
-            self.pieces.push(Bytes::copy_from_slice(&self.open));
+            self.pieces.list.push(Bytes::copy_from_slice(&self.open));
             self.open.clear();
         }
     }
@@ -174,15 +214,18 @@ impl MemorySink {
 /// Copies a file of the user's into a segment, with `each` told of the bytes as they pass. Blocks.
 pub(super) fn take_file(from: &Path, place: &Place, mut each: impl FnMut(&[u8])) -> io::Result<Segment> {
     use std::io::{Read, Write};
+    enum Target {
+        Memory(MemorySink),
+        File(std::fs::File, DataFile),
+    }
     let mut source = std::fs::File::open(from)?;
     let mut buffer = vec![0; PIECE];
-    let mut memory = MemorySink::default();
     let mut target = match place {
-        Place::Memory => None,
+        Place::Memory(memory) => Target::Memory(MemorySink::new(memory.clone())),
         Place::Dir { dir, id } => {
             let path = dir.join(id);
             let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
-            Some((file, DataFile::new(path, id.clone(), 0, false)))
+            Target::File(file, DataFile::new(path, id.clone(), 0, false))
         }
     };
     loop {
@@ -192,16 +235,16 @@ pub(super) fn take_file(from: &Path, place: &Place, mut each: impl FnMut(&[u8]))
         }
         each(&buffer[..n]);
         match &mut target {
-            None => memory.write(&buffer[..n]),
-            Some((file, data)) => {
+            Target::Memory(sink) => sink.write(&buffer[..n])?,
+            Target::File(file, data) => {
                 data.len += n as u64;
                 file.write_all(&buffer[..n])?;
             }
         }
     }
     match target {
-        None => Ok(memory.finish()),
-        Some((file, data)) => {
+        Target::Memory(sink) => Ok(sink.finish()),
+        Target::File(file, data) => {
             file.sync_all()?;
             Ok(Segment::File(Arc::new(data)))
         }
@@ -235,9 +278,9 @@ fn slices(segments: &[Segment], range: Range<u64>) -> VecDeque<Slice> {
                     found.push_back(Slice::File(Arc::clone(file), r));
                 }
             }
-            Segment::Memory(pieces, _) => {
+            Segment::Memory(pieces) => {
                 let mut piece_at = at;
-                for piece in pieces.iter() {
+                for piece in &pieces.list {
                     let len = piece.len() as u64;
                     if let Some(r) = within(piece_at, len) {
                         // Both ends are within the piece, so they fit.
@@ -313,7 +356,7 @@ mod tests {
         for on_disk in [false, true] {
             let place = |id: &str| match on_disk {
                 true => Place::Dir { dir: dir.path().into(), id: id.into() },
-                false => Place::Memory,
+                false => Place::Memory(Memory::default()),
             };
             let segments = [segment(place("a"), a).await, segment(place("b"), b).await];
             let len = whole.len() as u64;
@@ -322,6 +365,24 @@ mod tests {
                 assert!(got.concat() == whole[range.start as usize..range.end as usize], "{range:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_and_comes_back() {
+        let memory = Memory::default();
+        let held = || memory.0.load(Ordering::Relaxed);
+        let first = segment(Place::Memory(memory.clone()), &pattern(1_000_000)).await;
+        let copy = first.copy(&Place::Memory(memory.clone())).unwrap();
+        drop(first);
+        assert_eq!(held(), 1_000_000, "a copy shares the bytes");
+        memory.0.store(MAX_MEMORY - 10, Ordering::Relaxed);
+        let mut sink = MemorySink::new(memory.clone());
+        sink.write(&[0; 10]).unwrap();
+        assert_eq!(sink.write(&[0]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        drop(sink);
+        assert_eq!(held(), MAX_MEMORY - 10, "an upload that failed gives back what it took");
+        drop(copy);
+        assert_eq!(held(), MAX_MEMORY - 1_000_010);
     }
 
     #[tokio::test]

@@ -117,8 +117,12 @@ pub(super) fn fail_with(code: &'static str, message: impl Into<String>) -> S3Err
     error
 }
 
-/// A failure of the disk under us.
+/// A failure of the disk under us, or the end of the memory that objects may have.
 pub(super) fn disk(error: std::io::Error) -> S3Error {
+    if error.kind() == std::io::ErrorKind::StorageFull && error.raw_os_error().is_none() {
+        // Not a 5xx: clients would try again.
+        return fail_with("EntityTooLarge", error.to_string());
+    }
     let mut e = fail("InternalError");
     e.set_source(Box::new(error));
     e
@@ -178,7 +182,10 @@ pub(super) fn render(fault: &Fault<'_>, method: &Method, path: &str, ids: &Ids, 
     for (name, text) in fault.extra {
         element(name, text);
     }
-    element("Resource", path);
+    // S3 does not repeat what the message names.
+    if !fault.extra.iter().any(|(name, _)| matches!(*name, "Key" | "BucketName")) && fault.code != "AccessDenied" {
+        element("Resource", path);
+    }
     element("RequestId", &ids.request);
     element("HostId", &ids.host);
     xml.push_str("</Error>");

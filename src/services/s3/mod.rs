@@ -172,8 +172,8 @@ impl S3 {
                 Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR).body(Body::empty()).unwrap_or_default()
             }
         };
-        let (mut answer, code) = reword(answer, &method, &path, &ids).await;
         let mut judged = caller.judged();
+        let (mut answer, code) = reword(answer, &method, &path, &ids, &judged.resource).await;
         // Not seen by `Access`: s3s found the signature wrong.
         if judged.principal.is_none()
             && let Some(code) = code.filter(|c| c != "NotImplemented")
@@ -209,8 +209,14 @@ fn render_early(early: &Early, method: &Method, path: &str, ids: &Ids) -> Respon
     render(&fault, method, path, ids, http::HeaderMap::new())
 }
 
-/// An error document of s3s in S3's form and words, and its code.
-async fn reword(answer: Response<Body>, method: &Method, path: &str, ids: &Ids) -> (Response<Body>, Option<String>) {
+/// An error document of s3s in S3's form and words, and its code. `resource` is the ARN that the request was judged by.
+async fn reword(
+    answer: Response<Body>,
+    method: &Method,
+    path: &str,
+    ids: &Ids,
+    resource: &str,
+) -> (Response<Body>, Option<String>) {
     let status = answer.status();
     if status.as_u16() < 300 {
         return (answer, None);
@@ -225,7 +231,15 @@ async fn reword(answer: Response<Body>, method: &Method, path: &str, ids: &Ids) 
     } else {
         status
     };
-    let fault = Fault { status, code: &code, message: &message, extra: &[] };
+    let (bucket, key) =
+        resource.strip_prefix("arn:aws:s3:::").map_or(("", ""), |r| r.split_once('/').unwrap_or((r, "")));
+    let extra = match code.as_str() {
+        "NoSuchBucket" if !bucket.is_empty() => vec![("BucketName", bucket)],
+        // Of a copy it is the source's, which is not the one that the request is named by.
+        "NoSuchKey" if !key.is_empty() && *method == Method::GET => vec![("Key", key)],
+        _ => Vec::new(),
+    };
+    let fault = Fault { status, code: &code, message: &message, extra: &extra };
     let mut answer = render(&fault, method, path, ids, head.headers);
     *answer.extensions_mut() = head.extensions;
     (answer, Some(code))

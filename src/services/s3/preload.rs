@@ -39,9 +39,9 @@ fn put_text(backend: &Backend, bucket: &str, key: &str, text: &str) -> io::Resul
     let mut hasher = Hasher::new(&[Algorithm::Crc64Nvme]);
     hasher.update(text.as_bytes());
     let segment = match &place {
-        Place::Memory => {
-            let mut sink = MemorySink::default();
-            sink.write(text.as_bytes());
+        Place::Memory(memory) => {
+            let mut sink = MemorySink::new(memory.clone());
+            sink.write(text.as_bytes())?;
             sink.finish()
         }
         Place::Dir { dir, id } => {

@@ -19,7 +19,7 @@ use aws_lc_rs::digest;
 use s3s::S3Result;
 use serde::{Deserialize, Serialize};
 
-use super::blob::{DataFile, Place, Segment};
+use super::blob::{DataFile, Memory, Place, Segment};
 use super::checksum::{Algorithm, Checksum, Kind, hex};
 use super::error::{disk, fail};
 use crate::base::UnixTime;
@@ -128,6 +128,8 @@ pub(super) struct Store {
     /// Held from the check of a write's conditions until it is in the index.
     commit: tokio::sync::Mutex<()>,
     next: AtomicU64,
+    /// What objects hold of it, where there is no directory.
+    memory: Memory,
     salt: u64,
 }
 
@@ -156,6 +158,7 @@ impl Store {
             buckets: Mutex::new(buckets),
             commit: tokio::sync::Mutex::default(),
             next: AtomicU64::new(0),
+            memory: Memory::default(),
             salt,
         })
     }
@@ -189,7 +192,7 @@ impl Store {
     /// Where new bytes for a bucket go.
     pub(super) fn place(&self, bucket: &str) -> Place {
         match &self.dir {
-            None => Place::Memory,
+            None => Place::Memory(self.memory.clone()),
             Some(dir) => Place::Dir { dir: dir.join(bucket).join("data"), id: self.fresh_id() },
         }
     }

@@ -131,6 +131,14 @@ pub(super) fn fifo_fields(
 ) -> Result<FifoFields, ApiError> {
     let group = text_in(entry, "MessageGroupId").filter(|g| !g.is_empty());
     let given = text_in(entry, "MessageDeduplicationId").filter(|d| !d.is_empty());
+    for (name, id) in [("MessageGroupId", group), ("MessageDeduplicationId", given)] {
+        // SQS API Reference, SendMessage: 1 to 128 letters, digits and punctuation.
+        if id.is_some_and(|id| id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic())) {
+            return Err(invalid_value(&format!(
+                "The parameter {name} can only include alphanumeric and punctuation characters. 1 to 128 in length"
+            )));
+        }
+    }
     if !queue.fifo() {
         return match given {
             Some(_) => Err(invalid_value(

@@ -48,8 +48,18 @@ pub(super) enum AttributeValue {
 }
 
 impl Message {
-    pub(super) fn size(&self) -> usize {
-        self.body.len() + size_of_attributes(&self.attributes)
+    /// Bytes of memory that it takes, about: what SQS counts, the other texts, and places in the queue's indexes.
+    pub(super) fn held(&self) -> usize {
+        const PLACES: usize = 256;
+        let text = |t: &Option<String>| t.as_ref().map_or(0, String::len);
+        self.body.len()
+            + size_of_attributes(&self.attributes)
+            + text(&self.group)
+            + text(&self.deduplication)
+            + text(&self.trace_header)
+            + self.id.len()
+            + self.sender.len()
+            + PLACES
     }
 }
 

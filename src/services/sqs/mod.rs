@@ -23,7 +23,7 @@ use super::world::World;
 use crate::model::plan::{Backend, Plan};
 use attributes::{check_attributes, check_name, defaults, fifo_fields, known_attribute, redrive};
 use message::{MAX_MESSAGE, Message, md5_of_attributes, md5_of_body, read_attributes, received, sequence_number};
-use queue::{Full, Place, Queue, Store};
+use queue::{Full, MAX_TAGS, Place, Queue, Store};
 
 const NAMESPACE: &str = "http://queue.amazonaws.com/doc/2012-11-05/";
 
@@ -91,7 +91,9 @@ impl Service for Sqs {
                 check_name(name).map_err(|e| format!("queue {name}: {}", e.message))?;
                 let attributes = defaults(name.ends_with(".fifo"));
                 let now = self.world.unix().0;
-                self.store.find_or_make(&place, name, || Queue::new(place.clone(), name, now, attributes));
+                self.store
+                    .find_or_make(&place, name, || Queue::new(place.clone(), name, now, attributes))
+                    .map_err(|Full| format!("queue {name}: too many queues"))?;
             }
         }
         Ok(())
@@ -191,8 +193,11 @@ impl Call<'_> {
             }
             "TagQueue" => {
                 let queue = self.queue("TagQueue")?;
-                let tags = strings(self.input.get("Tags"));
-                queue.lock().tags.extend(tags);
+                let mut inner = queue.lock();
+                let mut tags = inner.tags.clone();
+                tags.extend(strings(self.input.get("Tags")));
+                check_tags(&tags)?;
+                inner.tags = tags;
                 Ok(Object::new())
             }
             "UntagQueue" => {
@@ -219,12 +224,17 @@ impl Call<'_> {
         check_attributes(&given, fifo, true)?;
         let mut attributes = defaults(fifo);
         attributes.extend(given.clone());
+        let tags = strings(self.input.get("tags"));
+        check_tags(&tags)?;
         let now = self.about.time.0;
-        let (queue, made) =
-            self.sqs.store.find_or_make(&place, name, || Queue::new(place.clone(), name, now, attributes));
+        let (queue, made) = self
+            .sqs
+            .store
+            .find_or_make(&place, name, || Queue::new(place.clone(), name, now, attributes))
+            .map_err(|Full| over_limit("This lab has no room for more queues."))?;
         let mut inner = queue.lock();
         if made {
-            inner.tags.extend(strings(self.input.get("tags")));
+            inner.tags.extend(tags);
         } else if let Some((differing, _)) = given.iter().find(|(k, v)| inner.attributes.get(*k) != Some(*v)) {
             return Err(ApiError::bad(
                 "QueueAlreadyExists",
@@ -424,11 +434,7 @@ impl Call<'_> {
             trace_header: trace.and_then(|t| t.get("StringValue")?.as_str()).map(str::to_owned),
         };
         let id = message.id.clone();
-        let seq = inner.push(message).map_err(|Full| {
-            ApiError::bad("OverLimit", "The queue of this lab is full.")
-                .status(403)
-                .shape("com.amazonaws.sqs#OverLimit")
-        })?;
+        let seq = inner.push(message).map_err(|Full| over_limit("The queues of this lab are full."))?;
         if let Some(deduplication) = deduplication {
             inner.remember(deduplication, now, id.clone(), seq);
             out.insert("SequenceNumber".into(), sequence_number(seq).into());
@@ -464,9 +470,7 @@ impl Call<'_> {
                 (batch, inner.next_visible_ms(now))
             };
             if batch.over_limit {
-                return Err(ApiError::bad("OverLimit", "Too many messages in flight.")
-                    .status(403)
-                    .shape("com.amazonaws.sqs#OverLimit"));
+                return Err(over_limit("Too many messages in flight."));
             }
             self.bury(&queue, batch.dead);
             if !batch.messages.is_empty() || now >= deadline {
@@ -705,6 +709,23 @@ fn arn_of(place: &Place, name: &str) -> String {
 fn no_queue() -> ApiError {
     ApiError::bad("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist.")
         .shape("com.amazonaws.sqs#QueueDoesNotExist")
+}
+
+fn over_limit(message: &str) -> ApiError {
+    ApiError::bad("OverLimit", message).status(403).shape("com.amazonaws.sqs#OverLimit")
+}
+
+/// Number and lengths of tags (Amazon SQS Developer Guide, "Queue quotas").
+fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    let fits =
+        |(key, value): (&String, &String)| (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
+    if tags.len() > MAX_TAGS {
+        return Err(invalid_value(&format!("Too many tags added for queue. Maximum is {MAX_TAGS}.")));
+    }
+    if !tags.iter().all(fits) {
+        return Err(invalid_value("Tag keys must be between 1 and 128 characters in length, tag values at most 256."));
+    }
+    Ok(())
 }
 
 fn missing(name: &str) -> ApiError {

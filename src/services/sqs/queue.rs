@@ -1,14 +1,19 @@
 //! Queues: messages in order, what is visible when, receipts, retention. Time comes as an argument.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::message::Message;
 
-/// Bytes of messages that one queue of a lab may hold: AWS has no bound, this machine has.
-const MAX_QUEUE_BYTES: usize = 256 * 1024 * 1024;
+/// Bytes that the messages of all queues of a lab may hold: AWS has no bound, this machine has.
+const MAX_HELD: usize = 512 * 1024 * 1024;
+/// Queues of one account and region in a lab; as above.
+const MAX_QUEUES: usize = 10_000;
+/// Tags of a queue (Amazon SQS Developer Guide, "Queue quotas").
+pub(super) const MAX_TAGS: usize = 50;
 /// Messages of a queue that may be in flight (Amazon SQS Developer Guide, "Queue quotas").
 const MAX_IN_FLIGHT: usize = 120_000;
 /// How long a FIFO queue remembers a deduplication id, milliseconds.
@@ -18,6 +23,8 @@ const DEDUPLICATION_MS: u64 = 300_000;
 #[derive(Debug, Default)]
 pub(super) struct Store {
     queues: Mutex<BTreeMap<Place, BTreeMap<String, Arc<Queue>>>>,
+    /// Bytes of the messages of all queues.
+    held: Arc<AtomicUsize>,
 }
 
 /// Account and region.
@@ -29,15 +36,28 @@ impl Store {
     }
 
     /// The queue of this name, made with `make` if there is none; whether it was made.
-    pub(super) fn find_or_make(&self, place: &Place, name: &str, make: impl FnOnce() -> Queue) -> (Arc<Queue>, bool) {
+    ///
+    /// # Errors
+    /// There are [`MAX_QUEUES`] already.
+    pub(super) fn find_or_make(
+        &self,
+        place: &Place,
+        name: &str,
+        make: impl FnOnce() -> Queue,
+    ) -> Result<(Arc<Queue>, bool), Full> {
         let mut all = self.lock();
         let queues = all.entry(place.clone()).or_default();
         if let Some(found) = queues.get(name) {
-            return (Arc::clone(found), false);
+            return Ok((Arc::clone(found), false));
         }
-        let made = Arc::new(make());
+        if queues.len() >= MAX_QUEUES {
+            return Err(Full);
+        }
+        let made = make();
+        made.lock().held = Arc::clone(&self.held);
+        let made = Arc::new(made);
         queues.insert(name.to_owned(), Arc::clone(&made));
-        (made, true)
+        Ok((made, true))
     }
 
     pub(super) fn remove(&self, place: &Place, name: &str) -> bool {
@@ -75,10 +95,13 @@ pub(super) struct Inner {
     messages: BTreeMap<u64, Message>,
     /// `(visible_ms, seq)` of every message.
     by_visibility: BTreeSet<(u64, u64)>,
+    /// [`Message::held`] of all messages.
     bytes: usize,
+    /// The same of all queues of the store.
+    held: Arc<AtomicUsize>,
     next_seq: u64,
     next_receipt: u64,
-    /// FIFO: deduplication id to when, which message and its number.
+    /// FIFO: deduplication id to when, which message and its number. Bounded by what can be sent in five minutes.
     deduplication: HashMap<String, (u64, String, u64)>,
 }
 
@@ -121,12 +144,15 @@ impl Inner {
     }
 
     pub(super) fn push(&mut self, message: Message) -> Result<u64, Full> {
-        if self.bytes + message.size() > MAX_QUEUE_BYTES {
+        let bytes = message.held();
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > MAX_HELD {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
             return Err(Full);
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.bytes += message.size();
+        self.bytes += bytes;
         self.by_visibility.insert((message.visible_ms, seq));
         self.messages.insert(seq, message);
         Ok(seq)
@@ -233,7 +259,12 @@ impl Inner {
     pub(super) fn purge(&mut self) {
         self.messages.clear();
         self.by_visibility.clear();
-        self.bytes = 0;
+        self.release(self.bytes);
+    }
+
+    fn release(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Visible, in flight, delayed.
@@ -267,8 +298,14 @@ impl Inner {
     fn remove(&mut self, seq: u64) -> Option<Message> {
         let message = self.messages.remove(&seq)?;
         self.by_visibility.remove(&(message.visible_ms, seq));
-        self.bytes -= message.size();
+        self.release(message.held());
         Some(message)
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.lock().purge();
     }
 }
 
@@ -341,7 +378,30 @@ mod tests {
         q.push(message("a", None)).unwrap();
         assert_eq!(q.counts(60_999), (1, 0, 0));
         assert_eq!(q.counts(61_000), (0, 0, 0));
-        q.bytes = MAX_QUEUE_BYTES;
+        q.held.store(MAX_HELD, Ordering::Relaxed);
         assert_eq!(q.push(message("b", None)), Err(Full));
+        assert_eq!(q.held.load(Ordering::Relaxed), MAX_HELD);
+    }
+
+    #[test]
+    fn all_queues_share_one_bound_and_give_back_what_they_held() {
+        let store = Store::default();
+        let place = ("1".to_owned(), "eu-west-1".to_owned());
+        let make =
+            |name: &str| store.find_or_make(&place, name, || Queue::new(place.clone(), name, 0, inner().attributes));
+        let (a, b) = (make("a").unwrap().0, make("b").unwrap().0);
+        a.lock().push(message("1", None)).unwrap();
+        b.lock().push(message("2", None)).unwrap();
+        assert_eq!(store.held.load(Ordering::Relaxed), 2 * message("1", None).held());
+        a.lock().purge();
+        assert_eq!(store.held.load(Ordering::Relaxed), message("2", None).held());
+        assert!(store.remove(&place, "b"));
+        drop(b);
+        assert_eq!(store.held.load(Ordering::Relaxed), 0);
+        for n in 1..MAX_QUEUES {
+            make(&n.to_string()).unwrap();
+        }
+        assert!(make("one-more").is_err());
+        assert!(!make("a").unwrap().1, "what is there is found");
     }
 }

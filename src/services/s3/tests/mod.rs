@@ -160,6 +160,42 @@ fn only(effect: &str, action: &str, resource: &str) -> Value {
 }
 
 #[tokio::test]
+async fn documents_name_what_is_missing_as_s3s_do() {
+    let lab = Lab::new();
+    let answer = lab.get("/reports/none%20such").await;
+    assert_eq!((answer.status, answer.code().as_str()), (404, "NoSuchKey"));
+    assert_eq!((answer.element("Key"), answer.element("Resource")), ("none such".into(), String::new()));
+    let answer = lab.get("/no-bucket-here/x").await;
+    assert_eq!((answer.code().as_str(), answer.element("BucketName").as_str()), ("NoSuchBucket", "no-bucket-here"));
+    let unsigned = lab.request(Method::GET, "/reports/hello.txt", &[], b"");
+    let answer = lab.send(unsigned).await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "AccessDenied"));
+    assert!(!answer.text().contains("Resource"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_signature_that_is_none_does_not_match() {
+    let lab = Lab::new();
+    let token: String = form_urlencoded::byte_serialize(TOKEN.as_bytes()).collect();
+    let query = |signature: &str| {
+        format!(
+            "/reports/hello.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={KEY}%2F19700101%2Feu-west-1%2Fs3%2F\
+             aws4_request&X-Amz-Date=19700101T000000Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&\
+             X-Amz-Security-Token={token}&X-Amz-Signature={signature}"
+        )
+    };
+    for signature in ["0".repeat(65), "0".repeat(63), "g".repeat(64)] {
+        let answer = lab.send(lab.request(Method::GET, &query(&signature), &[], b"")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (403, "SignatureDoesNotMatch"), "{signature}");
+    }
+    let request = lab.request(Method::GET, "/reports/hello.txt", &[], b"");
+    let (mut request, _) = lab.signer.sign(request, &sha256(b""));
+    request.headers_mut().remove("x-amz-date");
+    let answer = lab.send(request).await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "AccessDenied"));
+}
+
+#[tokio::test]
 async fn an_object_comes_back_as_it_was_sent() {
     let dir = tempfile::tempdir().unwrap();
     for data in [None, Some(dir.path())] {
