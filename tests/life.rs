@@ -230,3 +230,16 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_reader_that_goes_away_and_a_full_disk_are_no_panic() {
+    let lab = Lab::up_file("demo.yaml");
+    let name = &lab.name;
+    let program = common::VPCLAB;
+    for verb in ["schema", "services", &format!("ps -l {name}"), "completion bash", "init demo"] {
+        let said = run(std::process::Command::new("sh").arg("-c").arg(format!("{program} {verb} | true")));
+        assert!(said.err.is_empty(), "{verb}: {}", said.err);
+        let said = run(std::process::Command::new("sh").arg("-c").arg(format!("{program} {verb} > /dev/full")));
+        assert_eq!(said.fails_with(3), "vpclab: standard output: no storage space\n", "{verb}");
+    }
+}

@@ -14,6 +14,7 @@ pub struct Args {
     /// From this topology, without a lab
     #[arg(long, env = "VPCLAB_FILE")]
     pub file: Vec<PathBuf>,
+    /// The instance: NAME or VPC.NAME
     pub instance: String,
     pub name: String,
     #[arg(default_value = "A")]
@@ -53,8 +54,7 @@ fn render(args: &Args, answer: &DnsAnswer) -> String {
 fn live(args: &Args) -> Result<DnsAnswer, Failure> {
     use crate::control::api::{Reply, Request};
 
-    let ask =
-        Request::Dns { instance: args.instance.clone(), name: args.name.clone(), rtype: args.rtype.clone() };
+    let ask = Request::Dns { instance: args.instance.clone(), name: args.name.clone(), rtype: args.rtype.clone() };
     match super::up::connect(&args.lab)?.ask(ask)? {
         Reply::Dns(answer) => Ok(answer),
         _ => Err(crate::runtime::client::ClientError::Unexpected.into()),

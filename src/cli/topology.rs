@@ -9,7 +9,9 @@ use crate::model::{Around, Files, Loaded, MAX_BYTES, Source};
 
 /// Reads and judges what the verb's arguments name. Warnings go to stderr.
 pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
-    read_files(&args.files, args.name.as_deref())
+    // What is written beats the variable behind `--file`.
+    let files = if args.files.is_empty() { &args.more } else { &args.files };
+    read_files(files, args.name.as_deref())
 }
 
 pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Loaded), Failure> {
@@ -39,7 +41,9 @@ fn the_one_here() -> Result<PathBuf, Failure> {
     found.sort();
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(Failure::input("no topology: name a file, or `vpclab init > lab.vpclab.yaml` makes one to start from")),
+        0 => {
+            Err(Failure::input("no topology: name a file, or `vpclab init > lab.vpclab.yaml` makes one to start from"))
+        }
         _ => {
             let names: Vec<String> = found.iter().map(|p| p.display().to_string()).collect();
             Err(Failure::input(format!("several topologies here: {}; name one", names.join(", "))))
