@@ -17,7 +17,7 @@ use crate::control::api::ExplainAsk;
 use crate::dns::{self, Lookup, QType, Zones};
 use crate::engine::Engine;
 use crate::model::Plan;
-use crate::model::plan::EniOwner;
+use crate::model::plan::{Backend, EniOwner};
 use crate::policy::{self, Document, Kind};
 
 pub use destination::{Destination, Target};
@@ -120,7 +120,10 @@ pub struct Step {
 pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
     let name = ask.src.strip_prefix("instance:").unwrap_or(&ask.src);
     let src = facts.plan.find_instance(name).map_err(|candidates| match candidates[..] {
-        [] => format!("no instance is named {name}"),
+        [] => {
+            let all: Vec<&str> = facts.plan.instances.iter().map(|i| i.common.path.as_str()).collect();
+            format!("no instance is named {name}; there are: {}", all.join(", "))
+        }
         _ => format!("{name} is not unique; write one of {}", candidates.join(", ")),
     })?;
     let destination = Destination::parse(facts.plan, &ask.dst)?;
@@ -155,6 +158,13 @@ fn stages(
         later_stages_not_reached(&mut told);
         return told;
     };
+    if path::stays_inside(plan, src, addr) {
+        let label = told.source.label.clone();
+        told.step("there", &label, "loopback", "ok", "its own address: no packet leaves the instance");
+        let own = plan.instances[src].enis[0];
+        advice::reached(plan, own, if addr.is_loopback() { plan.eni(own).ip } else { addr }, &mut told);
+        return told;
+    }
     let from = path::eni_towards(plan, src, addr);
     let source = source_of(plan, src, from);
     told.source = source;
@@ -315,6 +325,10 @@ fn tls_stage(facts: &Facts<'_>, endpoint: Option<usize>, told: &mut Explanation)
     };
     let common = &facts.plan.endpoints[at].common;
     let (path, label) = (common.path.clone(), common.name.clone());
+    if matches!(facts.plan.services[facts.plan.endpoints[at].service].backend, Backend::Tcp(_)) {
+        told.step("tls", &label, "certificate", "not asked", "its backend answers with one of its own");
+        return;
+    }
     let names = (facts.leaf_names)(facts.plan, at);
     if let Some(name) = names.iter().find(|name| certifies(name, &asked)) {
         told.step("tls", &label, "certificate", "ok", name.as_str());
