@@ -17,12 +17,21 @@ pub struct Args {
 pub fn run(args: Args) -> Done {
     use crate::control::api::{Reply, Request};
 
-    super::common::follow(&args.lab, &args.filter, args.format.format, |client, filter| {
-        match client.ask(Request::Flows(filter))? {
+    if args.filter.code.is_some() {
+        return Err(super::common::Failure::input(
+            "flows have no drop code: `vpclab drops --code` shows what was dropped",
+        ));
+    }
+    super::common::follow(
+        &args.lab,
+        &args.filter,
+        args.format.format,
+        |client, filter| match client.ask(Request::Flows(filter))? {
             Reply::Flows(rows) => Ok(rows),
             _ => Err(crate::runtime::client::ClientError::Unexpected),
-        }
-    }, render)
+        },
+        render,
+    )
 }
 
 fn render(rows: &[FlowRow]) -> String {
