@@ -7,6 +7,31 @@ use common::{Lab, aws1, aws2, python, topology};
 /// Makes aws-cli give up soon where the network is silent; a user would wait minutes.
 const IMPATIENT: &[&str] = &["--cli-connect-timeout", "2", "--cli-read-timeout", "5"];
 
+/// What the tests of this file see of each service: aws-cli v1, aws-cli v2, boto3, curl. The README shows this table.
+const SEEN: &[[&str; 5]] = &[
+    ["S3", "yes", "yes", "yes", "signed PUT, GET"],
+    ["STS", "yes", "yes", "yes", "signed call"],
+    ["SNS", "yes", "yes", "yes", "-"],
+    ["Secrets Manager", "yes", "yes", "yes", "-"],
+    ["SQS", "no, as with AWS: it asks for a legacy name", "yes", "yes", "-"],
+];
+
+#[test]
+fn the_readme_shows_the_table_of_what_was_seen() {
+    let rows: String = SEEN.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect();
+    let table = format!("| service | aws-cli v1 | aws-cli v2 | boto3 | curl |\n|---|---|---|---|---|\n{rows}");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(path).expect("README.md");
+    assert!(readme.contains(&format!("<!-- clients -->\n{table}<!-- /clients -->")), "README.md should have:\n{table}");
+}
+
+#[test]
+fn the_demo_signs_with_curl_where_there_is_no_aws_cli() {
+    let said = common::run(common::vpclab().args(["demo", "--client", "curl"]));
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains("1000000 bytes came back, equal to what went"), "{}", said.out);
+}
+
 #[test]
 fn every_client_works_with_every_service_without_configuration() {
     let lab = Lab::up_file("demo.yaml");

@@ -96,7 +96,7 @@ error[InvalidIPAddress.InUse]: instance app.three: address 10.0.1.9 is in use by
 fn problems_of_several_files_name_the_file_they_are_in() {
     let base = Source::new("base.yaml", "version: 1\nregion: eu-west-1\nvpcs: { app: { cidr: 10.0.0.0/16 } }\n");
     let patch = Source::new("patch.yaml", "vpcs:\n  app: { subnets: { a: { cidr: 10.1.0.0/24, az: a } } }\n");
-    let report = load(&[base.clone(), patch], &Around::default()).expect_err("out of the VPC");
+    let report = load(&[base, patch], &Around::default()).expect_err("out of the VPC");
     assert!(report.to_string().starts_with("patch.yaml:2:32: InvalidSubnet.Range"), "{report}");
     assert_eq!(report.problems[0].also[0].file, "base.yaml");
     // Both are unreadable: both are told.

@@ -304,6 +304,6 @@ checks: null
                 "- network interface app.guest/eth0",
             ]
         );
-        assert!(seen[5..].iter().all(|c| c.starts_with("- check")) && seen.len() == 11, "{seen:#?}");
+        assert!(seen[5..].iter().all(|c| c.starts_with("- check")) && seen.len() == 5 + old.checks.len(), "{seen:#?}");
     }
 }

@@ -19,9 +19,8 @@ pub fn parse_source(file: usize, source: &Source, problems: &Problems) -> Option
     let at = |start: usize, len: usize| Place { file: file as u32, start: start as u32, end: (start + len) as u32 };
     let bytes = &source.bytes;
     if bytes.len() > MAX_BYTES {
-        let mib = bytes.len() >> 20;
         problems.error(
-            Found::at(at(0, 0), format!("the file is too large: {mib} MiB, where {} are read", MAX_BYTES >> 20))
+            Found::at(at(0, 0), format!("the file is larger than {} MiB", MAX_BYTES >> 20))
                 .help("a topology is a text of some kilobytes; keep data in files beside it (`files: ./folder`)"),
         );
         return None;
@@ -87,9 +86,7 @@ pub fn parse(file: usize, text: &str, problems: &Problems) -> Option<Node> {
                 }
             }
             Ok((event, span)) => {
-                if builder.event(event, span).is_none() {
-                    return None;
-                }
+                builder.event(event, span)?;
             }
             Err(e) => {
                 let at = builder.byte(e.marker().index());
@@ -472,7 +469,7 @@ mod tests {
         let huge = Source::new("t.yaml", vec![b'a'; 50 << 20]);
         assert!(parse_source(0, &huge, &problems).is_none());
         let (report, _) = problems.finish(&[huge]);
-        assert!(report.to_string().contains("too large: 50 MiB"), "{report}");
+        assert!(report.to_string().contains("larger than 4 MiB"), "{report}");
     }
 
     #[test]

@@ -101,8 +101,7 @@ fn peer_key(peer: SgPeer) -> (Option<Cidr>, usize) {
 
 impl crate::model::spec::rule::Written {
     /// What makes two rules the same, beside the peer.
-    fn matches_key(&self) -> (Option<u8>, u16, u16, (Option<u8>, Option<u8>)) {
-        let m = self.matches;
-        (m.proto.map(|p| p.0), m.ports.first, m.ports.last, m.icmp)
+    fn matches_key(&self) -> String {
+        crate::model::spec::rule::match_text(self.matches)
     }
 }

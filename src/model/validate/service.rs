@@ -119,12 +119,13 @@ fn index_of(
     draft.services.len() - 1
 }
 
+/// Names, packets and policies of its endpoints are as AWS's; only what answers in the end is missing.
 fn no_server(f: &Fields<'_>, place: Place, service: &Service) {
-    let message = format!("a built-in server for {}: not in this version", service.name);
-    f.cx.error(f.error(place, message).help(format!(
-        "give it one of your own on this machine, as moto's: `services: {{ {}: {{ backend: http://127.0.0.1:5000 }} }}`; built in are {}",
+    let message =
+        format!("{} has no built-in server in this version: its endpoints answer calls with an error", service.name);
+    f.cx.warning(f.error(place, message).help(format!(
+        "put one of your own behind it, as moto's: `services: {{ {}: {{ backend: \"http://127.0.0.1:5000\" }} }}`",
         service.name,
-        catalogue::BUILTIN.join(", ")
     )));
 }
 
@@ -253,15 +254,15 @@ fn one_content(
     let Some(c) = Fields::open(cx, noun, format!("{singular} {}", e.key), e) else { return };
     let refused = match key {
         "buckets" => bucket_name_problem(&e.key).map(|m| ("InvalidBucketName", m)),
-        "queues" if e.key.ends_with(".fifo") => {
-            c.not_yet(e.key_place, "FIFO queues");
-            None
-        }
         "topics" if e.key.ends_with(".fifo") => {
             c.not_yet(e.key_place, "FIFO topics");
             None
         }
-        "queues" => word_problem(&e.key, 80, "-_").map(|m| ("InvalidParameterValue", m)),
+        "queues" => {
+            // The suffix makes it a FIFO queue and counts among the 80.
+            let stem = e.key.strip_suffix(".fifo").unwrap_or(&e.key);
+            word_problem(stem, 80 - (e.key.len() - stem.len()), "-_").map(|m| ("InvalidParameterValue", m))
+        }
         "topics" => word_problem(&e.key, 256, "-_").map(|m| ("InvalidParameter", m)),
         _ => word_problem(&e.key, 512, "/_+=.@-").map(|m| ("InvalidParameterException", m)),
     };
