@@ -127,6 +127,11 @@ pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Exp
         _ => format!("{name} is not unique; write one of {}", candidates.join(", ")),
     })?;
     let destination = Destination::parse(facts.plan, &ask.dst)?;
+    if let Some((action, _)) = &ask.request
+        && !action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
+    {
+        return Err(format!("{action} is no action: it is written service:Action, as s3:GetObject"));
+    }
     let request = ask.request.clone().map(|(action, resource)| Request { action, resource, unsigned: ask.unsigned });
     Ok(explain(facts, engine, src, destination, request.as_ref()))
 }
@@ -360,13 +365,29 @@ fn policy_stage(plan: &Plan, src: usize, endpoint: Option<usize>, request: Optio
     let (action, resource) = (request.action.as_str(), request.resource.as_str());
     let role = plan.instances[src].role.filter(|_| !request.unsigned).map(|at| &plan.roles[at]);
     let endpoint = endpoint.map(|at| &plan.endpoints[at]);
+    // Without resource policies only `echo` serves who does not sign; what a backend of the user's does is its matter.
+    let signed_only = endpoint.is_some_and(|e| {
+        let service = &plan.services[e.service];
+        service.backend == Backend::Builtin && service.name != "echo"
+    });
     let asked = [
         endpoint.map(|e| ("endpoint", "VPCE_POLICY", &e.common, Kind::Endpoint, &e.policy)),
         role.map(|r| ("role", "ROLE_POLICY", &r.common, Kind::Role, &r.policy)),
     ];
     if role.is_none() {
         let why = if request.unsigned { "the request is not signed" } else { "the instance has no role" };
-        told.step("policy", &told.source.label.clone(), "role", "not asked", why);
+        let label = told.source.label.clone();
+        if signed_only {
+            told.step("policy", &label, "signature", "DENY", format!("{why}: anonymous callers may do nothing"));
+            told.fail("policy", "ROLE_POLICY", "instance", plan.instances[src].common.path.clone());
+            told.detail = Some(why.to_owned());
+            told.rule.get_or_insert_with(|| why.to_owned());
+        } else {
+            told.step("policy", &label, "role", "not asked", why);
+        }
+        if !request.unsigned {
+            told.notes.push("aws-cli and SDKs do not ask at all: \"Unable to locate credentials\"".into());
+        }
     }
     for (kind, code, common, document_kind, policy) in asked.into_iter().flatten() {
         let document = Document::of(document_kind, policy).unwrap_or(Document { statements: Vec::new() });

@@ -262,7 +262,13 @@ fn policies_of_role_and_endpoint_must_both_allow() {
     let put = asked(&lab, "s3:PutObject", false);
     assert_eq!((put.code.as_deref(), put.object.as_deref()), (Some("ROLE_POLICY"), Some("web-role")));
     assert_eq!(put.rule.as_deref(), Some("no statement allows it"));
-    assert!(asked(&lab, "s3:PutObject", true).reachable);
+    // Nothing but a resource policy lets anonymous callers in, and there are none.
+    let anonymous = asked(&lab, "s3:GetObject", true);
+    assert_eq!((anonymous.code.as_deref(), anonymous.kind.as_deref()), (Some("ROLE_POLICY"), Some("instance")));
+    lab.plan.instances[0].role = None;
+    let nobody = asked(&lab, "s3:GetObject", false);
+    assert!(!nobody.reachable && nobody.text().contains("Unable to locate credentials"), "{}", nobody.text());
+    lab.plan.instances[0].role = Some(0);
     lab.plan.endpoints[0].policy = Policy::Document(serde_json::json!({"Statement": []}));
     let get = asked(&lab, "s3:GetObject", false);
     assert_eq!((get.code.as_deref(), get.stage), (Some("VPCE_POLICY"), Some("policy")));
