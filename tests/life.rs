@@ -230,3 +230,39 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_reader_that_goes_away_and_a_full_disk_are_no_panic() {
+    let lab = Lab::up_file("demo.yaml");
+    let name = &lab.name;
+    let program = common::VPCLAB;
+    for verb in ["schema", "services", &format!("ps -l {name}"), "completion bash", "init demo"] {
+        let said = run(std::process::Command::new("sh").arg("-c").arg(format!("{program} {verb} | true")));
+        assert!(said.err.is_empty(), "{verb}: {}", said.err);
+        let said = run(std::process::Command::new("sh").arg("-c").arg(format!("{program} {verb} > /dev/full")));
+        assert_eq!(said.fails_with(3), "vpclab: standard output: no storage space\n", "{verb}");
+    }
+}
+
+#[test]
+fn an_up_that_is_interrupted_half_way_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::write(dir.path().join("x.vpclab.yaml"), topology("demo.yaml")).expect("written");
+    for millis in [10, 30, 50] {
+        let name = unique_name();
+        let mut up = vpclab();
+        up.current_dir(dir.path()).args(["up", "--name", &name]).stdout(std::process::Stdio::null());
+        let mut up = up.stderr(std::process::Stdio::null()).spawn().expect("vpclab");
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        up.kill().ok();
+        let ended = up.wait().expect("waited for");
+        if ended.success() {
+            run(vpclab().args(["down", "-l", &name])).ok();
+        }
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !leftovers(&name).is_empty() && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert!(leftovers(&name).is_empty(), "killed after {millis} ms: {:?}", leftovers(&name));
+    }
+}

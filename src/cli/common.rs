@@ -84,6 +84,9 @@ pub struct FileArgs {
     /// Topology files, merged in this order; `-` is standard input; the one *.vpclab.yaml here if left out
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// The same, as the verbs have it that can do without a topology
+    #[arg(long = "file", env = "VPCLAB_FILE", value_name = "FILE")]
+    pub more: Vec<PathBuf>,
     /// The lab's name instead of the file's
     #[arg(long, env = "VPCLAB_NAME")]
     pub name: Option<String>,
@@ -185,8 +188,6 @@ pub fn follow<R: Timed + serde::Serialize>(
     ) -> Result<Vec<R>, crate::runtime::client::ClientError>,
     render: impl Fn(&[R]) -> String,
 ) -> Done {
-    use std::io::Write;
-
     let mut client = super::up::connect(lab)?;
     let rows = ask(&mut client, filter.filter())?;
     let show = |rows: &[R], first: bool| -> Result<(), Failure> {
@@ -206,14 +207,11 @@ pub fn follow<R: Timed + serde::Serialize>(
                 print!("{text}");
             }
         }
-        std::io::stdout().flush().map_err(Failure::from)
+        Ok(())
     };
     show(&rows, true)?;
     let mut seen = rows.iter().map(Timed::time_ms).max().unwrap_or(0);
-    if !filter.follow {
-        return Ok(0);
-    }
-    loop {
+    while filter.follow && super::screen::flush() {
         std::thread::sleep(std::time::Duration::from_millis(300));
         let new: Vec<R> = ask(&mut client, filter.filter())?.into_iter().filter(|r| r.time_ms() > seen).collect();
         if !new.is_empty() {
@@ -221,6 +219,7 @@ pub fn follow<R: Timed + serde::Serialize>(
             seen = new.iter().map(Timed::time_ms).max().unwrap_or(seen);
         }
     }
+    Ok(0)
 }
 
 /// `09:06:55.123`, UTC.

@@ -8,6 +8,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Done {
-    clap_complete::generate(args.shell, &mut super::command(), "vpclab", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::command(), "vpclab", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(0)
 }

@@ -3,11 +3,11 @@
 //! Every line of the story is the output of a command that anybody could type; what a command shows is compared with
 //! what the story says, and a difference makes the demo fail.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use super::common::{Done, Failure, wait_for_line};
+use super::common::{Done, Failure};
 use super::probe::{Outcome, Seen};
 use crate::control::api::{DropRow, Ps};
 
@@ -51,19 +51,77 @@ fn choose_client(wanted: Option<Client>) -> Result<Client, Failure> {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn come_up(dir: &Path, lab: &str) -> Result<Up, Failure> {
+    use crate::control::store::accept;
+    use crate::model::{Around, Source};
+    use crate::runtime::launch::{Launch, launch};
+
+    let around = Around { name: Some(lab), ..Around::default() };
+    let (accepted, _) = accept(&[Source::new("demo.yaml", TOPOLOGY)], &around, dir)
+        .map_err(|report| Failure::input(report.render(false)))?;
+    Ok(launch(Launch { accepted, leash: true, own_id: false })?)
+}
+
+#[cfg(target_os = "linux")]
+fn go_down(up: Up) -> Result<(), Failure> {
+    Ok(up.end()?)
+}
+
+/// Ctrl-C and SIGTERM leave no folder behind; the lab goes with the process.
+#[cfg(target_os = "linux")]
+fn remove_at_signal(dir: PathBuf) -> Result<(), Failure> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::Signal;
+
+    let signals = crate::host::signals::block()?;
+    std::thread::spawn(move || {
+        loop {
+            let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
+            while let Some(received) = crate::host::signals::read(&signals) {
+                if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].iter().any(|s| s.as_raw() == received.signal) {
+                    std::fs::remove_dir_all(&dir).ok();
+                    std::process::exit(128 + received.signal);
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn come_up(_: &Path, _: &str) -> Result<Up, Failure> {
+    Err(Failure::host("a lab needs Linux"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn go_down(up: Up) -> Result<(), Failure> {
+    match up {}
+}
+
+#[cfg(not(target_os = "linux"))]
+fn remove_at_signal(_: PathBuf) -> Result<(), Failure> {
+    Ok(())
+}
+
 struct Story {
     exe: PathBuf,
     lab: String,
     /// Working folder of the commands.
     dir: PathBuf,
     client: Client,
-    /// The attached `up`; ending it ends the lab.
-    up: std::process::Child,
+    /// The lab, until it is ended; it ends with this process whatever that dies of.
+    up: Option<Up>,
     step: u32,
     began: Instant,
     /// Where the world differed from the story.
     wrong: Vec<String>,
 }
+
+#[cfg(target_os = "linux")]
+type Up = crate::runtime::launch::Running;
+#[cfg(not(target_os = "linux"))]
+type Up = std::convert::Infallible;
 
 struct Said {
     code: i32,
@@ -78,7 +136,7 @@ impl Story {
         let lab = format!("demo{}", std::process::id());
         let dir = std::env::temp_dir().join(format!("vpclab-{lab}"));
         std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join("demo.vpclab.yaml"), TOPOLOGY)?;
+        remove_at_signal(dir.clone())?;
         let version = match client {
             Client::Aws => output(Command::new("aws").arg("--version"))?,
             Client::Curl => output(Command::new("curl").arg("--version"))?,
@@ -87,26 +145,16 @@ impl Story {
         println!("VPC app 10.0.0.0/16 in eu-west-1: two zones, a private subnet in each, no Internet gateway, no NAT.");
         println!("Interface endpoints for S3, STS, SQS, SNS and Secrets Manager; web may use them, guest may not.");
         println!("Client: {version}");
-        let mut up = Command::new(&exe)
-            .current_dir(&dir)
-            .args(["up", "--attach", "--name", &lab, "demo.vpclab.yaml"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if !wait_for_line(&mut up) {
-            let said = up.wait_with_output()?;
-            let code = said.status.code().unwrap_or(3);
-            std::fs::remove_dir_all(&dir).ok();
-            let why = String::from_utf8_lossy(&said.stderr);
-            return Err(Failure::host(format!(
-                "the lab did not come up: {}",
-                why.trim().trim_start_matches("vpclab: ")
-            ))
-            .with_exit(u8::try_from(code).unwrap_or(3)));
-        }
+        let up = match come_up(&dir, &lab) {
+            Ok(up) => up,
+            Err(why) => {
+                std::fs::remove_dir_all(&dir).ok();
+                let message = format!("the lab did not come up: {}", why.message);
+                return Err(Failure { message, ..why });
+            }
+        };
         println!("Up in {} ms.", began.elapsed().as_millis());
-        Ok(Story { exe, lab, dir, client, up, step: 0, began, wrong: Vec::new() })
+        Ok(Story { exe, lab, dir, client, up: Some(up), step: 0, began, wrong: Vec::new() })
     }
 
     fn tell(&mut self) -> Result<(), Failure> {
@@ -270,9 +318,9 @@ impl Story {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        let pid = rustix::process::Pid::from_child(&self.up);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(std::io::Error::from)?;
-        self.up.wait()?;
+        if let Some(up) = self.up.take() {
+            go_down(up)?;
+        }
         std::fs::remove_dir_all(&self.dir).ok();
         println!();
         if self.wrong.is_empty() {

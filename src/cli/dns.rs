@@ -14,6 +14,7 @@ pub struct Args {
     /// From this topology, without a lab
     #[arg(long, env = "VPCLAB_FILE")]
     pub file: Vec<PathBuf>,
+    /// The instance: NAME or VPC.NAME
     pub instance: String,
     pub name: String,
     #[arg(default_value = "A")]

@@ -11,7 +11,9 @@ pub struct Args {
     pub lab: LabArg,
     #[command(flatten)]
     pub how: How,
+    /// The instance: NAME or VPC.NAME
     pub instance: String,
+    /// The command and its arguments
     #[arg(last = true, required = true)]
     pub cmd: Vec<OsString>,
 }

@@ -17,6 +17,11 @@ pub struct Args {
 pub fn run(args: Args) -> Done {
     use crate::control::api::{Reply, Request};
 
+    if args.filter.code.is_some() {
+        return Err(super::common::Failure::input(
+            "flows have no drop code: `vpclab drops --code` shows what was dropped",
+        ));
+    }
     super::common::follow(
         &args.lab,
         &args.filter,

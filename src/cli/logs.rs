@@ -9,6 +9,7 @@ pub struct Args {
     /// What the lab's own processes wrote
     #[arg(long)]
     pub router: bool,
+    /// The instance: NAME or VPC.NAME
     #[arg(required_unless_present = "router")]
     pub instance: Option<String>,
 }

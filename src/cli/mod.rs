@@ -3,6 +3,10 @@
 //! A verb is a module with `Args` and `run`, which gives the exit code (0 true, 1 false, 2 bad input, 3 the host cannot)
 //! or a [`Failure`]. Facts go to stdout, progress and failures to stderr.
 
+// First: its macros are for all below.
+#[macro_use]
+mod screen;
+
 mod common;
 
 mod bench;
@@ -25,6 +29,7 @@ mod probe;
 mod ps;
 mod run;
 mod schema;
+mod services;
 mod shell;
 mod test;
 mod topology;
@@ -88,6 +93,8 @@ enum Verb {
     Logs(logs::Args),
     /// What users quote, beside a kernel baseline in the same run
     Bench(bench::Args),
+    /// The catalogue: what an endpoint can lead to, with its private names, ports and backend
+    Services(services::Args),
     /// Check a topology without starting it
     Validate(validate::Args),
     /// JSON Schema of the topology file
@@ -125,10 +132,10 @@ pub fn main() -> ExitCode {
         Some(verb) => dispatch(verb),
     };
     match done {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => ExitCode::from(screen::exit(code)),
         Err(failure) => {
             failure.print();
-            ExitCode::from(failure.exit)
+            ExitCode::from(screen::exit(failure.exit))
         }
     }
 }
@@ -170,6 +177,7 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Bench(args) => bench::run(args),
         Verb::Probe(args) => probe::run(args),
         Verb::Load(args) => load::run(args),
+        Verb::Services(args) => services::run(args),
         Verb::Validate(args) => validate::run(args),
         Verb::Schema(args) => schema::run(args),
         Verb::Doctor(args) => on_linux!(doctor, args),

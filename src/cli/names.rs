@@ -21,6 +21,7 @@ pub struct Args {
     /// Only regional, zonal or private names
     #[arg(long, env = "VPCLAB_KIND", value_parser = ["regional", "zonal", "private"])]
     pub kind: Option<String>,
+    /// An endpoint: NAME or VPC.NAME; all if left out
     pub endpoint: Option<String>,
 }
 
@@ -33,7 +34,14 @@ pub fn run(args: Args) -> Done {
         println!("{}", row.name);
     }
     // A script that asked for one zone wants to know that there is none.
-    Ok(u8::from(rows.is_empty() && (args.zone.is_some() || args.kind.is_some())))
+    let none = rows.is_empty() && (args.zone.is_some() || args.kind.is_some());
+    if none {
+        let of = args.endpoint.as_deref().map_or_else(String::new, |name| format!(" of {name}"));
+        let kind = args.kind.as_deref().map_or_else(String::new, |kind| format!(" {kind}"));
+        let zone = args.zone.map_or_else(String::new, |zone| format!(" in zone {zone}"));
+        eprintln!("vpclab: no{kind} name{of}{zone}");
+    }
+    Ok(u8::from(none))
 }
 
 #[cfg(target_os = "linux")]

@@ -13,9 +13,12 @@ pub struct Args {
     pub name: Option<String>,
     #[command(flatten)]
     pub how: How,
+    /// The topology; `-` is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// The instance: NAME or VPC.NAME
     pub instance: String,
+    /// The command and its arguments
     #[arg(last = true, required = true)]
     pub cmd: Vec<OsString>,
 }

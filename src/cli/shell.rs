@@ -9,6 +9,7 @@ pub struct Args {
     pub lab: LabArg,
     #[command(flatten)]
     pub how: How,
+    /// The instance: NAME or VPC.NAME
     pub instance: String,
 }
 

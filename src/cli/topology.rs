@@ -9,7 +9,9 @@ use crate::model::{Around, Files, Loaded, MAX_BYTES, Source};
 
 /// Reads and judges what the verb's arguments name. Warnings go to stderr.
 pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
-    read_files(&args.files, args.name.as_deref())
+    // What is written beats the variable behind `--file`.
+    let files = if args.files.is_empty() { &args.more } else { &args.files };
+    read_files(files, args.name.as_deref())
 }
 
 pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Loaded), Failure> {

@@ -16,8 +16,6 @@ pub struct Args {
 
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
-    use std::io::Write;
-
     use crate::runtime::launch::{Launch, launch};
 
     let (accepted, loaded) = super::topology::read(&args.files)?;
@@ -26,7 +24,7 @@ pub fn run(args: Args) -> Done {
     let began = std::time::Instant::now();
     let running = launch(Launch { accepted, leash: args.attach, own_id: args.own_id })?;
     print!("{}", super::ps::render(&ps(&mut running.client()?)?));
-    std::io::stdout().flush()?;
+    super::screen::flush();
     eprintln!("{} is up after {} ms.", running.name, began.elapsed().as_millis());
     let Some(signals) = signals else {
         eprint!("{}", next_commands(&loaded.plan, &running.name));
@@ -53,7 +51,10 @@ fn next_commands(plan: &crate::model::Plan, lab: &str) -> String {
     let flag = if crate::runtime::launch::running().len() > 1 { format!(" -l {lab}") } else { String::new() };
     let Some(first) = plan.instances.first() else { return format!("  vpclab down{flag}\n") };
     let web = plan.find_instance(&first.common.name).map_or(&first.common.path, |_| &first.common.name);
-    let endpoint = plan.endpoints.first().map(|e| format!("endpoint:{}", e.common.name));
+    let endpoint = plan.endpoints.iter().find(|e| e.vpc == first.vpc).map(|e| {
+        let name = plan.find_endpoint(&e.common.name).map_or(&e.common.path, |_| &e.common.name);
+        format!("endpoint:{name}")
+    });
     let to = endpoint.unwrap_or_else(|| plan.vpcs[first.vpc].resolver().to_string());
     format!(
         "  vpclab exec{flag} {web} -- curl -v https://...   vpclab shell{flag} {web}\n  vpclab explain{flag} {web} {to}\n  vpclab down{flag}\n"

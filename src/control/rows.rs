@@ -3,7 +3,7 @@
 use crate::base::{EniIx, FiveTuple};
 use crate::control::api::{DnsAnswer, DropRow, Filter, FlowRow, NameRow};
 use crate::dns::{self, Zones};
-use crate::engine::{Decider, Direction, DropRecord, FlowSnapshot};
+use crate::engine::{Decider, Direction, DropCode, DropRecord, FlowSnapshot};
 use crate::model::Plan;
 use crate::model::plan::EniOwner;
 
@@ -128,6 +128,31 @@ pub fn names_end(plan: &Plan, word: &str, label: &str, addr: &str) -> bool {
     })
 }
 
+/// A word that can name no end, and a code that is none, would show an empty table and be taken for "nothing happened".
+///
+/// # Errors
+/// A sentence about the word.
+pub fn check_filter(plan: &Plan, filter: &Filter) -> Result<(), String> {
+    for word in [&filter.from, &filter.to].into_iter().flatten() {
+        let host = word.rsplit_once(':').map_or(word.as_str(), |(host, _)| host);
+        let is_address = host.parse::<std::net::IpAddr>().is_ok() || word.parse::<std::net::IpAddr>().is_ok();
+        let labelled = |at: usize| plan.eni_label(EniIx(at as u32));
+        let names = |at: usize| names_end(plan, word, &labelled(at), &plan.enis[at].ip.to_string());
+        if !is_address && !["resolver", "imds"].contains(&word.as_str()) && !(0..plan.enis.len()).any(names) {
+            let instances = plan.instances.iter().map(|i| i.common.path.clone());
+            let endpoints = plan.endpoints.iter().map(|e| format!("endpoint:{}", e.common.path));
+            let all: Vec<String> = instances.chain(endpoints).collect();
+            return Err(format!("nothing is called {word}; there are: {}", all.join(", ")));
+        }
+    }
+    let Some(code) = &filter.code else { return Ok(()) };
+    let codes: Vec<&str> = DropCode::ALL.iter().map(|c| c.as_str()).collect();
+    if codes.iter().any(|c| c.eq_ignore_ascii_case(code)) {
+        return Ok(());
+    }
+    Err(format!("{code} is no drop code; there are: {}", codes.join(" ")))
+}
+
 /// Whether a row passes a filter at the moment `now_ms`.
 pub fn drop_passes(plan: &Plan, filter: &Filter, row: &DropRow, now_ms: u64) -> bool {
     filter.from.as_deref().is_none_or(|w| names_end(plan, w, &row.from, &row.src))
@@ -207,5 +232,25 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
         Decider::Resolver(eni) => (format!("resolver:{}", plan.vpcs[plan.eni(eni).vpc].common.path), String::new()),
         Decider::Imds(eni) => (format!("imds:{}", plan.eni_label(eni)), String::new()),
         Decider::FlowTable => ("flow table".to_owned(), String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::builder::demo;
+
+    #[test]
+    fn a_filter_of_a_word_that_names_nothing_is_refused() {
+        let plan = demo().plan;
+        let from = |word: &str| Filter { from: Some(word.into()), ..Filter::default() };
+        for good in ["web", "app.web", "instance:web", "endpoint:s3", "s3@a", "10.9.9.9", "10.0.1.10:80", "resolver"] {
+            assert_eq!(check_filter(&plan, &from(good)), Ok(()), "{good}");
+        }
+        let refused = check_filter(&plan, &from("wbe")).expect_err("no such name");
+        assert!(refused.contains("app.web") && refused.contains("endpoint:app.s3"), "{refused}");
+        let code = |code: &str| Filter { code: Some(code.into()), ..Filter::default() };
+        assert_eq!(check_filter(&plan, &code("sg_ingress")), Ok(()));
+        assert!(check_filter(&plan, &code("SG")).expect_err("no code").contains("SG_INGRESS"));
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{self, Around, Files, Loaded, Plan, Report, Source};
+use crate::model::{self, Around, Files, Loaded, Plan, PolicyFlaw, Report, Source};
 use crate::policy;
 
 /// The file's name in the lab's run directory.
@@ -67,8 +67,8 @@ pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Ac
         env.borrow_mut().insert(name.to_owned(), value.clone());
         value
     };
-    let loaded = model::load(sources, &Around { env: &look_up, files: &files, name: around.name })?;
-    check_policies(&loaded)?;
+    let around = Around { env: &look_up, files: &files, name: around.name };
+    let loaded = model::load_judged(sources, &around, &policy_flaws)?;
     let seen = files.seen.into_inner();
     let accepted = Accepted {
         name: loaded.plan.name.clone(),
@@ -91,18 +91,18 @@ pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Ac
 pub fn load(accepted: &Accepted) -> Result<Plan, Report> {
     let sources: Vec<Source> = accepted.sources.iter().map(|s| Source::new(s.path.clone(), s.text.as_str())).collect();
     let around = Around { env: &|name| accepted.var(name), files: accepted, name: Some(&accepted.name) };
-    let loaded = model::load(&sources, &around)?;
-    check_policies(&loaded)?;
+    let loaded = model::load_judged(&sources, &around, &policy_flaws)?;
     Ok(Plan { dir: accepted.dir.clone(), ..loaded.plan })
 }
 
 /// The contents of policies, which the model keeps but does not judge.
-fn check_policies(loaded: &Loaded) -> Result<(), Report> {
-    let problems: Vec<(String, String, Option<&'static str>)> = policy::check(&loaded.plan)
-        .into_iter()
-        .map(|p| (owner_of(&p.path), format!("{}: {}", p.path, p.message), Some(p.code)))
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(loaded.policy_problem(&problems)) }
+fn policy_flaws(plan: &Plan) -> Vec<PolicyFlaw> {
+    let flaw = |p: policy::PolicyProblem| PolicyFlaw {
+        owner: owner_of(&p.path),
+        message: format!("{}: {}", p.path, p.message),
+        code: p.code,
+    };
+    policy::check(plan).into_iter().map(flaw).collect()
 }
 
 /// `roles.R.policy...` is `role R`, `vpcs.V.endpoints.E.policy...` is `endpoint V.E`.
@@ -170,5 +170,16 @@ mod tests {
         assert_eq!(back, accepted);
         assert_eq!(back.var("SET").as_deref(), Some("x"));
         assert_eq!(back.var("UNSET"), None);
+    }
+
+    #[test]
+    fn a_bad_policy_is_reported_with_all_else() {
+        let text = "version: 1\nname: x\nregion: eu-west-9\nvpcs: { a: { cidr: 10.0.0.0/16 } }\nroles:\n  r: { policy: { Statement: { Effect: Alow, Action: '*', Resource: '*' } } }\n";
+        let report =
+            accept(&[Source::new("x.yaml", text)], &Around::default(), Path::new("/")).expect_err("two mistakes");
+        let lines: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("x.yaml:3:9: "), "{lines:?}");
+        assert!(lines[1].starts_with("x.yaml:6:16: MalformedPolicyDocument: role r: "), "{lines:?}");
     }
 }

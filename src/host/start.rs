@@ -25,7 +25,8 @@ pub struct KeeperOptions {
     /// This program: `/proc/self/exe`.
     pub program: PathBuf,
     pub peer: Peer,
-    /// The lab ends with the [`KeeperHandle`] (`run`, `up --attach`, `demo`); otherwise it outlives this process.
+    /// The lab ends with the [`KeeperHandle`] (`run`, `up --attach`, `demo`) unless [`KeeperHandle::release`] is called;
+    /// otherwise it outlives this process from the start.
     pub leash: bool,
     /// Standard error of keeper and router process go to the lab's log instead of ours.
     pub log: bool,
@@ -134,6 +135,14 @@ impl KeeperHandle {
         self.socket = None;
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM); // it may have ended
         self.child.wait().map(drop)
+    }
+
+    /// Takes the leash off: the lab outlives this handle and this process.
+    pub fn release(&mut self) -> io::Result<()> {
+        if let Some(leash) = self.leash.take() {
+            rustix::io::write(&leash, b"r")?;
+        }
+        Ok(())
     }
 
     /// Waits until the lab ends for a reason of its own: `down`, a crash.

@@ -33,27 +33,14 @@ pub struct Loaded {
     pub warnings: Report,
     /// The files as accepted, in order: what a patch is later laid over.
     pub sources: Vec<Source>,
-    policies: Vec<(String, Place)>,
 }
 
-impl Loaded {
-    /// A report for a problem of a policy's contents, found by those who judge them. `owner` is the title of what
-    /// has the policy: `endpoint app.s3`, `role web-role`.
-    pub fn policy_problem(&self, problems: &[(String, String, Option<&'static str>)]) -> Report {
-        let found = Problems::default();
-        for (owner, message, code) in problems {
-            let vpc = owner.strip_prefix("endpoint ").and_then(|p| p.split('.').next()).unwrap_or_default();
-            let defaults = format!("endpoint defaults of {vpc}");
-            let of = |title: &str| self.policies.iter().find(|(t, _)| t == title).map(|(_, p)| *p);
-            let place = of(owner).or_else(|| of(&defaults)).unwrap_or_default();
-            let one = Found::at(place, format!("{owner}: {message}"));
-            found.error(match code {
-                Some(code) => one.code(code),
-                None => one,
-            });
-        }
-        found.finish(&self.sources).0
-    }
+/// What those find who judge the contents of policies, which the model keeps as they are.
+pub struct PolicyFlaw {
+    /// The title of what has the policy: `endpoint app.s3`, `role web-role`.
+    pub owner: String,
+    pub message: String,
+    pub code: &'static str,
 }
 
 /// No environment and no files: what a topology is judged with where there is no machine around it.
@@ -80,19 +67,43 @@ impl Default for Around<'_> {
 /// # Errors
 /// Every problem of every source, sorted by place.
 pub fn load(sources: &[Source], around: &Around<'_>) -> Result<Loaded, Report> {
+    load_judged(sources, around, &|_| Vec::new())
+}
+
+/// The same, with the policies judged: what is wrong with them comes with all else.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_judged(
+    sources: &[Source],
+    around: &Around<'_>,
+    judge: &dyn Fn(&Plan) -> Vec<PolicyFlaw>,
+) -> Result<Loaded, Report> {
     let problems = Problems::default();
     let read = read(sources, around, &problems);
+    if let Some((plan, policies)) = &read {
+        for flaw in judge(plan) {
+            note(&flaw, policies, &problems);
+        }
+    }
     let (errors, warnings) = problems.finish(sources);
     match read {
-        Some((plan, policies)) if errors.is_empty() => {
-            Ok(Loaded { plan, warnings, sources: sources.to_vec(), policies })
-        }
+        Some((plan, _)) if errors.is_empty() => Ok(Loaded { plan, warnings, sources: sources.to_vec() }),
         _ if errors.is_empty() => Err(Report::of("", "the topology could not be read")),
         _ => Err(errors),
     }
 }
 
+/// Titles of what has a policy, and where it stands.
 type Policies = Vec<(String, Place)>;
+
+fn note(flaw: &PolicyFlaw, policies: &Policies, problems: &Problems) {
+    let vpc = flaw.owner.strip_prefix("endpoint ").and_then(|p| p.split('.').next()).unwrap_or_default();
+    let defaults = format!("endpoint defaults of {vpc}");
+    let of = |title: &str| policies.iter().find(|(t, _)| t == title).map(|(_, p)| *p);
+    let place = of(&flaw.owner).or_else(|| of(&defaults)).unwrap_or_default();
+    problems.error(Found::at(place, format!("{}: {}", flaw.owner, flaw.message)).code(flaw.code));
+}
 
 fn read(sources: &[Source], around: &Around<'_>, problems: &Problems) -> Option<(Plan, Policies)> {
     let trees: Vec<Option<Node>> =

@@ -14,7 +14,7 @@ mod starter;
 pub mod validate;
 
 pub use diff::{Change, Sign, diff};
-pub use load::{Around, Loaded, Nothing, load};
+pub use load::{Around, Loaded, Nothing, PolicyFlaw, load, load_judged};
 pub use plan::Plan;
 pub use schema::schema;
 pub use spec::fields::Files;

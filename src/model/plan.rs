@@ -336,6 +336,22 @@ pub enum Backend {
     Tcp(UpstreamAddr),
 }
 
+impl Backend {
+    /// `http://127.0.0.1:5000`, `tcp://127.0.0.1:5432`, `unix:/path`; `None` for the built-in one.
+    pub fn url(&self) -> Option<String> {
+        let (scheme, addr) = match self {
+            Backend::Builtin => return None,
+            Backend::Http { tls: true, addr, .. } => ("https", addr),
+            Backend::Http { tls: false, addr, .. } => ("http", addr),
+            Backend::Tcp(addr) => ("tcp", addr),
+        };
+        Some(match addr {
+            UpstreamAddr::Loopback(addr) => format!("{scheme}://{addr}"),
+            UpstreamAddr::Unix(path) => format!("unix:{}", path.display()),
+        })
+    }
+}
+
 /// Loopback or a unix socket of this machine; anything else was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamAddr {

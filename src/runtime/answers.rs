@@ -13,7 +13,7 @@ use crate::control::explain::{self, Facts};
 use crate::control::rows;
 use crate::engine::FlowSnapshot;
 use crate::model::Plan;
-use crate::model::plan::{Backend, EniOwner, Limits, UpstreamAddr};
+use crate::model::plan::{EniOwner, Limits};
 
 /// Answers everything but `Exec`, whose answer carries descriptors.
 pub fn answer(shared: &Shared, request: Request) -> Reply {
@@ -160,7 +160,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
             id: e.common.id.clone(),
             service: service.full_name.clone(),
             private_dns: e.private_dns,
-            backend: backend(&service.backend),
+            backend: service.backend.url().unwrap_or_else(|| "builtin".into()),
             enis: e
                 .enis
                 .iter()
@@ -190,18 +190,6 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
     }))
 }
 
-fn backend(backend: &Backend) -> String {
-    let addr = |addr: &UpstreamAddr| match addr {
-        UpstreamAddr::Loopback(addr) => addr.to_string(),
-        UpstreamAddr::Unix(path) => format!("unix:{}", path.display()),
-    };
-    match backend {
-        Backend::Builtin => "builtin".into(),
-        Backend::Http { tls, addr: to, .. } => format!("{}://{}", if *tls { "https" } else { "http" }, addr(to)),
-        Backend::Tcp(to) => format!("tcp://{}", addr(to)),
-    }
-}
-
 /// Reports print a limit beside AWS's where they differ.
 fn changed_limits(limits: &Limits) -> Vec<(String, String, String)> {
     let aws = Limits::default();
@@ -224,6 +212,7 @@ fn now_ms(shared: &Shared) -> u64 {
 }
 
 fn drops(shared: &Shared, filter: &Filter) -> Result<Vec<DropRow>, Refused> {
+    rows::check_filter(&shared.plan, filter).map_err(input)?;
     let records = shared.router.call(|inside| inside.engine.drops().cloned().collect::<Vec<_>>())?;
     let now = now_ms(shared);
     let plan = &shared.plan;
@@ -232,6 +221,7 @@ fn drops(shared: &Shared, filter: &Filter) -> Result<Vec<DropRow>, Refused> {
 }
 
 fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
+    rows::check_filter(&shared.plan, filter).map_err(input)?;
     let (open, closed) = shared.router.call(|inside| {
         let closed: Vec<FlowSnapshot> = inside.closed.iter().map(|c| c.flow.clone()).collect();
         (inside.engine.flows().collect::<Vec<_>>(), closed)

@@ -61,16 +61,22 @@ pub fn launch(launch: Launch) -> Result<Running, LaunchError> {
         let _ = run_dir.remove();
         return Err(error.into());
     }
-    let keeper = keeper::spawn(KeeperOptions {
+    let mut keeper = keeper::spawn(KeeperOptions {
         run_dir,
         program: "/proc/self/exe".into(),
         peer: Peer::Router { args: Vec::new() },
-        leash: launch.leash,
+        // Always, until it is up: an `up` that is interrupted half-way leaves nothing either.
+        leash: true,
         log: true,
         ids: if launch.own_id { IdMap::Own } else { IdMap::Ranges },
     })?;
     match keeper.wait_ready(COMING_UP) {
-        Ok(Status::Ready) => Ok(Running { name, run_dir: path, keeper }),
+        Ok(Status::Ready) => {
+            if !launch.leash {
+                keeper.release()?;
+            }
+            Ok(Running { name, run_dir: path, keeper })
+        }
         Ok(Status::Failed { message, exit }) => {
             keeper.end()?;
             Err(LaunchError { message, exit })

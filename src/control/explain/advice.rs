@@ -56,6 +56,11 @@ pub(super) fn reached(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &mut Explan
     };
     let (kind, object) = super::owner(plan, eni);
     (told.kind, told.object) = (Some(kind.to_owned()), Some(object.clone()));
+    if let EniOwner::Endpoint(at) = plan.eni(eni).owner
+        && let Some(backend) = plan.services[plan.endpoints[at].service].backend.url()
+    {
+        told.notes.push(format!("behind {object} stands {backend}: the client is refused where that refuses"));
+    }
     if let EniOwner::Instance(at, _) = plan.eni(eni).owner
         && told.destination.proto != Proto::ICMP
         && !plan.instances[at]

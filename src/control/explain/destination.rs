@@ -47,13 +47,13 @@ impl Destination {
         let (place, port) = match text.split_once(':') {
             Some(("endpoint", rest)) => {
                 let (name, port) = split_port(rest)?;
-                let at = plan.find_endpoint(name).map_err(|found| unknown("endpoint", name, &found))?;
+                let at = plan.find_endpoint(name).map_err(|found| unknown(plan, "endpoint", name, &found))?;
                 let first = plan.services[plan.endpoints[at].service].ports.first().copied();
                 return Ok(with_port(text, Target::Endpoint(at), port, first.unwrap_or(443)));
             }
             Some(("instance", rest)) => {
                 let (name, port) = split_port(rest)?;
-                let at = plan.find_instance(name).map_err(|found| unknown("instance", name, &found))?;
+                let at = plan.find_instance(name).map_err(|found| unknown(plan, "instance", name, &found))?;
                 let first = plan.instances[at].listen.first().map(|l| (l.port, l.proto));
                 let port = port.or(first.map(|(port, proto)| (Some(port), proto)));
                 return Ok(with_port(text, Target::Instance(at), port, 443));
@@ -63,7 +63,9 @@ impl Destination {
             }
             _ => split_place(text)?,
         };
-        Ok(with_port(text, target_of(place), port, 443))
+        let target = target_of(place);
+        let (usual, proto) = usual(plan, &target);
+        Ok(with_port(text, target, port.or(Some((None, proto))), usual))
     }
 
     /// `tcp 443`, `icmp 8`: as a rule would name it.
@@ -90,6 +92,18 @@ fn url(text: &str, scheme: &str, rest: &str) -> Result<Destination, String> {
     }
     let port = port.and_then(|(port, _)| port).unwrap_or(usual);
     Ok(Destination { text: text.into(), target: target_of(place), proto: Proto::TCP, port, tls })
+}
+
+/// What is asked of a place whose port nobody wrote: of the resolver names, of the metadata service a page, else HTTPS.
+fn usual(plan: &Plan, target: &Target) -> (u16, Proto) {
+    let Target::Address(addr) = target else { return (443, Proto::TCP) };
+    if addr.octets() == [169, 254, 169, 254] {
+        (80, Proto::TCP)
+    } else if addr.octets() == [169, 254, 169, 253] || plan.vpcs.iter().any(|vpc| vpc.resolver() == *addr) {
+        (53, Proto::UDP)
+    } else {
+        (443, Proto::TCP)
+    }
 }
 
 type Port = Option<(Option<u16>, Proto)>;
@@ -148,9 +162,16 @@ fn with_port(text: &str, target: Target, port: Port, usual: u16) -> Destination 
     Destination { text: text.into(), target, proto, port, tls: false }
 }
 
-fn unknown(kind: &str, name: &str, candidates: &[String]) -> String {
+fn unknown(plan: &Plan, kind: &str, name: &str, candidates: &[String]) -> String {
     if candidates.is_empty() {
-        format!("no {kind} is named {name}")
+        let all: Vec<&str> = match kind {
+            "endpoint" => plan.endpoints.iter().map(|e| e.common.path.as_str()).collect(),
+            _ => plan.instances.iter().map(|i| i.common.path.as_str()).collect(),
+        };
+        match all[..] {
+            [] => format!("no {kind} is named {name}: there is none"),
+            _ => format!("no {kind} is named {name}; there are: {}", all.join(", ")),
+        }
     } else {
         format!("{name} is not unique; write one of {}", candidates.join(", "))
     }
@@ -181,6 +202,9 @@ mod tests {
             ("h.example.", (host("h.example"), 443, Proto::TCP, false)),
             ("10.0.0.1:53/udp", (four.clone(), 53, Proto::UDP, false)),
             ("10.0.0.1/icmp", (four, 0, Proto::ICMP, false)),
+            ("169.254.169.254", (Target::Address(Ipv4Addr::new(169, 254, 169, 254)), 80, Proto::TCP, false)),
+            ("169.254.169.253", (Target::Address(Ipv4Addr::new(169, 254, 169, 253)), 53, Proto::UDP, false)),
+            ("169.254.169.253:443", (Target::Address(Ipv4Addr::new(169, 254, 169, 253)), 443, Proto::TCP, false)),
             ("::1", (six("::1"), 443, Proto::TCP, false)),
             ("[::1]:80", (six("::1"), 80, Proto::TCP, false)),
         ] {

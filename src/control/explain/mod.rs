@@ -17,7 +17,7 @@ use crate::control::api::ExplainAsk;
 use crate::dns::{self, Lookup, QType, Zones};
 use crate::engine::Engine;
 use crate::model::Plan;
-use crate::model::plan::EniOwner;
+use crate::model::plan::{Backend, EniOwner};
 use crate::policy::{self, Document, Kind};
 
 pub use destination::{Destination, Target};
@@ -120,10 +120,18 @@ pub struct Step {
 pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
     let name = ask.src.strip_prefix("instance:").unwrap_or(&ask.src);
     let src = facts.plan.find_instance(name).map_err(|candidates| match candidates[..] {
-        [] => format!("no instance is named {name}"),
+        [] => {
+            let all: Vec<&str> = facts.plan.instances.iter().map(|i| i.common.path.as_str()).collect();
+            format!("no instance is named {name}; there are: {}", all.join(", "))
+        }
         _ => format!("{name} is not unique; write one of {}", candidates.join(", ")),
     })?;
     let destination = Destination::parse(facts.plan, &ask.dst)?;
+    if let Some((action, _)) = &ask.request
+        && !action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
+    {
+        return Err(format!("{action} is no action: it is written service:Action, as s3:GetObject"));
+    }
     let request = ask.request.clone().map(|(action, resource)| Request { action, resource, unsigned: ask.unsigned });
     Ok(explain(facts, engine, src, destination, request.as_ref()))
 }
@@ -155,6 +163,13 @@ fn stages(
         later_stages_not_reached(&mut told);
         return told;
     };
+    if path::stays_inside(plan, src, addr) {
+        let label = told.source.label.clone();
+        told.step("there", &label, "loopback", "ok", "its own address: no packet leaves the instance");
+        let own = plan.instances[src].enis[0];
+        advice::reached(plan, own, if addr.is_loopback() { plan.eni(own).ip } else { addr }, &mut told);
+        return told;
+    }
     let from = path::eni_towards(plan, src, addr);
     let source = source_of(plan, src, from);
     told.source = source;
@@ -315,6 +330,10 @@ fn tls_stage(facts: &Facts<'_>, endpoint: Option<usize>, told: &mut Explanation)
     };
     let common = &facts.plan.endpoints[at].common;
     let (path, label) = (common.path.clone(), common.name.clone());
+    if matches!(facts.plan.services[facts.plan.endpoints[at].service].backend, Backend::Tcp(_)) {
+        told.step("tls", &label, "certificate", "not asked", "its backend answers with one of its own");
+        return;
+    }
     let names = (facts.leaf_names)(facts.plan, at);
     if let Some(name) = names.iter().find(|name| certifies(name, &asked)) {
         told.step("tls", &label, "certificate", "ok", name.as_str());
@@ -346,13 +365,29 @@ fn policy_stage(plan: &Plan, src: usize, endpoint: Option<usize>, request: Optio
     let (action, resource) = (request.action.as_str(), request.resource.as_str());
     let role = plan.instances[src].role.filter(|_| !request.unsigned).map(|at| &plan.roles[at]);
     let endpoint = endpoint.map(|at| &plan.endpoints[at]);
+    // Without resource policies only `echo` serves who does not sign; what a backend of the user's does is its matter.
+    let signed_only = endpoint.is_some_and(|e| {
+        let service = &plan.services[e.service];
+        service.backend == Backend::Builtin && service.name != "echo"
+    });
     let asked = [
         endpoint.map(|e| ("endpoint", "VPCE_POLICY", &e.common, Kind::Endpoint, &e.policy)),
         role.map(|r| ("role", "ROLE_POLICY", &r.common, Kind::Role, &r.policy)),
     ];
     if role.is_none() {
         let why = if request.unsigned { "the request is not signed" } else { "the instance has no role" };
-        told.step("policy", &told.source.label.clone(), "role", "not asked", why);
+        let label = told.source.label.clone();
+        if signed_only {
+            told.step("policy", &label, "signature", "DENY", format!("{why}: anonymous callers may do nothing"));
+            told.fail("policy", "ROLE_POLICY", "instance", plan.instances[src].common.path.clone());
+            told.detail = Some(why.to_owned());
+            told.rule.get_or_insert_with(|| why.to_owned());
+        } else {
+            told.step("policy", &label, "role", "not asked", why);
+        }
+        if !request.unsigned {
+            told.notes.push("aws-cli and SDKs do not ask at all: \"Unable to locate credentials\"".into());
+        }
     }
     for (kind, code, common, document_kind, policy) in asked.into_iter().flatten() {
         let document = Document::of(document_kind, policy).unwrap_or(Document { statements: Vec::new() });

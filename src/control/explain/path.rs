@@ -32,6 +32,11 @@ pub(super) fn eni_towards(plan: &Plan, instance: usize, dst: Ipv4Addr) -> EniIx 
     *near.unwrap_or(&enis[0])
 }
 
+/// True for the instance's own addresses: its kernel sends to them through the loopback device.
+pub(super) fn stays_inside(plan: &Plan, instance: usize, dst: Ipv4Addr) -> bool {
+    dst.is_loopback() || plan.instances[instance].enis.iter().any(|eni| plan.eni(*eni).ip == dst)
+}
+
 /// The ENI with an address in the VPC of another ENI.
 pub(super) fn eni_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<EniIx> {
     let vpc = plan.eni(beside).vpc;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::engine::tests::builder::{Lab, demo};
 use crate::engine::{EngineLimits, compile};
-use crate::model::plan::RouteTarget;
+use crate::model::plan::{Backend, RouteTarget, UpstreamAddr};
 
 fn names_of(plan: &Plan, endpoint: usize) -> Vec<String> {
     let zones = &plan.endpoints[endpoint].names.private;
@@ -18,6 +18,28 @@ fn ask(lab: &Lab, src: &str, dst: &str) -> Explanation {
     let engine = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
     let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
     answer(&facts, engine, &ask).expect("a question that can be answered")
+}
+
+#[test]
+fn an_instance_reaches_itself_whatever_the_rules_say() {
+    let lab = closed();
+    for dst in ["instance:x", "10.0.1.10:80", "127.0.0.1", "127.0.0.1/icmp"] {
+        let told = ask(&lab, "x", dst);
+        assert!(told.reachable, "{dst}: {}", told.text());
+        assert!(told.text().contains("no packet leaves the instance"), "{}", told.text());
+        assert_eq!(told.object.as_deref(), Some("app.x"), "{dst}");
+    }
+}
+
+#[test]
+fn an_endpoint_with_a_backend_of_the_users_names_it() {
+    let mut lab = demo();
+    let service = lab.plan.endpoints[0].service;
+    lab.plan.services[service].backend =
+        Backend::Tcp(UpstreamAddr::Loopback("127.0.0.1:5432".parse().expect("address")));
+    let page = ask(&lab, "web", "https://s3.eu-west-1.amazonaws.com").text();
+    assert!(page.contains("note  behind app.s3 stands tcp://127.0.0.1:5432"), "{page}");
+    assert!(page.contains("its backend answers with one of its own"), "{page}");
 }
 
 /// `CODE at KIND VPC.NAME`, or `YES`.
@@ -240,7 +262,13 @@ fn policies_of_role_and_endpoint_must_both_allow() {
     let put = asked(&lab, "s3:PutObject", false);
     assert_eq!((put.code.as_deref(), put.object.as_deref()), (Some("ROLE_POLICY"), Some("web-role")));
     assert_eq!(put.rule.as_deref(), Some("no statement allows it"));
-    assert!(asked(&lab, "s3:PutObject", true).reachable);
+    // Nothing but a resource policy lets anonymous callers in, and there are none.
+    let anonymous = asked(&lab, "s3:GetObject", true);
+    assert_eq!((anonymous.code.as_deref(), anonymous.kind.as_deref()), (Some("ROLE_POLICY"), Some("instance")));
+    lab.plan.instances[0].role = None;
+    let nobody = asked(&lab, "s3:GetObject", false);
+    assert!(!nobody.reachable && nobody.text().contains("Unable to locate credentials"), "{}", nobody.text());
+    lab.plan.instances[0].role = Some(0);
     lab.plan.endpoints[0].policy = Policy::Document(serde_json::json!({"Statement": []}));
     let get = asked(&lab, "s3:GetObject", false);
     assert_eq!((get.code.as_deref(), get.stage), (Some("VPCE_POLICY"), Some("policy")));

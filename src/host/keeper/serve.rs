@@ -126,8 +126,11 @@ impl Keeper {
         if signalled {
             self.on_signals();
         }
-        if let_go {
-            self.leash = None;
+        if let_go
+            && let Some(leash) = self.leash.take()
+            // A byte takes the leash off; an end without one is the death of who held it.
+            && rustix::io::read(&leash, &mut [0; 1]) != Ok(1)
+        {
             self.end("the command line that held the lab is gone", now);
         }
         self.kill_late_runs(now);

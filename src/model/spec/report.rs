@@ -61,8 +61,9 @@ pub struct Also {
 
 /// More than this many are counted, not shown.
 const SHOWN: usize = 50;
-/// A line longer than this is not quoted, bytes.
-const LONGEST_QUOTE: usize = 400;
+/// A line longer than this is not quoted, bytes. Of shorter ones that are wider than a screen, the part around the
+/// place is shown; a whole topology may stand in one line, as JSON.
+const LONGEST_QUOTE: usize = 16 << 10;
 
 impl Report {
     /// A report of one problem that belongs to no place in a file.
