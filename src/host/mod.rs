@@ -21,6 +21,7 @@ pub mod exec;
 pub mod files;
 mod instance;
 pub mod keeper;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod procs;

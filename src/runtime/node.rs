@@ -58,6 +58,7 @@ const WMEM: [u32; 3] = [4_096, 16_384, 4 << 20];
 
 /// The whole life of a router process, from its arguments after `__router` to its exit code.
 pub fn main(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    crate::host::memory::give_back_large_blocks();
     let start = match RouterStart::parse(args) {
         Ok(start) => start,
         Err(message) => {
