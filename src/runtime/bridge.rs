@@ -469,7 +469,7 @@ mod tests {
     fn rig() -> Rig {
         let poller = Poller::new().expect("epoll");
         let notices = Notices::new(8, poller.waker());
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("tokio");
+        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("tokio");
         Rig { poller, notices, gauges: Arc::default(), tokio }
     }
 
