@@ -651,11 +651,12 @@ fn advance(flow: &mut Flow, side: Side, packet: &Packet) {
 /// Nanoseconds that a flow lives without packets.
 #[inline]
 fn life(timeouts: &Timeouts, flow: &Flow) -> u64 {
+    let tcp = if flow.to_endpoint { &timeouts.endpoint } else { &timeouts.tcp };
     match flow.state {
-        FlowState::New => timeouts.tcp_new,
-        FlowState::Established => timeouts.tcp,
-        FlowState::Closing if flow.reset => timeouts.tcp_reset,
-        FlowState::Closing => timeouts.tcp_fin,
+        FlowState::New => tcp.new,
+        FlowState::Established => tcp.open,
+        FlowState::Closing if flow.reset => tcp.reset,
+        FlowState::Closing => tcp.fin,
         FlowState::Single if flow.key.proto == Proto::UDP.0 => timeouts.udp,
         FlowState::Single => timeouts.icmp,
         FlowState::Stream => timeouts.udp_stream,

@@ -25,14 +25,10 @@ pub struct Program {
 /// How long flows live without packets, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// TCP before the handshake is finished. AWS does not document it; a Linux client's last retries are 32 and 64
-    /// seconds apart, and each SYN meets the rules anew.
-    pub(crate) tcp_new: u64,
-    pub(crate) tcp: u64,
-    /// TCP after a FIN of each side: long enough for a last ACK to be repeated.
-    pub(crate) tcp_fin: u64,
-    /// TCP after a RST: what was on its way.
-    pub(crate) tcp_reset: u64,
+    pub(crate) tcp: TcpTimes,
+    /// TCP to an interface endpoint: the endpoint's own idle time decides, however short or long security groups
+    /// remember.
+    pub(crate) endpoint: TcpTimes,
     pub(crate) udp: u64,
     pub(crate) udp_stream: u64,
     /// AWS names no time for ICMP; UDP's for one exchange.
@@ -41,16 +37,38 @@ pub(crate) struct Timeouts {
     pub(crate) other: u64,
 }
 
+/// The same for the states of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpTimes {
+    /// Before the handshake is finished. AWS does not document it; a Linux client's last retries are 32 and 64 seconds
+    /// apart, and each SYN meets the rules anew.
+    pub(crate) new: u64,
+    pub(crate) open: u64,
+    /// After a FIN of each side: long enough for a last ACK to be repeated.
+    pub(crate) fin: u64,
+    /// After a RST: what was on its way.
+    pub(crate) reset: u64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl TcpTimes {
+    /// `open` is for limits to say.
+    const DEFAULT: TcpTimes = TcpTimes { new: 60 * SECOND, open: 0, fin: 10 * SECOND, reset: 2 * SECOND };
+
+    fn tracked(open: u64) -> TcpTimes {
+        let TcpTimes { new, fin, reset, .. } = TcpTimes::DEFAULT;
+        TcpTimes { new: open.min(new), open, fin: open.min(fin), reset: open.min(reset) }
+    }
+}
+
 impl Timeouts {
     pub(crate) fn new(limits: &Limits) -> Timeouts {
-        const SECOND: u64 = 1_000_000_000;
         let nanos = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        let tcp = nanos(limits.sg_tcp_idle);
         Timeouts {
-            tcp_new: tcp.min(60 * SECOND),
-            tcp,
-            tcp_fin: tcp.min(10 * SECOND),
-            tcp_reset: tcp.min(2 * SECOND),
+            tcp: TcpTimes::tracked(nanos(limits.sg_tcp_idle)),
+            // Not shorter while it begins: a backend may take longer to answer than a connection may idle.
+            endpoint: TcpTimes { open: nanos(limits.endpoint_idle), ..TcpTimes::DEFAULT },
             udp: nanos(limits.sg_udp_idle),
             udp_stream: nanos(limits.sg_udp_stream),
             icmp: nanos(limits.sg_udp_idle),

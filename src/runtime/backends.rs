@@ -65,6 +65,9 @@ impl Backends for ServiceBackends {
                 Opened::Ready(session) => {
                     if let Some(stream) = ticket.connected().await {
                         let guard = stream.guard();
+                        if session.is_raw() {
+                            stream.expire_untold();
+                        }
                         if session.serve(stream).await == Ended::Broken {
                             guard.abort();
                         }

@@ -8,7 +8,8 @@
 //! The end of a connection means what it means with the kernel's sockets: `shutdown` sends FIN; dropping the stream sends
 //! what was written and FIN; dropping it with bytes unread, or getting more afterwards, resets; the peer's FIN is an end
 //! of file after its bytes; the peer's reset is an error on both halves. A task that ends by panic or abort drops its
-//! stream too, so nothing of it stays.
+//! stream too, so nothing of it stays. A connection that the endpoint has forgotten is an error to a task that writes;
+//! one that only reads is told nothing, if it asked for that.
 
 use std::io;
 use std::pin::Pin;
@@ -116,11 +117,13 @@ struct Shared {
 
 const PEER_EOF: u8 = 1;
 const PEER_RESET: u8 = 2;
+const PEER_FORGOTTEN: u8 = 4;
 
 const TASK_SHUT: u8 = 1;
 const TASK_GONE: u8 = 2;
 const TASK_UNREAD: u8 = 4;
 const TASK_ABORT: u8 = 8;
+const TASK_UNTOLD: u8 = 16;
 
 impl Shared {
     fn notify(&self) {
@@ -234,6 +237,25 @@ impl RouterEnd {
         self.end(reset);
     }
 
+    /// The endpoint has forgotten the connection. False if the task is still to find out, by writing: whoever holds
+    /// this end decides how long it may wait.
+    pub fn expire(&mut self) -> bool {
+        self.take_notice();
+        self.shared.peer.fetch_or(PEER_FORGOTTEN, Ordering::AcqRel);
+        if self.shared.task.load(Ordering::Acquire) & (TASK_UNTOLD | TASK_GONE) != TASK_UNTOLD {
+            self.end(true);
+            return true;
+        }
+        // Bytes that wait to be sent will never be: a writer that waits for room finds out now.
+        self.shared.writable.wake();
+        false
+    }
+
+    /// Nobody holds the stream any more.
+    pub fn is_left(&self) -> bool {
+        self.shared.task.load(Ordering::Acquire) & TASK_GONE != 0
+    }
+
     fn end(&mut self, reset: bool) {
         self.ended = true;
         let flags = if reset { PEER_RESET | PEER_EOF } else { PEER_EOF };
@@ -291,6 +313,17 @@ impl BridgeStream {
     pub fn guard(&self) -> BridgeGuard {
         self.shared.holders.fetch_add(1, Ordering::AcqRel);
         BridgeGuard { shared: self.shared.clone(), abort: false }
+    }
+
+    /// From now on idle expiry is silent to this end, as to the service behind AWS's endpoints: it shows when this end
+    /// writes or closes.
+    pub fn expire_untold(&self) {
+        self.shared.task.fetch_or(TASK_UNTOLD, Ordering::AcqRel);
+    }
+
+    /// Is the connection gone, as far as one who sends can tell?
+    fn is_broken(&self) -> bool {
+        self.shared.peer.load(Ordering::Acquire) & (PEER_RESET | PEER_FORGOTTEN) != 0
     }
 
     fn after_read(&self) {
@@ -360,7 +393,7 @@ impl BridgeStream {
 
     /// How much of `bytes` was taken; `None` if the ring is full.
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        if self.shared.peer.load(Ordering::Acquire) & PEER_RESET != 0 {
+        if self.is_broken() {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if self.shared.task.load(Ordering::Relaxed) & TASK_SHUT != 0 || self.to_router.is_abandoned() {
@@ -394,6 +427,9 @@ impl AsyncWrite for BridgeStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
+        if self.shared.peer.load(Ordering::Acquire) & PEER_FORGOTTEN != 0 {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         if self.shared.task.fetch_or(TASK_SHUT, Ordering::AcqRel) & TASK_SHUT == 0 {
             self.shared.notify();
         }
@@ -433,7 +469,7 @@ mod tests {
     fn rig() -> Rig {
         let poller = Poller::new().expect("epoll");
         let notices = Notices::new(8, poller.waker());
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("tokio");
+        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("tokio");
         Rig { poller, notices, gauges: Arc::default(), tokio }
     }
 
@@ -515,6 +551,31 @@ mod tests {
         end.ended(true);
         let kinds = rig.tokio.block_on(task).expect("task");
         assert_eq!(kinds, (io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionReset));
+    }
+
+    #[test]
+    fn a_forgotten_connection_shows_only_to_a_task_that_writes() {
+        let rig = rig();
+        let (mut end, mut stream) = bridge(1, 64, &rig.notices, &rig.gauges);
+        stream.expire_untold();
+        assert_eq!(end.push(b"!"), 1);
+        assert!(!end.expire());
+        rig.tokio.block_on(async {
+            assert_eq!(stream.read_u8().await.expect("came before"), b'!');
+            let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), stream.read_u8()).await;
+            waiting.expect_err("a reader is told nothing");
+            assert_eq!(stream.write_u8(b'?').await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(stream.shutdown().await.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
+        });
+        assert!(!end.is_left());
+        drop(stream);
+        assert!(end.is_left());
+
+        // Nobody asked for silence: both are told.
+        let (mut end, mut stream) = bridge(2, 64, &rig.notices, &rig.gauges);
+        assert!(end.expire());
+        let read = rig.tokio.block_on(stream.read_u8());
+        assert_eq!(read.expect_err("reset").kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

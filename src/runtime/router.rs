@@ -24,10 +24,10 @@ use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts
 use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
 use crate::control::api::Gauges;
-use crate::engine::{Decider, Direction, Engine, EngineLimits, FlowClosed, Verdict, drop_record};
+use crate::engine::{Decider, Direction, DropCode, Engine, EngineLimits, FlowClosed, Verdict, drop_record};
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
-use crate::wire::make::{UDP_PAYLOAD_OFFSET, write_udp_into};
+use crate::wire::make::{UDP_PAYLOAD_OFFSET, write_rst_into, write_udp_into};
 use crate::wire::packet::Packet;
 use crate::wire::vnet::VnetHdr;
 
@@ -343,6 +343,7 @@ impl Router {
         let frame = self.frame.bytes();
         let port = match self.engine.handle(now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
+            Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(from),
             Verdict::Drop { .. } => return,
             Verdict::Endpoint { eni } => Port::Endpoint(eni),
             Verdict::Imds { from } => Port::Imds(from),
@@ -354,6 +355,19 @@ impl Router {
         };
         let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
         self.terminal.packet(now, port, frame, &mut out);
+    }
+
+    /// A segment of a connection that its endpoint has forgotten: the only drop that is answered.
+    #[cold]
+    fn reset_late(&mut self, to: EniIx) {
+        let frame = self.frame.bytes();
+        let Ok(packet) = Packet::parse(frame) else { return };
+        let len = write_rst_into(self.reply.space(), &packet, frame);
+        if len > 0 {
+            self.engine.count_reply(to, len - VnetHdr::LEN);
+            self.reply.set_len(len);
+            self.ports.write(to, self.reply.bytes());
+        }
     }
 
     /// Answers a DNS query over UDP, straight back from here.

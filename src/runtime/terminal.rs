@@ -23,6 +23,10 @@ const LINGER: Duration = Duration::from_secs(60);
 const RING_BUDGET: usize = 128 << 20;
 const RING_LEAST: usize = 16 << 10;
 
+/// Backends outside the lab that may wait for a client which the endpoint has forgotten. The oldest beyond are reset:
+/// each holds a socket and two rings.
+const UNTOLD: usize = 256;
+
 /// TTL of what the metadata service and the resolver send over TCP.
 const LOCAL_TTL: u8 = 64;
 
@@ -128,6 +132,8 @@ pub struct Terminal {
     gauges: Arc<BridgeGauges>,
     /// Connections whose task is gone, with the moment at which patience ends; in order.
     lingering: std::collections::VecDeque<(Instant, ConnId)>,
+    /// Of forgotten connections, the tasks that are still to find out; oldest first.
+    untold: std::collections::VecDeque<RouterEnd>,
     seed: u64,
     /// Of the metadata service.
     tokens: TokenBook,
@@ -179,6 +185,7 @@ impl Terminal {
             notices,
             gauges,
             lingering: std::collections::VecDeque::new(),
+            untold: std::collections::VecDeque::with_capacity(UNTOLD),
             seed,
             tokens: TokenBook::new(super::router::next_seed(seed)),
             counts: Arc::default(),
@@ -212,6 +219,9 @@ impl Terminal {
         }
         while let Some(key) = self.notices.next() {
             let id = ConnId { slot: key as u32, generation: (key >> 32) as u32 };
+            if !self.untold.is_empty() && find(&mut self.conns, id).is_none() {
+                self.drop_left();
+            }
             self.pump(id, turn);
         }
         if self.notices.take_overflow() {
@@ -251,7 +261,7 @@ impl Terminal {
             Event::PeerClosed(conn) => self.peer_closed(conn, turn),
             Event::Closed(conn) => self.forget(conn, false),
             Event::Reset(conn) => self.forget(conn, true),
-            Event::Expired { conn, .. } => self.forget(conn, true),
+            Event::Expired { conn, .. } => self.expire(conn),
             Event::BackendSilent { conn, port, tuple } => {
                 self.forget(conn, true);
                 note(turn, port, tuple, DropCode::BackendSilent);
@@ -411,6 +421,35 @@ impl Terminal {
             Serves::Bridge { end, .. } => end.ended(reset),
             Serves::Imds(..) | Serves::Resolver(..) => {}
         }
+    }
+
+    /// The stack has forgotten a silent connection. Its client was told nothing; nor is a backend outside.
+    fn expire(&mut self, id: ConnId) {
+        let told = match find(&mut self.conns, id) {
+            Some(Conn { serves: Serves::Bridge { end, .. }, .. }) => end.expire(),
+            _ => true,
+        };
+        if told {
+            return self.forget(id, true);
+        }
+        let Some(Conn { serves: Serves::Bridge { end, .. }, .. }) = self.conns[id.slot as usize].take() else { return };
+        self.open -= 1;
+        self.drop_left();
+        if self.untold.len() == UNTOLD
+            && let Some(oldest) = self.untold.pop_front()
+        {
+            oldest.ended(true);
+        }
+        self.untold.push_back(end);
+    }
+
+    /// Lets go of the rings of tasks that have ended since their connection was forgotten.
+    fn drop_left(&mut self) {
+        self.untold.retain(|end| {
+            // First: a task that ends from here on gives notice again.
+            end.take_notice();
+            !end.is_left()
+        });
     }
 
     fn end_patience(&mut self, now: Instant) {

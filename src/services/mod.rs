@@ -194,6 +194,11 @@ pub enum Ended {
 }
 
 impl Session {
+    /// Raw bytes to a backend outside: how the connection ends is for that backend to see.
+    pub fn is_raw(&self) -> bool {
+        matches!(self.0, Kind::Raw(_))
+    }
+
     /// Serves the client's bytes until either side is done.
     pub async fn serve<S>(self, stream: S) -> Ended
     where

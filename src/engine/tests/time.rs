@@ -264,13 +264,21 @@ fn other_protocols_are_tracked_by_addresses_for_600_seconds() {
 #[test]
 fn an_expired_endpoint_flow_is_told_from_a_stray_segment() {
     let mut lab = demo();
+    // What security groups remember is nothing to an endpoint.
     lab.plan.limits.sg_tcp_idle = Duration::from_secs(60);
     let mut engine = engine(&lab);
-    engine.handle(T0, EniIx(0), &syn("10.0.1.10:4000", "10.0.1.4:443"));
-    let ack = tcp("10.0.1.10:4000", "10.0.1.4:443", ACK);
-    assert_eq!(engine.handle(after(61.0), EniIx(0), &ack), drop_of(DropCode::VpceIdle));
+    let (client, door) = ("10.0.1.10:4000", "10.0.1.4:443");
+    let eni = match engine.handle(T0, EniIx(0), &syn(client, door)) {
+        Verdict::Endpoint { eni } => eni,
+        other => panic!("{other:?}"),
+    };
+    let ack = tcp(client, door, ACK);
+    engine.handle_from_endpoint(after(59.0), eni, &tcp(door, client, SYN_ACK));
+    assert_eq!(engine.handle(after(60.5), EniIx(0), &ack), Verdict::Endpoint { eni });
+    assert_eq!(engine.handle(after(410.0), EniIx(0), &ack), Verdict::Endpoint { eni });
+    assert_eq!(engine.handle(after(760.5), EniIx(0), &ack), drop_of(DropCode::VpceIdle));
     let stray = tcp("10.0.1.10:4001", "10.0.1.4:443", ACK);
-    assert_eq!(engine.handle(after(61.0), EniIx(0), &stray), drop_of(DropCode::VpceNoState));
+    assert_eq!(engine.handle(after(760.5), EniIx(0), &stray), drop_of(DropCode::VpceNoState));
 }
 
 #[test]
