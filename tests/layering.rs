@@ -17,13 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("services", &["base", "model", "policy"]),
     ("host", &["base", "model", "wire"]),
     ("control", &["base", "model", "engine", "dns", "imds", "policy", "wire"]),
-    (
-        "runtime",
-        &[
-            "base", "wire", "model", "engine", "stack", "dns", "imds", "policy", "services", "host",
-            "control",
-        ],
-    ),
+    ("runtime", &["base", "wire", "model", "engine", "stack", "dns", "imds", "policy", "services", "host", "control"]),
     ("cli", &["base", "model", "control", "runtime", "policy", "dns", "engine", "host", "services"]),
 ];
 

@@ -149,7 +149,9 @@ macro_rules! on_linux {
         let done = {
             let _: $verb::Args = $args;
             let verb = stringify!($verb);
-            Err(Failure::host(format!("{verb}: labs run on Linux only; validate, explain --file and dns --file work here")))
+            Err(Failure::host(format!(
+                "{verb}: labs run on Linux only; validate, explain --file and dns --file work here"
+            )))
         };
         done
     }};
