@@ -104,11 +104,13 @@ fn tell_drops(client: &mut crate::runtime::client::Client, instance: &str, since
     let more = if kinds.len() > 3 { format!(" and {} more", kinds.len() - 3) } else { String::new() };
     kinds.truncate(3);
     let flag = lab.map(|lab| format!(" -l {lab}")).unwrap_or_default();
-    let proto = if last.proto == "tcp" { String::new() } else { format!("/{}", last.proto) };
     let noun = if packets == 1 { "packet was" } else { "packets were" };
-    eprintln!(
-        "vpclab: {packets} {noun} dropped meanwhile: {}{more}; why: vpclab explain{flag} {instance} {}{proto}",
-        kinds.join("; "),
-        last.dst,
-    );
+    // IPv6 and what cannot be read has no destination to explain.
+    let why = if last.dst.starts_with("0.0.0.0") {
+        format!("vpclab drops{flag} --from {instance}")
+    } else {
+        let proto = if last.proto == "tcp" { String::new() } else { format!("/{}", last.proto) };
+        format!("vpclab explain{flag} {instance} {}{proto}", last.dst)
+    };
+    eprintln!("vpclab: {packets} {noun} dropped meanwhile: {}{more}; why: {why}", kinds.join("; "));
 }

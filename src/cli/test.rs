@@ -93,7 +93,7 @@ fn judge_static(plan: &Plan, check: &CheckPlan) -> CheckResult {
         }),
         CheckWhat::Never(way) => first_wrong(askers, |at| never(plan, check, at, way)),
         CheckWhat::Dns(name, rtype) => first_wrong(askers, |at| dns(plan, check, at, name, rtype)),
-        CheckWhat::Run(_) => checks::not_made(check, "a command needs a lab: leave --static out".into()),
+        CheckWhat::Run(_) => checks::not_asked(check, "a command needs a lab: leave --static out".into()),
     }
 }
 

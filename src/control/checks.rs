@@ -13,6 +13,8 @@ pub struct CheckResult {
     pub line: u32,
     pub title: String,
     pub ok: bool,
+    /// Not asked, because the tables alone cannot answer; neither passed nor failed.
+    pub skipped: bool,
     pub expected: String,
     pub seen: String,
     /// The rule that decided, where one did.
@@ -106,6 +108,11 @@ pub fn judge_ran(check: &CheckPlan, ran: &Ran) -> CheckResult {
     result(check, faults.is_empty() && way_ok, seen, ran.drops.join("; "))
 }
 
+/// A check that only a running lab can answer.
+pub fn not_asked(check: &CheckPlan, why: String) -> CheckResult {
+    CheckResult { skipped: true, ok: true, ..result(check, true, why, String::new()) }
+}
+
 /// A check that could not be made at all counts as failed, with the reason.
 pub fn not_made(check: &CheckPlan, why: String) -> CheckResult {
     result(check, false, why, String::new())
@@ -141,7 +148,7 @@ fn same_way(seen: &str, wanted: &str) -> bool {
 }
 
 fn result(check: &CheckPlan, ok: bool, seen: String, rule: String) -> CheckResult {
-    CheckResult { line: check.line, title: check.title.clone(), ok, expected: expected(check), seen, rule, millis: 0 }
+    CheckResult { line: check.line, title: check.title.clone(), ok, skipped: false, expected: expected(check), seen, rule, millis: 0 }
 }
 
 /// The expectation in words.
@@ -178,7 +185,11 @@ pub fn askers(plan: &Plan, check: &CheckPlan) -> Vec<usize> {
 pub fn render(results: &[CheckResult]) -> String {
     let mut out = String::new();
     for r in results {
-        let mark = if r.ok { "ok    " } else { "FAILED" };
+        let mark = match (r.skipped, r.ok) {
+            (true, _) => "-     ",
+            (false, true) => "ok    ",
+            (false, false) => "FAILED",
+        };
         out.push_str(&format!("{mark} line {:<4} {}\n", r.line, r.title));
         out.push_str(&format!("              expected {}; seen {}\n", r.expected, r.seen));
         if !r.rule.is_empty() {
@@ -186,7 +197,9 @@ pub fn render(results: &[CheckResult]) -> String {
         }
     }
     let failed = results.iter().filter(|r| !r.ok).count();
-    out.push_str(&format!("{} passed, {failed} failed\n", results.len() - failed));
+    let skipped = results.iter().filter(|r| r.skipped).count();
+    let not_asked = if skipped == 0 { String::new() } else { format!(", {skipped} not asked") };
+    out.push_str(&format!("{} passed, {failed} failed{not_asked}\n", results.len() - failed - skipped));
     out
 }
 
@@ -197,15 +210,18 @@ pub fn junit(lab: &str, results: &[CheckResult]) -> String {
     let total: u64 = results.iter().map(|r| r.millis).sum();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     out.push_str(&format!(
-        "<testsuite name=\"{}\" tests=\"{}\" failures=\"{failed}\" errors=\"0\" skipped=\"0\" time=\"{}\">\n",
+        "<testsuite name=\"{}\" tests=\"{}\" failures=\"{failed}\" errors=\"0\" skipped=\"{}\" time=\"{}\">\n",
         escape(lab),
         results.len(),
+        results.iter().filter(|r| r.skipped).count(),
         seconds(total)
     ));
     for r in results {
         let name = escape(&r.title);
         out.push_str(&format!("  <testcase classname=\"checks\" name=\"{name}\" time=\"{}\"", seconds(r.millis)));
-        if r.ok {
+        if r.skipped {
+            out.push_str(&format!("><skipped message=\"{}\"/></testcase>\n", escape(&r.seen)));
+        } else if r.ok {
             out.push_str("/>\n");
         } else {
             let message = escape(&format!("line {}: expected {}; seen {}", r.line, r.expected, r.seen));
@@ -300,6 +316,13 @@ mod tests {
         let xml = junit("l", &[r]);
         assert!(xml.contains("name=\"a &lt;b&gt; &amp; &quot;c&quot;\""), "{xml}");
         assert!(xml.contains("failures=\"1\""));
+    }
+
+    #[test]
+    fn what_was_not_asked_is_neither_passed_nor_failed() {
+        let results = [not_asked(&check(Expect::Reachable), "a command needs a lab".into())];
+        assert!(render(&results).ends_with("0 passed, 0 failed, 1 not asked\n"), "{}", render(&results));
+        assert!(junit("l", &results).contains("skipped=\"1\""));
     }
 
     #[test]

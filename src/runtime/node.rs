@@ -333,14 +333,14 @@ fn private_name(plan: &Plan, instance: &InstancePlan, ip: Ipv4Addr) -> String {
 }
 
 /// A window of 1 MB takes in twice what HAProxy carries, half of it did not (`vpclab bench`, endpoint up); connections
-/// are bounded by their number and by their buffers' sum.
+/// are bounded by their number and by their buffers' sum, here 2,730 at a time. What nobody fills is address space only.
 fn stack_limits(plan: &Plan) -> StackLimits {
     StackLimits {
         idle: plan.limits.endpoint_idle,
-        connections: 16_384,
+        connections: 4_096,
         rx_buffer: 1 << 20,
         tx_buffer: 512 << 10,
-        total_buffer_bytes: 2 << 30,
+        total_buffer_bytes: 4 << 30,
         ..StackLimits::default()
     }
 }
