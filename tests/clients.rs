@@ -315,7 +315,7 @@ fn the_tutorial_of_the_readme_works_from_init_to_down() {
 
 #[test]
 fn moto_on_the_hosts_loopback_answers_behind_the_endpoint() {
-    let moto = common_moto();
+    let moto = common::Moto::start();
     let yaml = format!(
         "{}\n",
         topology("demo.yaml")
@@ -325,38 +325,6 @@ fn moto_on_the_hosts_loopback_answers_behind_the_endpoint() {
     let said = lab.exec("web", &[&aws2(), "sts", "get-caller-identity", "--output", "json"]).ok();
     assert!(said.contains("\"Account\""), "{said}");
     assert!(!said.contains("assumed-role/web-role/i-"), "the built-in answered, not moto: {said}");
-}
-
-/// moto's server, ended with the value.
-struct Moto {
-    child: std::process::Child,
-    port: u16,
-}
-
-fn common_moto() -> Moto {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = free.local_addr().expect("address").port();
-    drop(free);
-    let child = std::process::Command::new(common::tools().join("venv/bin/moto_server"))
-        .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("moto_server");
-    let moto = Moto { child, port };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(std::time::Instant::now() < deadline, "moto did not start");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    moto
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
 }
 
 #[track_caller]

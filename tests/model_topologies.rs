@@ -228,7 +228,7 @@ fn every_code_of_the_engine_can_be_expected_by_a_check() {
         match load(&[Source::new("a.yaml", text)], &around()) {
             Ok(loaded) => assert_eq!(loaded.plan.checks[0].expect, Expect::Code(code.to_string())),
             Err(report) => {
-                assert!(code.as_str() == "LINK_IMPAIRED" && report.to_string().contains("not in this version"))
+                assert!(code.as_str() == "LINK_IMPAIRED" && report.to_string().contains("not in this version"));
             }
         }
     }

@@ -63,6 +63,20 @@ fn the_main_job_works_without_root() {
 }
 
 #[test]
+fn moto_on_loopback_answers_behind_the_endpoint_without_root() {
+    let moto = common::Moto::start();
+    let place = Place::new();
+    let aws = aws2();
+    let backend = format!("services: {{ sts: {{ backend: \"http://127.0.0.1:{}\" }} }}", moto.port);
+    let said = place.sh(&format!(
+        "echo '{backend}' > patch.yaml && vpclab up --name moto lab.vpclab.yaml patch.yaml && \
+         vpclab exec web -- {aws} sts get-caller-identity --output text; vpclab down"
+    ));
+    assert!(said.out.contains("123456789012"), "{}{}", said.out, said.err);
+    assert!(!said.out.contains(":assumed-role/web-role/i-"), "the built-in answered, not moto: {}", said.out);
+}
+
+#[test]
 fn the_demo_works_without_root() {
     let place = Place::new();
     let said = place.sh("vpclab demo --client curl");

@@ -148,7 +148,16 @@ fn same_way(seen: &str, wanted: &str) -> bool {
 }
 
 fn result(check: &CheckPlan, ok: bool, seen: String, rule: String) -> CheckResult {
-    CheckResult { line: check.line, title: check.title.clone(), ok, skipped: false, expected: expected(check), seen, rule, millis: 0 }
+    CheckResult {
+        line: check.line,
+        title: check.title.clone(),
+        ok,
+        skipped: false,
+        expected: expected(check),
+        seen,
+        rule,
+        millis: 0,
+    }
 }
 
 /// The expectation in words.

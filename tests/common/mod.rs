@@ -221,3 +221,38 @@ fn uid() -> u32 {
 fn runtime_dir() -> String {
     std::env::var("XDG_RUNTIME_DIR").map_or_else(|_| "/nonexistent".to_owned(), |dir| format!("{dir}/vpclab"))
 }
+
+/// moto's server, ended with the value.
+pub struct Moto {
+    child: std::process::Child,
+    pub port: u16,
+}
+
+impl Moto {
+    /// On a free port of loopback; returns when it accepts.
+    pub fn start() -> Moto {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = free.local_addr().expect("address").port();
+        drop(free);
+        let child = Command::new(tools().join("venv/bin/moto_server"))
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moto_server");
+        let moto = Moto { child, port };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(std::time::Instant::now() < deadline, "moto did not start");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        moto
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
