@@ -79,7 +79,8 @@ fn remove_at_signal(dir: PathBuf) -> Result<(), Failure> {
         loop {
             let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
             while let Some(received) = crate::host::signals::read(&signals) {
-                if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].iter().any(|s| s.as_raw() == received.signal) {
+                if [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].iter().any(|s| s.as_raw() == received.signal)
+                {
                     std::fs::remove_dir_all(&dir).ok();
                     std::process::exit(128 + received.signal);
                 }
