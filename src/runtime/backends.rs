@@ -16,7 +16,7 @@ use crate::host::client::KeeperClient;
 use crate::host::cmd::DialAddr;
 use crate::model::Plan;
 use crate::model::plan::UpstreamAddr;
-use crate::services::{ConnContext, Dialer, Ended, Opened, Services, Stream};
+use crate::services::{ConnContext, Dialer, Opened, Services, Stream};
 
 /// How long the keeper may take to connect to a server of this machine. The stack gives up on its own before.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -68,9 +68,7 @@ impl Backends for ServiceBackends {
                         if session.is_raw() {
                             stream.expire_untold();
                         }
-                        if session.serve(stream).await == Ended::Broken {
-                            guard.abort();
-                        }
+                        session.serve(stream, || guard.abort()).await;
                     }
                 }
             }

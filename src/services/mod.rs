@@ -183,29 +183,20 @@ impl fmt::Debug for Services {
     }
 }
 
-/// How a session was over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The stream may be closed as it is.
-    InOrder,
-    /// The backend broke off in the middle of raw bytes: the client is to be reset, so that it does not take what it got
-    /// for all.
-    Broken,
-}
-
 impl Session {
     /// Raw bytes to a backend outside: how the connection ends is for that backend to see.
     pub fn is_raw(&self) -> bool {
         matches!(self.0, Kind::Raw(_))
     }
 
-    /// Serves the client's bytes until either side is done.
-    pub async fn serve<S>(self, stream: S) -> Ended
+    /// Serves the client's bytes until either side is done. `broken` is called when a backend broke off in the middle of
+    /// raw bytes, while the stream is still open: the client is to be reset, so that it does not take what it got for all.
+    pub async fn serve<S>(self, stream: S, broken: impl FnOnce() + Send)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match self.0 {
-            Kind::Raw(backend) => return upstream::splice(stream, backend).await,
+            Kind::Raw(backend) => upstream::splice(stream, backend, broken).await,
             Kind::Http(door) => match door.conn.server.port() {
                 443 => serve_tls(stream, door).await,
                 80 => front::serve(stream, false, door).await,
@@ -222,7 +213,6 @@ impl Session {
             },
             Kind::Echo(door) => echo::serve(stream, door).await,
         }
-        Ended::InOrder
     }
 }
 

@@ -157,7 +157,7 @@ impl Lab {
             panic!("{service} is not reached");
         };
         let (near, far) = tokio::io::duplex(64 * 1024);
-        tokio::spawn(session.serve(far));
+        tokio::spawn(session.serve(far, || ()));
         near
     }
 

@@ -551,7 +551,7 @@ async fn a_tls_backend_that_nobody_vouches_for_is_not_spoken_to() {
 async fn leave(lab: &Lab, service: &str, port: u16, bytes: &[u8]) {
     let Opened::Ready(session) = lab.services.open(lab.context(service, port)).await else { panic!("not reached") };
     let (mut near, far) = tokio::io::duplex(1_024);
-    let serving = tokio::spawn(session.serve(far));
+    let serving = tokio::spawn(session.serve(far, || ()));
     near.write_all(bytes).await.unwrap();
     drop(near);
     tokio::time::timeout(Duration::from_secs(10), serving).await.expect("the session ends").unwrap();

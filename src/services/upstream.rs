@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
-use super::Ended;
 use super::asked::{self, Asked};
 use super::dial::Stream;
 use super::errors::{ApiError, Dialect};
@@ -29,18 +28,16 @@ use crate::model::plan::Backend;
 /// Longest body that is held for its signature, bytes: above the largest of the catalogue's JSON services (10 MiB).
 pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// Passes raw bytes both ways, half-close included, until both sides are done or one breaks: then the other is reset too.
-pub(super) async fn splice<S>(mut client: S, mut backend: Box<dyn Stream>) -> Ended
+/// Passes raw bytes both ways, half-close included, until both sides are done or one breaks: then the other is reset too,
+/// by `broken` before the client's stream is dropped, because dropping it would be a close in order.
+pub(super) async fn splice<S>(mut client: S, mut backend: Box<dyn Stream>, broken: impl FnOnce() + Send)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // 64 KiB: a superframe of either side in one read.
-    match tokio::io::copy_bidirectional_with_sizes(&mut client, &mut *backend, 65_536, 65_536).await {
-        Ok(_) => Ended::InOrder,
-        Err(_) => {
-            backend.end_by_reset();
-            Ended::Broken
-        }
+    if tokio::io::copy_bidirectional_with_sizes(&mut client, &mut *backend, 65_536, 65_536).await.is_err() {
+        broken();
+        backend.end_by_reset();
     }
 }
 
