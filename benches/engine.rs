@@ -1,11 +1,9 @@
 //! What deciding a packet costs: a known flow, a new one, a refused one; routes and security group rules by their
 //! number. Also proves that none of it allocates once tables have grown.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -22,26 +20,11 @@ mod builder;
 
 use builder::Lab;
 
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is handed to the system's allocator unchanged; the counter is atomic and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is `System`'s too.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `System.alloc` with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+#[path = "../tests/support/counting.rs"]
+mod counting;
 
 #[global_allocator]
-static GLOBAL: Counting = Counting;
+static GLOBAL: counting::Counting = counting::Counting;
 
 /// Allocations in 20,000 runs after as many to warm up: every table has its size, and every new flow and drop record
 /// takes the place of an old one.
@@ -49,11 +32,11 @@ fn allocations(mut work: impl FnMut()) -> u64 {
     for _ in 0..20_000 {
         work();
     }
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for _ in 0..20_000 {
-        work();
-    }
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    counting::allocations(|| {
+        for _ in 0..20_000 {
+            work();
+        }
+    })
 }
 
 const CLIENT: EniIx = EniIx(0);

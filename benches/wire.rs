@@ -1,36 +1,19 @@
 //! What a packet costs before anything is decided about it, and what segmentation in software costs. Also proves that
 //! reading a packet allocates nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vpclab::wire::make::{self, TcpSpec};
 use vpclab::wire::packet::tcp_flags;
 use vpclab::wire::{Packet, csum, gso};
 
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is handed to the system's allocator unchanged; the counter is atomic and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract, which is `System`'s too.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `System.alloc` with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+#[path = "../tests/support/counting.rs"]
+mod counting;
 
 #[global_allocator]
-static GLOBAL: Counting = Counting;
+static GLOBAL: counting::Counting = counting::Counting;
 
 fn ends() -> (SocketAddrV4, SocketAddrV4) {
     (SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 10), 40_000), SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 25), 443))
@@ -38,11 +21,11 @@ fn ends() -> (SocketAddrV4, SocketAddrV4) {
 
 fn allocations(mut work: impl FnMut()) -> u64 {
     work();
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for _ in 0..1_000 {
-        work();
-    }
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    counting::allocations(|| {
+        for _ in 0..1_000 {
+            work();
+        }
+    })
 }
 
 fn parse(c: &mut Criterion) {
