@@ -51,6 +51,22 @@ pub fn mss_of(frame: &[u8], packet: &Packet) -> Option<u16> {
     Some(u16::from_be_bytes([tcp[at], tcp[at + 1]]))
 }
 
+/// Makes the answer of a ping in place: addresses and type are turned round, and the TTL is the answerer's own.
+pub fn answer_echo(frame: &mut [u8], packet: &Packet, ttl: u8) {
+    if packet.icmp() != Some((8, 0)) {
+        return;
+    }
+    let at = packet.l4_offset();
+    super::nat::rewrite(frame, packet, &packet.tuple().reversed().into());
+    set_ttl(frame, ttl);
+    let Some(icmp) = frame.get_mut(at..at + 4) else { return };
+    icmp[0] = 0;
+    if !packet.needs_checksum() {
+        let sum = csum::update16(u16::from_be_bytes([icmp[2], icmp[3]]), 8 << 8, 0);
+        put16(icmp, 2, sum);
+    }
+}
+
 /// Makes a whole checksum of a partial one and clears the virtio flag. Superframes are left alone: their packets have
 /// checksums of their own, see [`super::gso`].
 pub fn finish_checksum(frame: &mut [u8], packet: &Packet) {
