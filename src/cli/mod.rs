@@ -10,6 +10,7 @@ mod screen;
 mod common;
 
 mod bench;
+mod capture;
 mod clean;
 mod completion;
 mod demo;
@@ -33,6 +34,7 @@ mod services;
 mod shell;
 mod test;
 mod topology;
+mod trace;
 mod up;
 mod validate;
 mod version;
@@ -89,6 +91,10 @@ enum Verb {
     Drops(drops::Args),
     /// Connections and the way they take
     Flows(flows::Args),
+    /// Live packets, step by step: what decided, and why
+    Trace(trace::Args),
+    /// Live packets as pcapng, for Wireshark and tcpdump, or as lines
+    Capture(capture::Args),
     /// Output of an instance's `run` commands
     Logs(logs::Args),
     /// What users quote, beside a kernel baseline in the same run
@@ -112,10 +118,8 @@ enum Verb {
 }
 
 /// Verbs that are promised and not built: refused by name, not taken for a slip of the fingers.
-const LATER: &[&str] = &[
-    "apply", "trace", "capture", "flowlogs", "metrics", "cost", "graph", "top", "needs", "fault", "accept", "reject",
-    "lab", "ssh",
-];
+const LATER: &[&str] =
+    &["apply", "flowlogs", "metrics", "cost", "graph", "top", "needs", "fault", "accept", "reject", "lab", "ssh"];
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -185,6 +189,8 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Names(args) => names::run(args),
         Verb::Drops(args) => on_linux!(drops, args),
         Verb::Flows(args) => on_linux!(flows, args),
+        Verb::Trace(args) => on_linux!(trace, args),
+        Verb::Capture(args) => on_linux!(capture, args),
         Verb::Logs(args) => on_linux!(logs, args),
         Verb::Bench(args) => bench::run(args),
         Verb::Probe(args) => probe::run(args),

@@ -5,3 +5,4 @@ pub mod checks;
 pub mod explain;
 pub mod rows;
 pub mod store;
+pub mod watch;

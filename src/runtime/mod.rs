@@ -13,5 +13,7 @@ pub mod poller;
 pub mod router;
 pub mod runs;
 pub mod server;
+pub mod streams;
 pub mod tables;
+pub mod tap;
 pub mod terminal;

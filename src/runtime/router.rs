@@ -20,6 +20,7 @@ use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
+use super::tap::{self, Taps};
 use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts, Turn};
 use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
@@ -121,7 +122,7 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
     let counts = Arc::new(RouterCounts::default());
     let waker = poller.waker();
     let terminal = Terminal::new(stack, seed, backends, answers, notices, gauges.clone());
-    let mut ports = Ports { tuns: Vec::new(), counts: counts.clone() };
+    let mut ports = Ports { tuns: Vec::new(), counts: counts.clone(), taps: Taps::default() };
     ports.tuns.resize_with(tuns.len(), || None);
     let mut router = Router {
         clock,
@@ -225,6 +226,8 @@ impl Drop for LastWords {
 pub struct Ports {
     tuns: Vec<Option<Tun>>,
     counts: Arc<RouterCounts>,
+    /// Who watches packets.
+    pub(super) taps: Taps,
 }
 
 impl Ports {
@@ -353,9 +356,9 @@ impl Router {
     #[inline]
     fn decide(&mut self, now: Instant, from: EniIx) {
         let frame = self.frame.bytes_mut();
-        let port = match self.engine.handle(now, from, frame) {
+        let port = match tap::handle(&mut self.engine, &mut self.ports.taps, now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
-            Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(from),
+            Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(now, from),
             Verdict::Drop { .. } => return,
             Verdict::Reject { reaction, .. } => return self.react(now, from, reaction),
             Verdict::Shaped { to, via } => return self.shaped(now, to, via),
@@ -390,6 +393,7 @@ impl Router {
         if len > 0 {
             self.reply.set_len(len);
             if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
+                self.ports.taps.arrived(now, to, self.reply.bytes());
                 self.ports.write(to, self.reply.bytes());
             }
         }
@@ -426,13 +430,14 @@ impl Router {
 
     /// A segment of a connection that its endpoint has forgotten.
     #[cold]
-    fn reset_late(&mut self, to: EniIx) {
+    fn reset_late(&mut self, now: Instant, to: EniIx) {
         let frame = self.frame.bytes();
         let Ok(packet) = Packet::parse(frame) else { return };
         let len = write_rst_into(self.reply.space(), &packet, frame);
         if len > 0 {
             self.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
+            self.ports.taps.arrived(now, to, self.reply.bytes());
             self.ports.write(to, self.reply.bytes());
         }
     }
@@ -470,13 +475,16 @@ struct Door<'a> {
 impl Sink for Door<'_> {
     fn frame(&mut self, port: Port, frame: &mut [u8]) {
         match port {
-            Port::Endpoint(eni) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
-                Verdict::Deliver { to } | Verdict::Shaped { to, .. } => self.ports.write(to, frame),
-                _ => {}
-            },
+            Port::Endpoint(eni) => {
+                match tap::handle_from_endpoint(self.engine, &mut self.ports.taps, self.now, eni, frame) {
+                    Verdict::Deliver { to } | Verdict::Shaped { to, .. } => self.ports.write(to, frame),
+                    _ => {}
+                }
+            }
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
             Port::Imds(asker) | Port::Resolver(asker) => {
                 self.engine.count_reply(asker, frame.len().saturating_sub(VnetHdr::LEN));
+                self.ports.taps.arrived(self.now, asker, frame);
                 self.ports.write(asker, frame);
             }
         }
