@@ -319,7 +319,7 @@ fn expect(f: &Fields<'_>) -> (Option<Expect>, Also, Option<String>) {
     (Some(Expect::Result { exit, stdout: None, stderr: None, in_cidr }), also, None)
 }
 
-/// `SG_INGRESS at sg:vpc.sg-vpce`.
+/// `SG_INGRESS at sg:vpc.vpce`.
 fn drop(f: &Fields<'_>, t: At<&str>) -> Option<WantedDrop> {
     let (code, object) = match t.value.split_once(" at ") {
         Some((code, object)) => (code, Some(object.trim().to_owned())),
@@ -373,7 +373,7 @@ title: The door that admits nobody
 base: t-iso
 limits: { dns_ttl: 2s }
 symptom:
-  - { on: app-a, run: curl x, expect: { exit: 28, stderr: '^curl: \\(28\\)', after: 1.9s }, drop: SG_INGRESS at sg:vpc.sg-vpce }
+  - { on: app-a, run: curl x, expect: { exit: 28, stderr: '^curl: \\(28\\)', after: 1.9s }, drop: SG_INGRESS at sg:vpc.vpce }
 steps:
   - id: see
     say: Where does it end?
@@ -405,7 +405,7 @@ steps:
         assert_eq!((lab.id.as_str(), lab.kind.as_str(), lab.live), ("endpoint-sg", "incident", false));
         assert_eq!(lab.limits, [("dns_ttl".to_owned(), "2s".to_owned())]);
         let symptom = &lab.symptom[0];
-        assert_eq!(symptom.also.drop, Some(WantedDrop { code: "SG_INGRESS".into(), object: Some("sg:vpc.sg-vpce".into()) }));
+        assert_eq!(symptom.also.drop, Some(WantedDrop { code: "SG_INGRESS".into(), object: Some("sg:vpc.vpce".into()) }));
         assert_eq!(symptom.plan.expect, Expect::Result { exit: Some(28), stdout: None, stderr: None, in_cidr: None });
         assert!(symptom.green_when_broken && symptom.layer == Layer::Application);
         let fix = &lab.steps[1];

@@ -138,7 +138,7 @@ pub struct Also {
 pub struct WantedDrop {
     /// `SG_INGRESS`.
     pub code: String,
-    /// `sg:vpc.sg-vpce`, as `vpclab drops` names the deciding object.
+    /// `sg:vpc.vpce`, as `vpclab drops` names the deciding object.
     pub object: Option<String>,
 }
 
