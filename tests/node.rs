@@ -138,6 +138,7 @@ fn endpoint(plan: &mut Plan, name: &str, host: u8, backend: Backend, ports: &[u1
         },
         vpc: 0,
         service: plan.services.len() - 1,
+        kind: EndpointKind::Interface,
         enis: vec![eni],
         security_groups: vec![1],
         private_dns: true,
@@ -295,7 +296,8 @@ fn plan(lab: &str) -> Plan {
         main: true,
         routes: vec![RoutePlan {
             id: "local".into(),
-            to: "10.0.0.0/16".parse().expect("block"),
+            to: RouteDest::Cidr("10.0.0.0/16".parse().expect("block")),
+            origin: RouteOrigin::Local,
             target: RouteTarget::Local,
         }],
     });
@@ -358,7 +360,7 @@ fn plan(lab: &str) -> Plan {
         plan.enis.push(eni_plan(lab, name, subnet, ip, 0, EniOwner::Instance(at, 0)));
         plan.instances.push(InstancePlan {
             common: common("i", name),
-            vpc: 0,
+            home: InstanceHome::Vpc(0),
             enis: vec![eni],
             role: Some(0),
             listen: vec![],
@@ -368,6 +370,11 @@ fn plan(lab: &str) -> Plan {
             imds_hop_limit: 1,
             user_data: None,
             env: vec![],
+            names: Vec::new(),
+            forward: None,
+            tracking: Tracking::default(),
+            impair: None,
+            dns_server: false,
         });
     }
     plan
@@ -381,8 +388,7 @@ fn eni_plan(lab: &str, name: &str, subnet: usize, ip: &str, group: usize, owner:
             id: aws_id("eni", lab, name),
             ..Common::default()
         },
-        vpc: 0,
-        subnet,
+        home: Home::Subnet { vpc: 0, subnet },
         ip: ip.parse().expect("address"),
         mac: [2, 0, 0, 0, 0, subnet as u8],
         security_groups: vec![group],

@@ -75,5 +75,6 @@ fn of_file(args: &Args) -> Result<DnsAnswer, Failure> {
         Failure::input(super::common::no_such("instance", bare, candidates, all))
     })?;
     let zones = crate::dns::compile(plan);
-    crate::control::rows::dns_answer(&zones, plan.instances[at].vpc, &args.name, &args.rtype).map_err(Failure::input)
+    crate::control::rows::dns_answer(&zones, plan.dns_view(plan.instances[at].vpc()), &args.name, &args.rtype)
+        .map_err(Failure::input)
 }

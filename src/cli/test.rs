@@ -134,7 +134,7 @@ fn never(plan: &Plan, check: &CheckPlan, asker: usize, way: &str) -> CheckResult
 
 fn dns(plan: &Plan, check: &CheckPlan, asker: usize, name: &str, rtype: &str) -> CheckResult {
     let zones = crate::dns::compile(plan);
-    match rows::dns_answer(&zones, plan.instances[asker].vpc, name, rtype) {
+    match rows::dns_answer(&zones, plan.dns_view(plan.instances[asker].vpc()), name, rtype) {
         Ok(answer) => checks::judge_ran(check, &ran_of(&answer.answers, &answer.rcode)),
         Err(message) => checks::not_made(check, message),
     }

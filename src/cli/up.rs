@@ -51,11 +51,13 @@ fn next_commands(plan: &crate::model::Plan, lab: &str) -> String {
     let flag = if crate::runtime::launch::running().len() > 1 { format!(" -l {lab}") } else { String::new() };
     let Some(first) = plan.instances.first() else { return format!("  vpclab down{flag}\n") };
     let web = plan.find_instance(&first.common.name).map_or(&first.common.path, |_| &first.common.name);
-    let endpoint = plan.endpoints.iter().find(|e| e.vpc == first.vpc).map(|e| {
+    let endpoint = plan.endpoints.iter().find(|e| Some(e.vpc) == first.vpc()).map(|e| {
         let name = plan.find_endpoint(&e.common.name).map_or(&e.common.path, |_| &e.common.name);
         format!("endpoint:{name}")
     });
-    let to = endpoint.unwrap_or_else(|| plan.vpcs[first.vpc].resolver().to_string());
+    let to = endpoint.unwrap_or_else(|| {
+        first.vpc().map_or(crate::model::catalogue::PUBLIC_RESOLVER, |vpc| plan.vpcs[vpc].resolver()).to_string()
+    });
     format!(
         "  vpclab exec{flag} {web} -- curl -v https://...   vpclab shell{flag} {web}\n  vpclab explain{flag} {web} {to}\n  vpclab down{flag}\n"
     )

@@ -14,7 +14,7 @@ pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::In
         time_ms: clock(record.last),
         first_ms: clock(record.first),
         from: label_of_source(plan, record.from),
-        to: label_of_addr(plan, plan.eni(record.from).vpc, record.tuple.dst),
+        to: label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst),
         src: end(record.tuple, true),
         dst: end(record.tuple, false),
         proto: record.tuple.proto.to_string(),
@@ -39,7 +39,10 @@ pub fn flow_row(plan: &Plan, flow: &FlowSnapshot, ended: bool, clock: &dyn Fn(cr
         dst: end(flow.tuple, false),
         name: match target.owner {
             EniOwner::Instance(i, _) => plan.instances[i].common.path.clone(),
-            EniOwner::Endpoint(e) => plan.endpoints[e].common.path.clone(),
+            EniOwner::Endpoint(e) | EniOwner::GatewayEndpoint(e) => plan.endpoints[e].common.path.clone(),
+            EniOwner::NatGateway(n) => plan.nat_gateways[n].common.path.clone(),
+            EniOwner::TgwAttachment(a) => plan.tgw_attachments[a].common.path.clone(),
+            EniOwner::PublicSide => "public".to_owned(),
         },
         proto: flow.tuple.proto.to_string(),
         state: if ended { "ended".to_owned() } else { flow.state.as_str().to_owned() },
@@ -83,15 +86,15 @@ pub fn name_rows(plan: &Plan, endpoints: &[usize], zone: Option<char>, kind: Opt
     rows
 }
 
-/// What an address is called in a VPC: `web`, `s3@b`, `resolver`, `imds`, or itself.
-pub fn label_of_addr(plan: &Plan, vpc: usize, addr: std::net::Ipv4Addr) -> String {
-    if let Some(at) = plan.enis.iter().position(|e| e.ip == addr && e.vpc == vpc) {
+/// What an address is called in a VPC (or outside): `web`, `s3@b`, `resolver`, `imds`, or itself.
+pub fn label_of_addr(plan: &Plan, vpc: Option<usize>, addr: std::net::Ipv4Addr) -> String {
+    if let Some(at) = plan.enis.iter().position(|e| e.ip == addr && e.vpc() == vpc && !e.owner.is_door()) {
         return plan.eni_label(EniIx(at as u32));
     }
     if addr.octets() == [169, 254, 169, 254] {
         return "imds".to_owned();
     }
-    if addr.octets() == [169, 254, 169, 253] || plan.vpcs[vpc].resolver() == addr {
+    if addr.octets() == [169, 254, 169, 253] || vpc.is_some_and(|vpc| plan.vpcs[vpc].resolver() == addr) {
         return "resolver".to_owned();
     }
     if let Some(at) = plan.enis.iter().position(|e| e.ip == addr) {
@@ -120,7 +123,10 @@ pub fn names_end(plan: &Plan, word: &str, label: &str, addr: &str) -> bool {
                 kind != Some("endpoint")
                     && (plan.instances[i].common.name == name || plan.instances[i].common.path == name)
             }
-            EniOwner::Endpoint(e) => {
+            EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) | EniOwner::PublicSide => {
+                kind.is_none() && (label == name || eni.common.path == name)
+            }
+            EniOwner::Endpoint(e) | EniOwner::GatewayEndpoint(e) => {
                 let common = &plan.endpoints[e].common;
                 kind != Some("instance") && (common.name == name || common.path == name || label == name)
             }
@@ -188,6 +194,24 @@ fn end(t: FiveTuple, src: bool) -> String {
     }
 }
 
+/// Kind and path of a gateway of any kind; empty for what is none.
+pub fn gateway(plan: &Plan, decider: Decider) -> (&'static str, String) {
+    match decider {
+        Decider::Igw(at) => ("igw", plan.vpcs[plan.internet_gateways[at].vpc].common.path.clone()),
+        Decider::Nat(at) => ("nat", plan.nat_gateways[at].common.path.clone()),
+        Decider::GatewayEndpoint(at) => ("gateway-endpoint", plan.endpoints[at].common.path.clone()),
+        Decider::Peering(at) => ("peering", plan.peerings[at].common.path.clone()),
+        Decider::Tgw(at) => ("tgw", plan.transit_gateways[at].common.path.clone()),
+        Decider::TgwAttachment(at) => ("tgw-attachment", plan.tgw_attachments[at].common.path.clone()),
+        Decider::TgwRouteTable(at, _) => ("tgw-route-table", plan.tgw_route_tables[at].common.path.clone()),
+        Decider::Vgw(at) => ("vgw", plan.vpcs[plan.vgws[at].vpc].common.path.clone()),
+        Decider::Link(at) => ("link", plan.links[at].common.path.clone()),
+        Decider::Site(at, _) => ("site", plan.sites[at].common.path.clone()),
+        Decider::Internet => ("internet", String::new()),
+        _ => ("", String::new()),
+    }
+}
+
 /// The deciding object and rule, in words.
 fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
     match record.decider {
@@ -223,15 +247,32 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
         }
         Decider::RouteTable(at, route) => {
             let table = &plan.route_tables[at];
-            let rule = route
-                .and_then(|r| table.routes.get(r))
-                .map_or_else(|| "no route".to_owned(), |r| format!("{} {:?}", r.to, r.target).to_lowercase());
+            let rule =
+                route.and_then(|r| table.routes.get(r)).map_or_else(|| "no route".to_owned(), |r| plan.route_text(r));
             (format!("rtb:{}", table.common.path), rule)
         }
         Decider::EndpointEni(eni) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
-        Decider::Resolver(eni) => (format!("resolver:{}", plan.vpcs[plan.eni(eni).vpc].common.path), String::new()),
+        Decider::Resolver(eni) => {
+            (format!("resolver:{}", plan.vpc_of(eni).map_or("public", |vpc| &vpc.common.path)), String::new())
+        }
         Decider::Imds(eni) => (format!("imds:{}", plan.eni_label(eni)), String::new()),
         Decider::FlowTable => ("flow table".to_owned(), String::new()),
+        Decider::TgwRouteTable(at, route) => {
+            let table = &plan.tgw_route_tables[at];
+            let rule = route.and_then(|r| table.routes.get(r));
+            let rule = rule.map_or_else(|| "no route".to_owned(), |r| plan.tgw_route_text(r));
+            (format!("tgw-rtb:{}", table.common.path), rule)
+        }
+        Decider::Site(at, route) => {
+            let site = &plan.sites[at];
+            let rule = route.and_then(|r| site.routes.get(r));
+            let rule = rule.map_or_else(|| "no route".to_owned(), |r| plan.site_route_text(r));
+            (format!("site:{}", site.common.path), rule)
+        }
+        other => {
+            let (kind, path) = gateway(plan, other);
+            (if path.is_empty() { kind.to_owned() } else { format!("{kind}:{path}") }, String::new())
+        }
     }
 }
 

@@ -19,6 +19,7 @@ const LOCAL_TTL: u32 = 900;
 
 /// Every zone of a lab, by the VPC that may see it. Immutable; published together with the engine's program.
 pub struct Zones {
+    /// In the order of the plan; the last is of hosts outside VPCs (`Plan::dns_view`).
     pub(super) vpcs: Vec<VpcZones>,
     /// What every VPC sees, by apex; the root is always here.
     pub(super) public: BTreeMap<Box<[u8]>, Zone>,
@@ -45,7 +46,7 @@ pub(super) struct EndpointFacts {
 /// Compiles the zones of a plan.
 pub fn compile(plan: &Plan) -> Zones {
     Zones {
-        vpcs: (0..plan.vpcs.len()).map(|vpc| vpc_zones(plan, vpc)).collect(),
+        vpcs: (0..plan.vpcs.len()).map(|vpc| vpc_zones(plan, vpc)).chain([outside()]).collect(),
         public: public_zones(plan),
         endpoints: plan.endpoints.iter().map(endpoint_facts).collect(),
     }
@@ -68,6 +69,11 @@ impl Zones {
             vpc.zones.get(suffix).into_iter().chain(self.public.get(suffix)).map(move |zone| (at, zone))
         })
     }
+}
+
+/// What hosts outside VPCs see: nothing private.
+fn outside() -> VpcZones {
+    VpcZones { serves: true, label: "public".to_owned(), zones: BTreeMap::new() }
 }
 
 fn vpc_zones(plan: &Plan, vpc: usize) -> VpcZones {
@@ -136,7 +142,7 @@ fn instance_zones(plan: &Plan, vpc: usize) -> Vec<Zone> {
         if of.dns_hostnames {
             let address = |ip| Node { addrs: Box::new([ip]), ttl, ..Node::default() };
             zone.insert(&format!("instance-data.{apex}"), address(Ipv4Addr::new(169, 254, 169, 254)));
-            for instance in plan.instances.iter().filter(|i| i.vpc == vpc) {
+            for instance in plan.instances.iter().filter(|i| i.vpc() == Some(vpc)) {
                 if let Some(eni) = instance.enis.first() {
                     zone.insert(&format!("{}.{apex}", instance.common.id), address(plan.eni(*eni).ip));
                 }

@@ -7,7 +7,7 @@ use super::program::{Eni, Groups, Nacl, Program, Route, Subnet, Table, Target, T
 use super::rules::{NaclTable, SgTable};
 use crate::base::Cidr;
 use crate::model::Plan;
-use crate::model::plan::{EniOwner, RouteTablePlan, RouteTarget, SecurityGroupPlan, SgRule};
+use crate::model::plan::{EniOwner, RouteDest, RouteTablePlan, RouteTarget, SecurityGroupPlan, SgRule};
 
 /// Compiles a plan. `generation` must differ from that of the program it replaces.
 pub fn compile(plan: &Plan, generation: u64) -> Program {
@@ -26,13 +26,13 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
     let enis = plan.enis.iter().map(|eni| Eni {
         id: eni.common.id.clone(),
         ip: eni.ip.to_bits(),
-        vpc: eni.vpc as u32,
-        subnet: eni.subnet as u32,
+        vpc: eni.vpc().unwrap_or_default() as u32,
+        subnet: eni.subnet().unwrap_or_default() as u32,
         groups: known[eni.security_groups.as_slice()],
         source_dest_check: eni.source_dest_check || matches!(eni.owner, EniOwner::Endpoint(_)),
         endpoint: match eni.owner {
-            EniOwner::Instance(..) => None,
             EniOwner::Endpoint(e) => Some(plan.services[plan.endpoints[e].service].ports.clone().into()),
+            _ => None,
         },
     });
     let subnets = plan.subnets.iter().map(|subnet| Subnet {
@@ -90,7 +90,7 @@ fn compile_vpc(plan: &Plan, vpc: usize) -> Vpc {
         .enis
         .iter()
         .enumerate()
-        .filter(|(_, eni)| eni.vpc == vpc)
+        .filter(|(_, eni)| eni.vpc() == Some(vpc))
         .map(|(at, eni)| (eni.ip.to_bits(), at as u32))
         .collect();
     hosts.sort_unstable();
@@ -110,13 +110,19 @@ fn compile_table(table: &RouteTablePlan) -> Table {
     let local = |at: &usize| table.routes[*at].target == RouteTarget::Local;
     let mut order: Vec<usize> = (0..table.routes.len()).collect();
     order.sort_by_key(local);
-    let entries: Vec<(Cidr, u32)> = order.iter().map(|at| (table.routes[*at].to, *at as u32)).collect();
+    let entries: Vec<(Cidr, u32)> = order
+        .iter()
+        .filter_map(|at| match table.routes[*at].to {
+            RouteDest::Cidr(cidr) => Some((cidr, *at as u32)),
+            RouteDest::PrefixList(_) => None,
+        })
+        .collect();
     let routes = table.routes.iter().map(|route| Route {
         id: route.id.clone(),
         target: match route.target {
             RouteTarget::Local => Target::Local,
             RouteTarget::Eni(eni) => Target::Eni(eni),
-            RouteTarget::Blackhole => Target::Blackhole,
+            _ => Target::Blackhole,
         },
     });
     Table { id: table.common.id.clone(), lpm: Lpm::new(&entries), routes: routes.collect() }

@@ -281,7 +281,7 @@ impl Remap {
                     Some(route) => Decider::RouteTable(*at, Some((*routes.get(route)?)?)),
                 }
             }
-            Decider::FlowTable => Decider::FlowTable,
+            other => other,
         };
         Some(DropRecord { from: self.eni(record.from)?, decider, ..record.clone() })
     }

@@ -10,17 +10,26 @@ use super::verdict::{Decider, Direction, DropCode, DropRecord};
 use crate::base::counters::{Counter, EniCounters};
 use crate::base::{EniIx, FiveTuple, Instant};
 
-/// How bytes left the sender's network. More ways come with gateways.
+/// How bytes left the sender's network: the proof that traffic stayed private, or did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
-    /// Inside the VPC: to an instance or an interface endpoint.
+    /// By private addresses all the way: inside VPCs, over peerings, transit gateways, VPNs, to interface endpoints.
     Private,
+    /// To a public service address by a gateway endpoint.
+    GatewayEndpoint,
+    /// By a NAT gateway.
+    Nat,
+    /// By an Internet gateway under a public address of its own, or from outside.
+    Internet,
 }
 
 impl Way {
     pub const fn as_str(self) -> &'static str {
         match self {
             Way::Private => "private",
+            Way::GatewayEndpoint => "gateway-endpoint",
+            Way::Nat => "nat",
+            Way::Internet => "internet",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Rule, Stage, Verdict};
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::model::Plan;
-use crate::model::plan::{EniOwner, NaclRule, RouteTarget, SgPeer, SgRule, TrafficMatch};
+use crate::model::plan::{EniOwner, NaclRule, RouteDest, RouteTarget, SgPeer, SgRule, TrafficMatch};
 
 /// A packet in the words of rules. ICMP is echo or another message without state of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Oracle {
 
     fn way(&mut self, plan: &Plan, from: EniIx, p: &Sent, crumbs: &mut Vec<Crumb>) -> Result<Verdict, Why> {
         let eni = plan.eni(from);
-        let vpc = &plan.vpcs[eni.vpc];
+        let vpc = &plan.vpcs[eni.vpc().expect("in a VPC")];
         let from_endpoint = matches!(eni.owner, EniOwner::Endpoint(_));
         if !from_endpoint {
             let sound = if p.dst.is_multicast() {
@@ -64,7 +64,7 @@ impl Oracle {
             if let Some(verdict) = host_service(plan, from, p, crumbs) {
                 return verdict;
             }
-            for subnet in plan.subnets.iter().filter(|s| s.vpc == eni.vpc && s.cidr.contains(p.dst)) {
+            for subnet in plan.subnets.iter().filter(|s| Some(s.vpc) == eni.vpc() && s.cidr.contains(p.dst)) {
                 let offset = p.dst.to_bits() - subnet.cidr.network().to_bits();
                 let code = match offset {
                     0..=3 => DropCode::RouterAddr,
@@ -79,10 +79,10 @@ impl Oracle {
         let mine = record(from, p, false);
         let tracked_out = self.groups(plan, from, p, mine, Direction::Egress, from_endpoint, crumbs)?;
 
-        let subnet = &plan.subnets[eni.subnet];
+        let subnet = &plan.subnets[eni.subnet().expect("in a subnet")];
         let neighbour = subnet.cidr.contains(p.dst);
         let host = || {
-            let at = plan.enis.iter().position(|e| e.vpc == eni.vpc && e.ip == p.dst);
+            let at = plan.enis.iter().position(|e| e.vpc() == eni.vpc() && e.ip == p.dst);
             at.map(|at| EniIx(at as u32))
         };
         let table = &plan.route_tables[subnet.route_table];
@@ -95,8 +95,9 @@ impl Oracle {
                 Err((DropCode::RtBlackhole, Decider::RouteTable(subnet.route_table, route)))
             }
             Some(RouteTarget::Eni(to)) => Ok(to),
+            Some(_) => unreachable!("no gateways in these plans"),
         };
-        let inside = neighbour || hop.is_ok_and(|to| plan.eni(to).subnet == eni.subnet);
+        let inside = neighbour || hop.is_ok_and(|to| plan.eni(to).subnet() == eni.subnet());
         let stage = Stage::NaclOut { nacl: subnet.nacl };
         if inside {
             crumbs.push(Crumb { stage, eni: None, outcome: Outcome::NotAsked });
@@ -120,7 +121,7 @@ impl Oracle {
         })?;
 
         let there = plan.eni(to);
-        let entered = &plan.subnets[there.subnet];
+        let entered = &plan.subnets[there.subnet().expect("in a subnet")];
         let stage = Stage::NaclIn { nacl: entered.nacl };
         if inside {
             crumbs.push(Crumb { stage, eni: None, outcome: Outcome::NotAsked });
@@ -132,7 +133,7 @@ impl Oracle {
         }
         let endpoint = match there.owner {
             EniOwner::Endpoint(at) => Some(&plan.services[plan.endpoints[at].service].ports),
-            EniOwner::Instance(..) => None,
+            _ => None,
         };
         if (there.source_dest_check || endpoint.is_some()) && there.ip != p.dst {
             note(crumbs, Stage::SourceDestCheck, Some(to), Err(DropCode::SrcDstCheck));
@@ -228,7 +229,7 @@ impl Oracle {
 
 /// The resolver, IMDS and addresses of the host where nothing answers. (Rates are not modelled here.)
 fn host_service(plan: &Plan, from: EniIx, p: &Sent, crumbs: &mut Vec<Crumb>) -> Option<Result<Verdict, Why>> {
-    let vpc = &plan.vpcs[plan.eni(from).vpc];
+    let vpc = &plan.vpcs[plan.eni(from).vpc().expect("in a VPC")];
     let resolver = p.dst == vpc.resolver() || p.dst == Ipv4Addr::new(169, 254, 169, 253);
     let imds = p.dst == Ipv4Addr::new(169, 254, 169, 254);
     if !resolver && !p.dst.is_link_local() {
@@ -297,6 +298,7 @@ fn matches(rule: &TrafficMatch, p: &Sent) -> bool {
 fn is_peer(plan: &Plan, peer: SgPeer, addr: Ipv4Addr) -> bool {
     match peer {
         SgPeer::Cidr(cidr) => cidr.contains(addr),
+        SgPeer::PrefixList(list) => plan.prefix_lists[list].entries.iter().any(|block| block.contains(addr)),
         SgPeer::Group(group) => plan.enis.iter().any(|e| e.ip == addr && e.security_groups.contains(&group)),
     }
 }
@@ -310,16 +312,24 @@ fn first_rule(rules: &[NaclRule], p: &Sent, peer: Ipv4Addr) -> (bool, u16) {
     (false, 32_767)
 }
 
+fn plan_len(to: RouteDest) -> u8 {
+    match to {
+        RouteDest::Cidr(to) => to.len(),
+        RouteDest::PrefixList(_) => 0,
+    }
+}
+
 /// Longest prefix; of equal ones a written route before the local one, else the first.
 fn best_route(table: &crate::model::plan::RouteTablePlan, dst: Ipv4Addr) -> Option<usize> {
     let mut best: Option<usize> = None;
     for (at, route) in table.routes.iter().enumerate() {
-        if !route.to.contains(dst) {
+        let RouteDest::Cidr(to) = route.to else { continue };
+        if !to.contains(dst) {
             continue;
         }
         let better = best.is_none_or(|b| {
             let b = &table.routes[b];
-            route.to.len() > b.to.len()
+            plan_len(route.to) > plan_len(b.to)
                 || route.to == b.to && b.target == RouteTarget::Local && route.target != RouteTarget::Local
         });
         if better {

@@ -198,6 +198,8 @@ fn add_cells(cells: &mut Vec<Cell>, order: u32, rule: &SgRule, members: &[Vec<u3
         SgPeer::Cidr(cidr) => {
             cells.push(Cell { net: cidr.network().to_bits(), mask: cidr.mask().to_bits(), first, last, order });
         }
+        // Expanded by whoever compiles the plan.
+        SgPeer::PrefixList(_) => {}
         SgPeer::Group(group) => {
             let addrs = members.get(group).map_or(&[][..], |m| m.as_slice());
             cells.extend(addrs.iter().map(|addr| Cell { net: *addr, mask: u32::MAX, first, last, order }));
@@ -390,6 +392,7 @@ mod tests {
             let peers = match r.peer {
                 SgPeer::Cidr(c) => c.contains(Ipv4Addr::from_bits(peer)),
                 SgPeer::Group(g) => members[g].contains(&peer),
+                SgPeer::PrefixList(_) => false,
             };
             r.matches.proto.is_none_or(|p| p == proto) && ports && peers
         };

@@ -1,20 +1,58 @@
 //! What the engine says of a packet, and the flat list of reasons to drop one.
 
+use std::net::Ipv4Addr;
+
 use crate::base::{EniIx, FiveTuple, Instant};
 
 /// Every packet ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Goes out of an instance's ENI, unchanged: TTL included.
+    /// Goes out of an instance's ENI; what gateways change of a packet is changed in the frame already.
     Deliver { to: EniIx },
-    /// TCP for an endpoint's ENI: the stack terminates it.
+    /// For the ENI of an interface endpoint or for a door: the stack terminates TCP there, and doors answer ping.
     Endpoint { eni: EniIx },
+    /// One of the two above, by the owner of `to`, with more to be done on the way.
+    Shaped { to: EniIx, via: Via },
     /// UDP or TCP to the VPC's resolver (VPC+2 or 169.254.169.253).
     Resolver { from: EniIx },
     /// TCP to 169.254.169.254.
     Imds { from: EniIx },
     /// Nothing comes back. The details are in the engine's drop log.
     Drop { code: DropCode },
+    /// Dropped, and the sender is told: the caller makes the packet and hands it to `Engine::handle_reaction`.
+    Reject { code: DropCode, reaction: Reaction },
+}
+
+impl Verdict {
+    /// Why it was dropped, if it was.
+    pub const fn dropped(self) -> Option<DropCode> {
+        match self {
+            Verdict::Drop { code } | Verdict::Reject { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+}
+
+/// What is left to do with a packet that passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Via {
+    /// Larger packets are cut into fragments of this many bytes (they have no DF); 0: none are too large.
+    pub fragment: u16,
+    /// Microseconds on the way, from `latency: aws`.
+    pub latency_us: u32,
+    /// Impairments on the way, by number in the program; 0 is none.
+    pub shapes: [u16; 3],
+}
+
+/// What AWS answers a dropped packet with, where it answers at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// ICMP 3/4 (RFC 1191): `from` is the router's address, `mtu` in bytes.
+    FragNeeded { from: Ipv4Addr, mtu: u16 },
+    /// ICMP 11/0: the TTL ended at `from`.
+    TimeExceeded { from: Ipv4Addr },
+    /// A TCP reset, as if from the packet's destination.
+    Reset,
 }
 
 macro_rules! drop_codes {
@@ -96,6 +134,67 @@ drop_codes! {
     /// The backend did not answer in time: the client sees a SYN timeout.
     BackendSilent = "BACKEND_SILENT", "";
     LinkImpaired = "LINK_IMPAIRED", "";
+    /// An Internet gateway sends only for private addresses that have a public one.
+    IgwNoPublicIp = "IGW_NO_PUBLIC_IP", "IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS";
+    /// An Internet gateway sends nothing to private addresses (RFC 1918, RFC 6598).
+    IgwPrivateDst = "IGW_PRIVATE_DST", "IGW_DESTINATION_ADDRESS_NOT_IN_RFC1918_EGRESS";
+    /// A public address that stands for no ENI.
+    IgwNoMapping = "IGW_NO_MAPPING", "IGW_PRIVATE_IP_ASSOCIATION_FOR_INGRESS";
+    /// Nobody has this address outside.
+    NoHost = "NO_HOST", "UNKNOWN_DESTINATION";
+    /// AWS's public side serves no such protocol or port there.
+    PublicPort = "PUBLIC_PORT", "TARGET_PORT_RESTRICTION";
+    /// A NAT gateway whose subnet has no way out, or a private one that leads to an Internet gateway.
+    NatNoIgw = "NAT_NO_IGW", "NO_ROUTE_TO_DESTINATION";
+    /// All ports towards this destination are in use.
+    NatNoPort = "NAT_NO_PORT", "";
+    /// The NAT gateway has forgotten the idle connection.
+    NatIdle = "NAT_IDLE", "";
+    /// A packet to a NAT gateway that belongs to none of its bindings: it takes nothing in and answers no ping.
+    NatNoState = "NAT_NO_STATE", "NGW_SOURCE_ADDRESS_REASSIGN";
+    /// NAT gateways drop fragments of TCP and ICMP.
+    NatFragment = "NAT_FRAGMENT", "";
+    /// NAT gateways carry TCP, UDP and ICMP.
+    NatProto = "NAT_PROTO", "PROTOCOL_RESTRICTION";
+    /// A gateway endpoint serves only what begins in its own VPC.
+    GweNotInVpc = "GWE_NOT_IN_VPC", "VPCE_INTRA_VPC_TRAFFIC";
+    /// A gateway endpoint carries TCP and ping.
+    GweProto = "GWE_PROTO", "VPCE_GATEWAY_PROTOCOL_RESTRICTION";
+    /// A peering leads to addresses of the peer's VPC and no further.
+    PeerTransit = "PEER_TRANSIT", "PCX_REQUIRES_ADDRESS_IN_VPC_CIDR";
+    /// VPCs with overlapping blocks cannot be peered. (Refused with the plan; never a packet's code.)
+    PeerOverlap = "PEER_OVERLAP", "";
+    /// The transit gateway has no attachment in the sender's zone.
+    TgwNoAz = "TGW_NO_AZ", "TGW_ROUTE_AZ_RESTRICTION";
+    /// The attachment is associated with no route table.
+    TgwNoAssociation = "TGW_NO_ASSOCIATION", "TGW_ATTACH_MISSING_TGW_RTB_ASSOCIATION";
+    /// The transit gateway's route table has no route for it.
+    TgwNoRoute = "TGW_NO_ROUTE", "TGW_RTB_NO_ROUTE_TO_TGW_ATTACHMENT";
+    TgwBlackhole = "TGW_BLACKHOLE", "TGW_RTB_BAD_STATE_ROUTE";
+    /// A virtual private gateway carries only between its VPC's ENIs and the site.
+    VgwTransit = "VGW_TRANSIT", "VGW_PRIVATE_IP_ASSOCIATION_FOR_INGRESS";
+    /// No link of the gateway leads to this address.
+    VgwNoRoute = "VGW_NO_ROUTE", "NO_ROUTE_TO_DESTINATION";
+    /// No tunnel of the VPN is up.
+    VpnDown = "VPN_DOWN", "BAD_STATE_VPN";
+    /// The on-premises router has no route for it.
+    SiteNoRoute = "SITE_NO_ROUTE", "";
+    /// Too large for the next link, and it may not be fragmented: the sender is told.
+    MtuFragNeeded = "MTU_FRAG_NEEDED", "";
+    /// Its TTL ended at a hop that counts.
+    TtlExpired = "TTL_EXPIRED", "";
+    /// More fragments a second than an ENI sends.
+    FragmentRate = "FRAGMENT_RATE", "";
+    /// A stateful firewall that saw no beginning of this session.
+    FwNoState = "FW_NO_STATE", "FIREWALL_RULES_RESTRICTION";
+    /// The zone of the endpoint's ENI has failed, or the ENI itself.
+    VpceAzDown = "VPCE_AZ_DOWN", "BAD_STATE";
+    /// The zone of the sender, the receiver or a gateway between them has failed.
+    AzDown = "AZ_DOWN", "BAD_STATE";
+    /// The instance is down by a fault.
+    InstanceDown = "INSTANCE_DOWN", "BAD_STATE";
+    /// From gateway to gateway without end.
+    RouteLoop = "ROUTE_LOOP", "CANNOT_ROUTE";
 }
 
 impl std::fmt::Display for DropCode {
@@ -127,6 +226,28 @@ pub enum Decider {
     Resolver(EniIx),
     Imds(EniIx),
     FlowTable,
+    /// Index in `Plan::internet_gateways`.
+    Igw(usize),
+    /// Index in `Plan::nat_gateways`.
+    Nat(usize),
+    /// Index in `Plan::endpoints`: a gateway endpoint.
+    GatewayEndpoint(usize),
+    /// Index in `Plan::peerings`.
+    Peering(usize),
+    /// Index in `Plan::transit_gateways`.
+    Tgw(usize),
+    /// Index in `Plan::tgw_attachments`.
+    TgwAttachment(usize),
+    /// Index in `Plan::tgw_route_tables` and of the route in it, if one matched.
+    TgwRouteTable(usize, Option<usize>),
+    /// Index in `Plan::vgws`.
+    Vgw(usize),
+    /// Index in `Plan::links`.
+    Link(usize),
+    /// Index in `Plan::sites`, and of the route in it, if one matched.
+    Site(usize, Option<usize>),
+    /// The emulated Internet: AWS's public side and the hosts beside it.
+    Internet,
 }
 
 /// One line of `vpclab drops`: equal drops are counted, not repeated.
@@ -174,6 +295,37 @@ pub enum Stage {
     Deliver,
     /// Flow table: the packet belongs to a tracked flow.
     Tracked,
+    /// Something here has failed; told only where it has.
+    Fault,
+    Igw {
+        igw: usize,
+    },
+    Nat {
+        nat: usize,
+    },
+    GatewayEndpoint {
+        endpoint: usize,
+    },
+    Peering {
+        peering: usize,
+    },
+    TgwAttachment {
+        attachment: usize,
+    },
+    TgwRoute {
+        table: usize,
+    },
+    Vgw {
+        vgw: usize,
+    },
+    Link {
+        link: usize,
+    },
+    /// The on-premises router.
+    SiteRoute {
+        site: usize,
+    },
+    Internet,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,4 +346,10 @@ pub enum Rule {
     Nacl(u16),
     /// Index of the route in its table.
     Route(usize),
+    /// The source becomes this.
+    Source(Ipv4Addr),
+    /// The destination becomes this.
+    Destination(Ipv4Addr),
+    /// Index of the tunnel in its VPN.
+    Tunnel(usize),
 }

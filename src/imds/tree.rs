@@ -8,6 +8,7 @@ use crate::base::UnixTime;
 use crate::base::ids::aws_id;
 use crate::model::Plan;
 use crate::model::credentials::CredentialBook;
+use crate::model::plan::Home;
 
 /// What one instance may see.
 #[derive(Clone, Copy)]
@@ -128,7 +129,8 @@ fn leaves(view: &View<'_>) -> Tree {
     let mut put = |path: &str, body: String| tree.insert(path.to_owned(), Leaf { body, content_type: TEXT });
     let plan = view.plan;
     let id = &instance.common.id;
-    let vpc = &plan.vpcs[instance.vpc];
+    // Hosts outside VPCs have no metadata service; the engine sends them none.
+    let Some(vpc) = instance.vpc().map(|vpc| &plan.vpcs[vpc]) else { return Tree::new() };
     put("meta-data/ami-id", image_id(plan));
     put("meta-data/ami-launch-index", "0".to_owned());
     put("meta-data/instance-action", "none".to_owned());
@@ -174,7 +176,8 @@ fn partition(region: &str) -> (&'static str, &'static str) {
 fn interface(view: &View<'_>, device: usize, eni: usize, put: &mut dyn FnMut(&str, String)) {
     let plan = view.plan;
     let Some(eni) = plan.enis.get(eni) else { return };
-    let (vpc, subnet) = (&plan.vpcs[eni.vpc], &plan.subnets[eni.subnet]);
+    let Home::Subnet { vpc, subnet } = eni.home else { return };
+    let (vpc, subnet) = (&plan.vpcs[vpc], &plan.subnets[subnet]);
     let mac = eni.mac.map(|b| format!("{b:02x}")).join(":");
     let [a, b, c, d] = eni.ip.octets();
     let hostname = format!("ip-{a}-{b}-{c}-{d}.{}", vpc.internal_domain());
@@ -231,12 +234,12 @@ fn roles(view: &View<'_>, role: &str, account: &str, partition: &str, put: &mut 
 fn identity_document(view: &View<'_>) -> String {
     let plan = view.plan;
     let instance = &plan.instances[view.instance];
-    let vpc = &plan.vpcs[instance.vpc];
+    let Some(vpc) = instance.vpc().map(|vpc| &plan.vpcs[vpc]) else { return String::new() };
     let eni = instance.enis.first().and_then(|eni| plan.enis.get(eni.at()));
     pretty(&json!({
         "accountId": vpc.account,
         "architecture": ARCHITECTURE,
-        "availabilityZone": eni.map(|e| plan.subnets[e.subnet].az_name.as_str()),
+        "availabilityZone": eni.and_then(|e| e.subnet()).map(|s| plan.subnets[s].az_name.as_str()),
         "billingProducts": null,
         "devpayProductCodes": null,
         "marketplaceProductCodes": null,

@@ -6,8 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::plan::{EniOwner, Plan, Policy, RouteTarget};
-use crate::base::EniIx;
+use super::plan::{EniOwner, Plan, Policy};
 
 /// One object that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,7 +81,6 @@ type Attributes = Vec<(&'static str, String)>;
 fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
     let join = |items: Vec<String>| items.join(", ");
     let groups = |ids: &[usize]| join(ids.iter().map(|&g| p.security_groups[g].common.name.clone()).collect());
-    let eni_path = |ix: EniIx| p.enis[ix.at()].common.path.clone();
     let tags = |c: &super::plan::Common| join(c.tags.iter().map(|(k, v)| format!("{k}={v}")).collect());
     let of = |c: &super::plan::Common, mut more: Attributes| {
         more.extend([("id", c.id.clone()), ("description", c.description.clone()), ("tags", tags(c))]);
@@ -131,11 +129,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
             p.route_tables
                 .iter()
                 .map(|t| {
-                    let routes = t.routes.iter().map(|r| match r.target {
-                        RouteTarget::Local => format!("{} local", r.to),
-                        RouteTarget::Blackhole => format!("{} blackhole", r.to),
-                        RouteTarget::Eni(e) => format!("{} {}", r.to, eni_path(e)),
-                    });
+                    let routes = t.routes.iter().map(|r| p.route_text(r));
                     of(&t.common, vec![("routes", join(routes.collect()))])
                 })
                 .collect(),
@@ -188,13 +182,17 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 .map(|e| {
                     let owner = match e.owner {
                         EniOwner::Instance(i, n) => format!("{}/eth{n}", p.instances[i].common.path),
-                        EniOwner::Endpoint(n) => p.endpoints[n].common.path.clone(),
+                        EniOwner::Endpoint(n) | EniOwner::GatewayEndpoint(n) => p.endpoints[n].common.path.clone(),
+                        EniOwner::NatGateway(n) => p.nat_gateways[n].common.path.clone(),
+                        EniOwner::TgwAttachment(n) => p.tgw_attachments[n].common.path.clone(),
+                        EniOwner::PublicSide => "public".to_owned(),
                     };
+                    let subnet = e.subnet().map(|s| p.subnets[s].common.path.clone());
                     of(
                         &e.common,
                         vec![
                             ("owner", owner),
-                            ("subnet", p.subnets[e.subnet].common.path.clone()),
+                            ("subnet", subnet.unwrap_or_default()),
                             ("ip", e.ip.to_string()),
                             ("security_groups", groups(&e.security_groups)),
                             ("source_dest_check", e.source_dest_check.to_string()),

@@ -13,7 +13,8 @@ use crate::control::explain::{self, Facts};
 use crate::control::rows;
 use crate::engine::FlowSnapshot;
 use crate::model::Plan;
-use crate::model::plan::{EniOwner, Limits};
+use crate::model::catalogue::PUBLIC_RESOLVER;
+use crate::model::plan::{EniOwner, Limits, VpcPlan};
 
 /// Answers everything but `Exec`, whose answer carries descriptors.
 pub fn answer(shared: &Shared, request: Request) -> Reply {
@@ -86,15 +87,15 @@ fn no_such(kind: &str, name: &str, candidates: &[String], all: impl Fn() -> Vec<
 fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
     let plan = &shared.plan;
     let instance = &plan.instances[at];
-    let vpc = &plan.vpcs[instance.vpc];
+    let vpc = instance.vpc().map(|vpc| &plan.vpcs[vpc]);
     let ip = instance.enis.first().map(|&eni| plan.eni(eni).ip);
     ExecInfo {
         netns_name: shared.netns_name(at),
         path: instance.common.path.clone(),
         instance_id: instance.common.id.clone(),
-        region: vpc.region.clone(),
-        resolver: Some(vpc.resolver()),
-        search: vpc.internal_domain(),
+        region: plan.region_of(instance).to_owned(),
+        resolver: Some(vpc.map_or(PUBLIC_RESOLVER, VpcPlan::resolver)),
+        search: vpc.map(VpcPlan::internal_domain).unwrap_or_default(),
         hostname: ip.map(node::hostname).unwrap_or_default(),
         hosts: node::hosts(plan, instance),
         env: instance.env.clone(),
@@ -134,7 +135,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
             sum.bytes_out += c.bytes_out;
             sum.drops += c.drops;
         }
-        let subnet = i.enis.first().map(|&eni| &plan.subnets[plan.eni(eni).subnet]);
+        let subnet = i.enis.first().and_then(|&eni| plan.subnet_of(eni));
         PsInstance {
             name: i.common.name.clone(),
             path: i.common.path.clone(),
@@ -166,12 +167,12 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                 .iter()
                 .map(|&ix| {
                     let eni = plan.eni(ix);
-                    let subnet = &plan.subnets[eni.subnet];
+                    let subnet = plan.subnet_of(ix);
                     PsEni {
                         id: eni.common.id.clone(),
                         ip: eni.ip,
-                        subnet: subnet.common.name.clone(),
-                        az: subnet.az.to_string(),
+                        subnet: subnet.map(|s| s.common.name.clone()).unwrap_or_default(),
+                        az: subnet.map(|s| s.az.to_string()).unwrap_or_default(),
                         counters: counters[ix.at()],
                     }
                 })
@@ -251,7 +252,7 @@ fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
         decision: format!("{:?}", e.decision),
     });
     rows.filter(|row| {
-        let vpc = plan.endpoints.iter().find(|e| e.common.path == row.endpoint).map_or(0, |e| e.vpc);
+        let vpc = plan.endpoints.iter().find(|e| e.common.path == row.endpoint).map(|e| e.vpc);
         let host = row.client.rsplit_once(':').map_or(row.client.as_str(), |(host, _)| host);
         let label = host.parse().map_or_else(|_| host.to_owned(), |addr| rows::label_of_addr(plan, vpc, addr));
         filter.from.as_deref().is_none_or(|w| rows::names_end(plan, w, &label, &row.client))
@@ -273,9 +274,9 @@ fn explain(shared: &Shared, ask: &ExplainAsk) -> Result<Reply, Refused> {
 
 fn dns_answer(shared: &Shared, instance: &str, name: &str, rtype: &str) -> Result<Reply, Refused> {
     let plan = &shared.plan;
-    let vpc = plan.instances[find_instance(plan, instance)?].vpc;
+    let view = plan.dns_view(plan.instances[find_instance(plan, instance)?].vpc());
     let zones = shared.router.call(|inside| inside.tables.zones.clone())?;
-    rows::dns_answer(&zones, vpc, name, rtype).map(Reply::Dns).map_err(input)
+    rows::dns_answer(&zones, view, name, rtype).map(Reply::Dns).map_err(input)
 }
 
 fn names(shared: &Shared, endpoint: Option<&str>, zone: Option<char>, kind: Option<&str>) -> Result<Reply, Refused> {

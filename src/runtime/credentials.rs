@@ -99,7 +99,7 @@ mod tests {
         for (name, role) in [("web", Some(0)), ("bare", None)] {
             plan.instances.push(InstancePlan {
                 common: Common { name: name.into(), id: format!("i-{name}"), ..Common::default() },
-                vpc: 0,
+                home: crate::model::plan::InstanceHome::Vpc(0),
                 enis: vec![],
                 role,
                 listen: vec![],
@@ -109,6 +109,11 @@ mod tests {
                 imds_hop_limit: 1,
                 user_data: None,
                 env: vec![],
+                names: vec![],
+                forward: None,
+                tracking: crate::model::plan::Tracking::default(),
+                impair: None,
+                dns_server: false,
             });
         }
         plan

@@ -34,8 +34,8 @@ use crate::host::keeper::RouterStart;
 use crate::host::rundir::RunDir;
 use crate::host::status::{self, Status};
 use crate::host::tun::Tun;
-use crate::model::Plan;
-use crate::model::plan::InstancePlan;
+use crate::model::plan::{InstancePlan, VpcPlan};
+use crate::model::{Plan, catalogue};
 use crate::services::{Ca, DIAL_TIMEOUT, Services, ServicesConfig};
 use crate::stack::StackLimits;
 
@@ -285,16 +285,16 @@ fn read_plan(run_dir: &Path) -> Result<(Accepted, Arc<Plan>), StartFailure> {
 }
 
 fn instance_host(plan: &Plan, instance: &InstancePlan) -> InstanceHost {
-    let vpc = &plan.vpcs[instance.vpc];
+    let vpc = instance.vpc().map(|vpc| &plan.vpcs[vpc]);
     let enis = instance.enis.iter().enumerate().map(|(n, &ix)| {
         let eni = plan.eni(ix);
-        let subnet = &plan.subnets[eni.subnet];
+        let (block, gateway) = plan.link_of(ix);
         EniHost {
             name: format!("eth{n}"),
             eni: eni.common.id.clone(),
             ip: eni.ip,
-            prefix_len: subnet.cidr.len(),
-            gateway: subnet.router(),
+            prefix_len: block.len(),
+            gateway,
             mtu: instance.mtu,
             tx_queue_len: TX_QUEUE,
         }
@@ -308,8 +308,8 @@ fn instance_host(plan: &Plan, instance: &InstancePlan) -> InstanceHost {
         rmem: Some(RMEM),
         wmem: Some(WMEM),
         files: EtcFiles {
-            resolvers: vec![vpc.resolver()],
-            search: vec![vpc.internal_domain()],
+            resolvers: vec![vpc.map_or(catalogue::PUBLIC_RESOLVER, VpcPlan::resolver)],
+            search: vpc.map(VpcPlan::internal_domain).into_iter().collect(),
             hosts: hosts(plan, instance),
         },
     }
@@ -319,17 +319,15 @@ fn instance_host(plan: &Plan, instance: &InstancePlan) -> InstanceHost {
 pub fn hosts(plan: &Plan, instance: &InstancePlan) -> Vec<(Ipv4Addr, Vec<String>)> {
     let Some(&first) = instance.enis.first() else { return Vec::new() };
     let ip = plan.eni(first).ip;
-    vec![(ip, vec![private_name(plan, instance, ip), hostname(ip), instance.common.name.clone()])]
+    let own = instance.vpc().map(|vpc| format!("{}.{}", hostname(ip), plan.vpcs[vpc].internal_domain()));
+    let names = own.into_iter().chain([hostname(ip), instance.common.name.clone()]);
+    vec![(ip, names.collect())]
 }
 
 /// `ip-10-0-1-10`.
 pub fn hostname(ip: Ipv4Addr) -> String {
     let [a, b, c, d] = ip.octets();
     format!("ip-{a}-{b}-{c}-{d}")
-}
-
-fn private_name(plan: &Plan, instance: &InstancePlan, ip: Ipv4Addr) -> String {
-    format!("{}.{}", hostname(ip), plan.vpcs[instance.vpc].internal_domain())
 }
 
 /// A window of 1 MB takes in twice what HAProxy carries, half of it did not (`vpclab bench`, endpoint up); connections
@@ -393,7 +391,7 @@ fn start_runs(
             let spec = RunSpec {
                 argv: vec!["sh".into(), "-c".into(), run.cmd.clone()],
                 cwd: plan.dir.clone(),
-                region: plan.vpcs[instance.vpc].region.clone(),
+                region: plan.region_of(instance).to_owned(),
                 env: instance.env.clone(),
                 user: run.user.clone(),
                 ca_bundle: Some(run_dir.ca_bundle()),

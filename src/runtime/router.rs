@@ -344,7 +344,7 @@ impl Router {
         let port = match self.engine.handle(now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
             Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(from),
-            Verdict::Drop { .. } => return,
+            Verdict::Drop { .. } | Verdict::Reject { .. } | Verdict::Shaped { .. } => return,
             Verdict::Endpoint { eni } => Port::Endpoint(eni),
             Verdict::Imds { from } => Port::Imds(from),
             Verdict::Resolver { from } => match Packet::parse(frame) {

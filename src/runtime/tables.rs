@@ -48,12 +48,12 @@ impl Tables {
 
     /// Answers a DNS query of the instance behind `eni` into `out`; the answer's length, 0 for none.
     pub fn dns_udp(&self, eni: EniIx, query: &[u8], seed: u64, out: &mut [u8]) -> usize {
-        self.zones.answer(self.plan.eni(eni).vpc, query, seed, out, Transport::Udp)
+        self.zones.answer(self.plan.dns_view(self.plan.eni(eni).vpc()), query, seed, out, Transport::Udp)
     }
 
     /// Feeds a DNS-over-TCP session; how many bytes it took.
     pub fn dns_tcp(&self, eni: EniIx, session: &mut dns::Session, bytes: &[u8], seed: u64) -> usize {
-        session.input(&self.zones, self.plan.eni(eni).vpc, bytes, seed)
+        session.input(&self.zones, self.plan.dns_view(self.plan.eni(eni).vpc()), bytes, seed)
     }
 
     /// Feeds a session of the metadata service; how many bytes it took.
@@ -74,7 +74,7 @@ impl Tables {
     pub fn hop_limit(&self, eni: EniIx) -> u8 {
         match self.plan.eni(eni).owner {
             EniOwner::Instance(instance, _) => self.plan.instances[instance].imds_hop_limit,
-            EniOwner::Endpoint(_) => 1,
+            _ => 1,
         }
     }
 
@@ -83,8 +83,8 @@ impl Tables {
         match port {
             Port::Imds(eni) | Port::Resolver(eni) => Some(eni),
             Port::Endpoint(eni) => {
-                let vpc = self.plan.eni(eni).vpc;
-                let at = self.plan.enis.iter().position(|e| e.vpc == vpc && e.ip == tuple.src)?;
+                let home = self.plan.eni(eni).vpc();
+                let at = self.plan.enis.iter().position(|e| e.vpc() == home && e.ip == tuple.src)?;
                 u32::try_from(at).ok().map(EniIx)
             }
         }

@@ -75,6 +75,7 @@ pub(super) fn plan(services: &[(&str, Backend)]) -> Plan {
             common: common(name),
             vpc: 0,
             service: at,
+            kind: crate::model::plan::EndpointKind::Interface,
             enis: Vec::new(),
             security_groups: Vec::new(),
             private_dns: true,

@@ -68,7 +68,7 @@ pub fn plan() -> Plan {
         let path = format!("{}.{name}", plan.vpcs[vpc].common.name);
         plan.instances.push(InstancePlan {
             common: common("i", name, &path),
-            vpc,
+            home: InstanceHome::Vpc(vpc),
             enis: vec![eni],
             role,
             listen: Vec::new(),
@@ -78,6 +78,11 @@ pub fn plan() -> Plan {
             imds_hop_limit: 1,
             user_data: (name == "web").then(|| "#!/bin/sh\necho hello\n".to_owned()),
             env: Vec::new(),
+            names: Vec::new(),
+            forward: None,
+            tracking: Tracking::default(),
+            impair: None,
+            dns_server: false,
         });
     }
     let zone = |apex: &str, at_apex, wildcard| PrivateZone { apex: apex.to_owned(), at_apex, wildcard };
@@ -113,6 +118,7 @@ fn add_endpoint(plan: &mut Plan, service: &str, label: &str, enis: [(&str, usize
         common: common("vpce", service, &path),
         vpc: APP,
         service: plan.services.len() - 1,
+        kind: EndpointKind::Interface,
         security_groups: Vec::new(),
         private_dns: true,
         policy: Policy::Full,
@@ -129,8 +135,7 @@ fn add_eni(plan: &mut Plan, name: &str, subnet: usize, ip: &str, owner: EniOwner
     let at = plan.enis.len();
     plan.enis.push(EniPlan {
         common: common("eni", name, &format!("{name}@{subnet}")),
-        vpc: plan.subnets[subnet].vpc,
-        subnet,
+        home: Home::Subnet { vpc: plan.subnets[subnet].vpc, subnet },
         ip: ip.parse().expect("address"),
         mac: [2, 0, 0, 0, 0, at as u8],
         security_groups: vec![0],

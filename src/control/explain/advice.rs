@@ -17,7 +17,7 @@ const CHANGES_MAX: usize = 4;
 /// The name stage failed.
 pub(super) fn after_name(plan: &Plan, src: usize, told: &mut Explanation) {
     client_sees(told);
-    let vpc = &plan.vpcs[plan.instances[src].vpc].common.name;
+    let vpc = plan.instances[src].vpc().map_or("", |vpc| &plan.vpcs[vpc].common.name);
     match (told.code.as_deref(), &told.destination.target) {
         (Some("DNS_DISABLED"), _) => told.smallest_change.push(format!("vpcs.{vpc}.dns_support: true")),
         (Some("DNS_NXDOMAIN"), Target::Host(host)) => {
@@ -129,7 +129,7 @@ fn public_side(plan: &Plan, src: usize, told: &mut Explanation) {
     let Target::Host(host) = &told.destination.target else { return };
     let Some(public) = catalogue::public_name(host) else { return };
     let service = public.service.name;
-    let vpc = plan.instances[src].vpc;
+    let Some(vpc) = plan.instances[src].vpc() else { return };
     let path = &plan.vpcs[vpc].common.name;
     let own = plan.endpoints.iter().filter(|e| e.vpc == vpc && plan.services[e.service].name == service);
     let region = &plan.vpcs[vpc].region;
@@ -218,7 +218,7 @@ fn changes(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Vec<S
 fn plan_instance(plan: &Plan, eni: EniIx) -> usize {
     match plan.eni(eni).owner {
         EniOwner::Instance(at, _) => at,
-        EniOwner::Endpoint(_) => 0,
+        _ => 0,
     }
 }
 
@@ -227,7 +227,7 @@ fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Op
     let back = told.stage == Some("back");
     let target = eni_at(plan, from, dst);
     let object = told.object.clone()?;
-    let vpc = plan.vpcs[plan.eni(from).vpc].common.name.clone();
+    let vpc = plan.vpc_of(from).map(|vpc| vpc.common.name.clone()).unwrap_or_default();
     match told.code.as_deref()? {
         "SG_EGRESS" if !back => Some((allow_group(plan, from, target, dst, told, true)?, true)),
         "SG_INGRESS" if !back => Some((allow_group(plan, target?, Some(from), plan.eni(from).ip, told, false)?, true)),
@@ -263,7 +263,7 @@ fn allow_group(
     egress: bool,
 ) -> Option<String> {
     let group = *plan.eni(at).security_groups.first()?;
-    let peer_group = peer.filter(|p| plan.eni(*p).vpc == plan.eni(at).vpc && plan.eni(*p).ip == addr);
+    let peer_group = peer.filter(|p| plan.eni(*p).vpc() == plan.eni(at).vpc() && plan.eni(*p).ip == addr);
     let peer_group = peer_group.and_then(|p| plan.eni(p).security_groups.first().copied());
     let (peer, peer_text) = match peer_group {
         Some(g) => (SgPeer::Group(g), format!("sg:{}", plan.security_groups[g].common.name)),
@@ -290,8 +290,8 @@ fn allow_acl(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation, ba
     let egress = told.direction == Some("egress");
     let path = told.object.as_deref()?;
     let at = plan.network_acls.iter().position(|acl| acl.common.path == path)?;
-    let client = plan.subnets[plan.eni(from).subnet].cidr;
-    let server = eni_at(plan, from, dst).map_or(Cidr::host(dst), |eni| plan.subnets[plan.eni(eni).subnet].cidr);
+    let client = plan.link_of(from).0;
+    let server = eni_at(plan, from, dst).map_or(Cidr::host(dst), |eni| plan.link_of(eni).0);
     // Egress names where it goes, ingress where it comes from; on the way back the ends are swapped.
     let peer = if egress != back { server } else { client };
     let acl = &mut plan.network_acls[at];

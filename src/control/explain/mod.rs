@@ -17,7 +17,7 @@ use crate::control::api::ExplainAsk;
 use crate::dns::{self, Lookup, QType, Zones};
 use crate::engine::Engine;
 use crate::model::Plan;
-use crate::model::plan::{Backend, EniOwner};
+use crate::model::plan::{Backend, EniOwner, InstanceHome, InstancePlan};
 use crate::policy::{self, Document, Kind};
 
 pub use destination::{Destination, Target};
@@ -254,13 +254,21 @@ fn blank(plan: &Plan, src: usize, destination: Destination) -> Explanation {
 }
 
 fn source_of(plan: &Plan, src: usize, eni: EniIx) -> Source {
-    let (instance, subnet) = (&plan.instances[src], &plan.subnets[plan.eni(eni).subnet]);
+    let (instance, subnet) = (&plan.instances[src], plan.subnet_of(eni));
     Source {
         label: plan.eni_label(eni),
         path: instance.common.path.clone(),
         address: plan.eni(eni).ip,
-        subnet: subnet.common.path.clone(),
-        zone: subnet.az,
+        subnet: subnet.map(|s| s.common.path.clone()).unwrap_or_else(|| outside(plan, instance)),
+        zone: subnet.map_or('-', |s| s.az),
+    }
+}
+
+/// Where a machine stands that is in no VPC.
+fn outside(plan: &Plan, instance: &InstancePlan) -> String {
+    match instance.home {
+        InstanceHome::Site(site) => format!("site {}", plan.sites[site].common.name),
+        _ => "the Internet".to_owned(),
     }
 }
 
@@ -278,28 +286,27 @@ fn name_stage(facts: &Facts<'_>, src: usize, told: &mut Explanation) -> Option<(
         }
         Target::Instance(at) => {
             let other = &plan.instances[*at];
-            let near = other.enis.iter().find(|e| plan.eni(**e).subnet == eni.subnet);
+            let near = other.enis.iter().find(|e| plan.eni(**e).home == eni.home);
             return Some((plan.eni(*near.unwrap_or(&other.enis[0])).ip, None));
         }
         Target::Endpoint(at) => {
             // As a client that pins a zone would: its own subnet's ENI, else its own zone's, else the first.
             let enis = &plan.endpoints[*at].enis;
-            let zone = |e: &EniIx| plan.subnets[plan.eni(*e).subnet].az;
-            let own_subnet = enis.iter().find(|e| plan.eni(**e).subnet == eni.subnet);
-            let own_zone = enis.iter().find(|e| zone(e) == plan.subnets[eni.subnet].az);
+            let zone = |e: EniIx| plan.subnet_of(e).map(|s| s.az);
+            let own_subnet = enis.iter().find(|e| plan.eni(**e).home == eni.home);
+            let own_zone = enis.iter().find(|e| zone(**e) == zone(plan.instances[src].enis[0]));
             let eni = own_subnet.or(own_zone).or(enis.first())?;
             return Some((plan.eni(*eni).ip, Some(*at)));
         }
         Target::Host(host) => host.clone(),
     };
-    let lookup = dns::lookup(facts.zones, eni.vpc, &host, QType::A);
+    let lookup = dns::lookup(facts.zones, plan.dns_view(eni.vpc()), &host, QType::A);
     let mut tried = lookup.addrs();
-    let subnet = plan.subnets[eni.subnet].cidr;
+    let subnet = plan.link_of(plan.instances[src].enis[0]).0;
     dns::glibc_order(eni.ip, subnet, &mut tried);
     let first = tried.first().copied();
     let preferred = first.is_some_and(|dst| dns::glibc_prefers(eni.ip, subnet, dst));
     let endpoint = lookup.endpoint;
-    let vpc = &plan.vpcs[eni.vpc];
     if first.is_none() {
         let code = if lookup.rcode.is_none() { "DNS_DISABLED" } else { lookup.code().unwrap_or("DNS_NODATA") };
         match endpoint {
@@ -307,7 +314,10 @@ fn name_stage(facts: &Facts<'_>, src: usize, told: &mut Explanation) -> Option<(
                 told.fail("name", code, "endpoint", plan.endpoints[at].common.path.clone());
                 told.detail = Some(format!("zone {}", lookup.zone));
             }
-            None => told.fail("name", code, "resolver", vpc.common.path.clone()),
+            None => {
+                let resolver = eni.vpc().map_or("public", |vpc| &plan.vpcs[vpc].common.path);
+                told.fail("name", code, "resolver", resolver.to_owned());
+            }
         }
     }
     told.name = Some(NameStage { lookup, tried, preferred });
@@ -418,5 +428,9 @@ fn owner(plan: &Plan, eni: EniIx) -> (&'static str, String) {
     match plan.eni(eni).owner {
         EniOwner::Instance(at, _) => ("instance", plan.instances[at].common.path.clone()),
         EniOwner::Endpoint(at) => ("endpoint", plan.endpoints[at].common.path.clone()),
+        EniOwner::GatewayEndpoint(at) => ("gateway-endpoint", plan.endpoints[at].common.path.clone()),
+        EniOwner::NatGateway(at) => ("nat", plan.nat_gateways[at].common.path.clone()),
+        EniOwner::TgwAttachment(at) => ("tgw-attachment", plan.tgw_attachments[at].common.path.clone()),
+        EniOwner::PublicSide => ("public", "public".to_owned()),
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn walk(plan: &Plan, engine: Engine, from: EniIx, dst: Ipv4Addr, told
 /// The ENI an instance's kernel sends from: the one whose subnet holds the destination, else `eth0`.
 pub(super) fn eni_towards(plan: &Plan, instance: usize, dst: Ipv4Addr) -> EniIx {
     let enis = &plan.instances[instance].enis;
-    let near = enis.iter().find(|eni| plan.subnets[plan.eni(**eni).subnet].cidr.contains(dst));
+    let near = enis.iter().find(|eni| plan.link_of(**eni).0.contains(dst));
     *near.unwrap_or(&enis[0])
 }
 
@@ -39,16 +39,13 @@ pub(super) fn stays_inside(plan: &Plan, instance: usize, dst: Ipv4Addr) -> bool 
 
 /// The ENI with an address in the VPC of another ENI.
 pub(super) fn eni_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<EniIx> {
-    let vpc = plan.eni(beside).vpc;
-    let at = plan.enis.iter().position(|eni| eni.vpc == vpc && eni.ip == addr)?;
+    let home = plan.eni(beside).vpc();
+    let at = plan.enis.iter().position(|eni| eni.vpc() == home && eni.ip == addr && !eni.owner.is_door())?;
     Some(EniIx(at as u32))
 }
 
 pub(super) fn endpoint_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<usize> {
-    match plan.eni(eni_at(plan, beside, addr)?).owner {
-        EniOwner::Endpoint(at) => Some(at),
-        EniOwner::Instance(..) => None,
-    }
+    plan.eni(eni_at(plan, beside, addr)?).owner.endpoint()
 }
 
 struct Walker<'a> {
@@ -85,7 +82,7 @@ impl Walker<'_> {
                     middle.push(to);
                     at = to;
                 }
-                Verdict::Drop { .. } => return None,
+                Verdict::Shaped { .. } | Verdict::Drop { .. } | Verdict::Reject { .. } => return None,
             }
         }
     }
@@ -129,8 +126,8 @@ impl Walker<'_> {
     fn send(&mut self, stage: &'static str, from: EniIx, frame: &[u8]) -> Option<Verdict> {
         let now = Instant::from_millis(1);
         let (verdict, crumbs) = match self.plan.eni(from).owner {
-            EniOwner::Endpoint(_) => self.engine.trace_from_endpoint(now, from, frame),
             EniOwner::Instance(..) => self.engine.trace(now, from, frame),
+            _ => self.engine.trace_from_endpoint(now, from, frame),
         };
         let record = match verdict {
             Verdict::Drop { .. } => self.engine.drops().last().cloned(),
@@ -187,7 +184,7 @@ impl Walker<'_> {
             (Stage::NaclOut { .. }, Outcome::NotAsked) => {}
             (Stage::NaclIn { .. }, Outcome::NotAsked) if neighbour => {}
             (Stage::Route { .. }, Outcome::NotAsked) => {
-                let subnet = &plan.subnets[plan.eni(from).subnet].common.name;
+                let subnet = plan.subnet_of(from).map_or("", |subnet| &subnet.common.name);
                 self.told.step(stage, "-", "NACL, route table", "not asked", format!("same subnet {subnet}"));
             }
             (Stage::NaclOut { nacl } | Stage::NaclIn { nacl }, outcome) => {
@@ -205,6 +202,8 @@ impl Walker<'_> {
             (Stage::Resolver, _) => self.told.step(stage, &at, "resolver", "ok", "never filtered"),
             (Stage::Imds, _) => self.told.step(stage, &at, "instance metadata", "ok", "never filtered"),
             (Stage::Endpoint | Stage::Deliver, _) => {}
+            // Gateways of all kinds.
+            _ => {}
         }
     }
 
@@ -262,22 +261,20 @@ impl Walker<'_> {
             (Outcome::Pass(Rule::Route(at)), _) => {
                 let route = &table.routes[*at];
                 match route.target {
-                    RouteTarget::Local => ("local", route.to.to_string()),
-                    RouteTarget::Eni(eni) => ("route", format!("{} via {}", route.to, plan.eni_label(eni))),
-                    RouteTarget::Blackhole => ("DENY", format!("{} blackhole", route.to)),
+                    RouteTarget::Local => ("local", plan.dest_text(route.to)),
+                    RouteTarget::Blackhole => ("DENY", plan.route_text(route)),
+                    _ => ("route", plan.route_text(route)),
                 }
             }
-            (_, Some(Decider::RouteTable(_, Some(at)))) => ("DENY", format!("{} blackhole", table.routes[at].to)),
+            (_, Some(Decider::RouteTable(_, Some(at)))) => ("DENY", plan.route_text(&table.routes[at])),
             _ => ("DENY", format!("no route to {}", record.map_or(Ipv4Addr::UNSPECIFIED, |r| r.tuple.dst))),
         };
         self.told.step(stage, "-", &what, word, detail);
     }
 
     fn endpoint_limit(&self, code: DropCode, eni: Option<EniIx>) -> String {
-        let ports = eni.and_then(|eni| match self.plan.eni(eni).owner {
-            EniOwner::Endpoint(at) => Some(&self.plan.services[self.plan.endpoints[at].service].ports),
-            EniOwner::Instance(..) => None,
-        });
+        let endpoint = eni.and_then(|eni| self.plan.eni(eni).owner.endpoint());
+        let ports = endpoint.map(|at| &self.plan.services[self.plan.endpoints[at].service].ports);
         match (code, ports) {
             (DropCode::VpcePort, Some(ports)) => {
                 let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
@@ -293,7 +290,7 @@ impl Walker<'_> {
         let plan = self.plan;
         let egress = record.direction == Direction::Egress;
         let eni_detail = |eni: EniIx| {
-            let zone = plan.subnets[plan.eni(eni).subnet].az;
+            let zone = plan.subnet_of(eni)?.az;
             Some(format!("ENI {} (zone {zone})", plan.eni(eni).ip))
         };
         let (kind, object, detail, rule) = match record.decider {
@@ -321,12 +318,21 @@ impl Walker<'_> {
                 let table = &plan.route_tables[at];
                 let rule = match route {
                     None => format!("no route to {}", record.tuple.dst),
-                    Some(at) => route_text(plan, &table.routes[at]),
+                    Some(at) => plan.route_text(&table.routes[at]),
                 };
                 ("route-table", table.common.path.clone(), Some(rule.clone()), Some(rule))
             }
-            Decider::Resolver(eni) => ("resolver", plan.vpcs[plan.eni(eni).vpc].common.path.clone(), None, None),
+            Decider::Resolver(eni) => (
+                "resolver",
+                plan.vpc_of(eni).map_or_else(|| "public".to_owned(), |vpc| vpc.common.path.clone()),
+                None,
+                None,
+            ),
             Decider::FlowTable => ("flow-table", plan.name.clone(), None, None),
+            other => {
+                let (kind, object) = crate::control::rows::gateway(plan, other);
+                (kind, object, None, None)
+            }
         };
         self.told.fail(stage, record.code.as_str(), kind, object);
         self.told.detail = detail;
@@ -350,14 +356,6 @@ impl Walker<'_> {
 fn acl_rule_text(rules: &[NaclRule], number: u16) -> String {
     let rule = rules.iter().find(|rule| rule.number == number);
     rule.map_or_else(|| "* deny: no rule matches".to_owned(), |rule| rule.text.clone())
-}
-
-fn route_text(plan: &Plan, route: &crate::model::plan::RoutePlan) -> String {
-    match route.target {
-        RouteTarget::Local => format!("{} local", route.to),
-        RouteTarget::Eni(eni) => format!("{} via {}", route.to, plan.eni_label(eni)),
-        RouteTarget::Blackhole => format!("{} blackhole", route.to),
-    }
 }
 
 /// `1 rule, no match: tcp 443 from sg:app (guest is in: guest)`.

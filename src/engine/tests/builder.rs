@@ -48,7 +48,12 @@ impl Lab {
 
     pub fn table(&mut self, vpc: usize, name: &str) -> usize {
         let path = self.path(vpc, name);
-        let local = |cidr: &Cidr| RoutePlan { id: format!("{path}/{cidr}"), to: *cidr, target: RouteTarget::Local };
+        let local = |cidr: &Cidr| RoutePlan {
+            id: format!("{path}/{cidr}"),
+            to: RouteDest::Cidr(*cidr),
+            target: RouteTarget::Local,
+            origin: RouteOrigin::Local,
+        };
         let routes = self.plan.vpcs[vpc].cidrs.iter().map(local).collect();
         let common = common("rtb", name, &path);
         self.plan.route_tables.push(RouteTablePlan { common, vpc, main: false, routes });
@@ -58,7 +63,12 @@ impl Lab {
     pub fn route(&mut self, table: usize, to: &str, target: RouteTarget) {
         let table = &mut self.plan.route_tables[table];
         let id = format!("{}/{to}/{}", table.common.path, table.routes.len());
-        table.routes.push(RoutePlan { id, to: to.parse().expect("cidr"), target });
+        table.routes.push(RoutePlan {
+            id,
+            to: RouteDest::Cidr(to.parse().expect("cidr")),
+            target,
+            origin: RouteOrigin::Created,
+        });
     }
 
     /// Rules as `100 allow tcp 443 from 10.0.0.0/16`.
@@ -126,7 +136,7 @@ impl Lab {
         let vpc = self.plan.subnets[subnet].vpc;
         self.plan.instances.push(InstancePlan {
             common: common("i", name, &self.path(vpc, name)),
-            vpc,
+            home: InstanceHome::Vpc(vpc),
             enis: vec![eni],
             role: None,
             listen: Vec::new(),
@@ -136,6 +146,11 @@ impl Lab {
             imds_hop_limit: 1,
             user_data: None,
             env: Vec::new(),
+            names: Vec::new(),
+            forward: None,
+            tracking: Tracking::default(),
+            impair: None,
+            dns_server: false,
         });
         eni
     }
@@ -160,7 +175,7 @@ impl Lab {
         let common = common("vpce", service, &self.path(vpc, service));
         let regional = format!("{}-abcd1234.{service}.eu-west-1.vpce.amazonaws.com", common.id);
         let zonal = enis.iter().map(|eni| {
-            let az = self.plan.subnets[self.plan.eni(*eni).subnet].az_name.clone();
+            let az = self.plan.subnet_of(*eni).expect("in a subnet").az_name.clone();
             let name = format!("{}-abcd1234-{az}.{service}.eu-west-1.vpce.amazonaws.com", common.id);
             (az, name, *eni)
         });
@@ -174,6 +189,7 @@ impl Lab {
             common,
             vpc,
             service: self.plan.services.len() - 1,
+            kind: EndpointKind::Interface,
             enis: enis.clone(),
             security_groups: groups.into(),
             private_dns: true,
@@ -187,8 +203,7 @@ impl Lab {
         let vpc = self.plan.subnets[subnet].vpc;
         self.plan.enis.push(EniPlan {
             common: common("eni", name, &self.path(vpc, name)),
-            vpc,
-            subnet,
+            home: Home::Subnet { vpc, subnet },
             ip: ip.parse::<Ipv4Addr>().expect("address"),
             mac: [2, 0, 0, 0, 0, 1],
             security_groups: groups.into(),

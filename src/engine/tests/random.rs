@@ -128,8 +128,10 @@ fn build(shape: &Shape) -> Lab {
             let at = rules.len() - 1;
             rules.insert(at, made);
         }
-        let enis: Vec<EniIx> =
-            (0..lab.plan.enis.len()).filter(|at| lab.plan.enis[*at].vpc == vpc).map(|at| EniIx(at as u32)).collect();
+        let enis: Vec<EniIx> = (0..lab.plan.enis.len())
+            .filter(|at| lab.plan.enis[*at].vpc() == Some(vpc))
+            .map(|at| EniIx(at as u32))
+            .collect();
         for (table, block, target) in &shape.routes {
             let to =
                 ["10.0.0.0/16", "10.0.1.0/24", "10.0.2.0/24", "0.0.0.0/0", "192.168.0.0/16", "192.168.7.0/24"][*block];

@@ -32,6 +32,9 @@ pub enum PublicForm {
     DualStack,
 }
 
+/// The resolver of hosts outside VPCs: of the addresses that the first region's block keeps free.
+pub const PUBLIC_RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
 /// The address that the emulated public side gives a host name: `None` if no service of the catalogue has it. Case
 /// and a final dot do not matter.
 pub fn public_addr(host: &str) -> Option<Ipv4Addr> {

@@ -9,7 +9,7 @@ use super::vpc::VpcFacts;
 use super::{Draft, common, groups, policy};
 use crate::base::ids::aws_id;
 use crate::model::catalogue::{self, Service};
-use crate::model::plan::{Common, EndpointNames, EndpointPlan, EniOwner, Policy};
+use crate::model::plan::{Common, EndpointKind, EndpointNames, EndpointPlan, EniOwner, Policy};
 use crate::model::spec::fields::{At, Cx, Fields, parse_ip};
 use crate::model::spec::keys;
 use crate::model::spec::names::Kind;
@@ -146,6 +146,7 @@ fn one<'a>(
         common,
         vpc: facts.index,
         service,
+        kind: EndpointKind::Interface,
         enis: Vec::new(),
         security_groups,
         private_dns,

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::Draft;
 use crate::base::EniIx;
 use crate::base::ids::stable_hash;
-use crate::model::plan::{Common, EniOwner, EniPlan};
+use crate::model::plan::{Common, EniOwner, EniPlan, Home};
 use crate::model::spec::fields::{At, Cx};
 use crate::model::spec::names::Kind;
 use crate::model::spec::report::Found;
@@ -114,11 +114,11 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
                     }
                 }
             }
+            _ => {}
         }
         draft.enis.push(EniPlan {
             common: d.common,
-            vpc: d.vpc,
-            subnet: d.subnet.unwrap_or_default(),
+            home: Home::Subnet { vpc: d.vpc, subnet: d.subnet.unwrap_or_default() },
             ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
             mac,
             security_groups: d.security_groups,
@@ -164,7 +164,10 @@ impl Common {
         let path = self.path.split(['/', '@']).next().unwrap_or(&self.path);
         match owner {
             EniOwner::Instance(..) => format!("instance {path}"),
-            EniOwner::Endpoint(_) => format!("endpoint {path}"),
+            EniOwner::Endpoint(_) | EniOwner::GatewayEndpoint(_) => format!("endpoint {path}"),
+            EniOwner::NatGateway(_) => format!("NAT gateway {path}"),
+            EniOwner::TgwAttachment(_) => format!("attachment {path}"),
+            EniOwner::PublicSide => "the public side".to_owned(),
         }
     }
 }

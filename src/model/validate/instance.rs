@@ -4,7 +4,7 @@ use super::eni::EniDraft;
 use super::vpc::VpcFacts;
 use super::{Draft, common, groups, listen};
 use crate::base::ids::aws_id;
-use crate::model::plan::{Common, EniOwner, InstancePlan};
+use crate::model::plan::{Common, EniOwner, InstanceHome, InstancePlan, Tracking};
 use crate::model::spec::fields::{Cx, Fields};
 use crate::model::spec::keys;
 use crate::model::spec::names::{Kind, count_of};
@@ -76,7 +76,7 @@ fn one<'a>(cx: &'a Cx<'a>, e: &'a Entry, name: &str, facts: &VpcFacts, draft: &m
     }
     draft.instances[index] = Some(InstancePlan {
         common,
-        vpc: facts.index,
+        home: InstanceHome::Vpc(facts.index),
         enis: Vec::new(),
         role,
         listen: listen::listeners(&f),
@@ -86,6 +86,11 @@ fn one<'a>(cx: &'a Cx<'a>, e: &'a Entry, name: &str, facts: &VpcFacts, draft: &m
         imds_hop_limit: hop_limit,
         user_data: user_data.map(|t| t.value.to_owned()),
         env,
+        names: Vec::new(),
+        forward: None,
+        tracking: Tracking::default(),
+        impair: None,
+        dns_server: false,
     });
     f.done();
 }

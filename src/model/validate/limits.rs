@@ -32,6 +32,10 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>) -> Limits {
             None => (aws.dns_ttl / scale).max(1),
         },
         dns_pps: number("dns_pps", aws.dns_pps),
+        nat_idle: aws.nat_idle / scale,
+        nat_ports: aws.nat_ports,
+        endpoint_health: aws.endpoint_health / scale,
+        egress_fragments: aws.egress_fragments,
         conntrack_max: number("conntrack_max", aws.conntrack_max),
         syn_retries: f.int("syn_retries").map_or(aws.syn_retries, |n| n.value as u8),
     };

@@ -85,6 +85,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
         services: draft.services,
         checks,
         limits,
+        ..Plan::default()
     })
 }
 

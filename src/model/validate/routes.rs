@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{Draft, common, implied, implied_of};
 use crate::base::{Cidr, EniIx};
-use crate::model::plan::{EniOwner, RoutePlan, RouteTablePlan, RouteTarget};
+use crate::model::plan::{EniOwner, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan, RouteTarget};
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
 use crate::model::spec::names::{Kind, is_main};
@@ -68,7 +68,12 @@ pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
         let local = draft.vpcs[table.vpc].as_ref().map(|v| v.cidrs.clone()).unwrap_or_default();
         let mut routes: Vec<RoutePlan> = local
             .iter()
-            .map(|&to| RoutePlan { id: format!("{}/{to}", common.id), to, target: RouteTarget::Local })
+            .map(|&to| RoutePlan {
+                id: format!("{}/{to}", common.id),
+                to: RouteDest::Cidr(to),
+                target: RouteTarget::Local,
+                origin: RouteOrigin::Local,
+            })
             .collect();
         if let Some(f) = table.fields {
             let mut seen: HashMap<Cidr, Place> = HashMap::new();
@@ -81,11 +86,16 @@ pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
                     if let Some(first) = seen.insert(to.value, to.place) {
                         let found = r.error(to.place, format!("there is a route to {} already", to.value));
                         cx.error(found.code("RouteAlreadyExists").also(first, "here"));
-                    } else if let Some(own) = routes.iter_mut().find(|l| l.to == to.value) {
+                    } else if let Some(own) = routes.iter_mut().find(|l| l.to == RouteDest::Cidr(to.value)) {
                         // AWS's ReplaceRoute: the local route keeps its destination and gets another target.
                         own.target = target;
                     } else {
-                        routes.push(RoutePlan { id: format!("{}/{}", common.id, to.value), to: to.value, target });
+                        routes.push(RoutePlan {
+                            id: format!("{}/{}", common.id, to.value),
+                            to: RouteDest::Cidr(to.value),
+                            target,
+                            origin: RouteOrigin::Created,
+                        });
                     }
                 }
                 r.done();
@@ -207,7 +217,7 @@ impl Read<'_> {
             return None;
         };
         let eni = &self.draft.enis[at];
-        if eni.vpc != self.vpc {
+        if eni.vpc() != Some(self.vpc) {
             let message = format!("route table and network interface {} belong to different networks", eni.common.path);
             r.cx.error(r.error(t.place, message).code("InvalidParameterValue"));
             return None;

@@ -96,6 +96,7 @@ fn peer_key(peer: SgPeer) -> (Option<Cidr>, usize) {
     match peer {
         SgPeer::Cidr(c) => (Some(c), 0),
         SgPeer::Group(g) => (None, g),
+        SgPeer::PrefixList(p) => (None, usize::MAX - p),
     }
 }
 

@@ -7,6 +7,17 @@ use std::time::Duration;
 
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 
+mod faults;
+mod gateways;
+mod transit;
+
+pub use faults::{Fault, FaultPlan, Impair, Latency};
+pub use gateways::{InternetGatewayPlan, NatGatewayPlan, PrefixListPlan, PublicAddressPlan, VgwPlan};
+pub use transit::{
+    AttachmentTo, LinkEnd, LinkKind, LinkPlan, PeeringPlan, SitePlan, SiteRoutePlan, SiteTarget, TgwAttachmentPlan,
+    TgwRoutePlan, TgwRouteTablePlan, TgwTarget, TransitGatewayPlan, TunnelPlan, VpcAttachment,
+};
+
 /// A whole lab. Indices in fields named after a noun point into the vector of that noun.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -22,15 +33,35 @@ pub struct Plan {
     pub route_tables: Vec<RouteTablePlan>,
     pub network_acls: Vec<NaclPlan>,
     pub security_groups: Vec<SecurityGroupPlan>,
-    /// Of instances and endpoints alike; `EniIx` points here.
+    /// Every place where packets enter or leave the emulated network; `EniIx` points here.
     pub enis: Vec<EniPlan>,
+    /// EC2 instances, and hosts of sites and of the Internet.
     pub instances: Vec<InstancePlan>,
+    /// Interface and gateway endpoints.
     pub endpoints: Vec<EndpointPlan>,
+    /// At most one per VPC.
+    pub internet_gateways: Vec<InternetGatewayPlan>,
+    pub public_addresses: Vec<PublicAddressPlan>,
+    pub nat_gateways: Vec<NatGatewayPlan>,
+    /// At most one per VPC.
+    pub vgws: Vec<VgwPlan>,
+    pub prefix_lists: Vec<PrefixListPlan>,
+    pub peerings: Vec<PeeringPlan>,
+    pub transit_gateways: Vec<TransitGatewayPlan>,
+    pub tgw_attachments: Vec<TgwAttachmentPlan>,
+    pub tgw_route_tables: Vec<TgwRouteTablePlan>,
+    pub sites: Vec<SitePlan>,
+    /// VPNs and Direct Connect interfaces.
+    pub links: Vec<LinkPlan>,
     pub roles: Vec<RolePlan>,
     /// Every service that an endpoint leads to or that the file gives contents or a backend.
     pub services: Vec<ServicePlan>,
     pub checks: Vec<CheckPlan>,
     pub limits: Limits,
+    /// The door of AWS's public side, where every public service address ends.
+    pub public_side: Option<EniIx>,
+    pub faults: Vec<FaultPlan>,
+    pub latency: Latency,
 }
 
 /// What every noun has.
@@ -103,7 +134,7 @@ pub struct RouteTablePlan {
     pub common: Common,
     pub vpc: usize,
     pub main: bool,
-    /// Local routes first, then as written.
+    /// Local routes first, then as written, then those of gateway endpoints, then propagated ones.
     pub routes: Vec<RoutePlan>,
 }
 
@@ -111,8 +142,28 @@ pub struct RouteTablePlan {
 pub struct RoutePlan {
     /// Stable: `rtb-.../10.0.0.0/16`.
     pub id: String,
-    pub to: Cidr,
+    pub to: RouteDest,
     pub target: RouteTarget,
+    pub origin: RouteOrigin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteDest {
+    Cidr(Cidr),
+    /// Index in `Plan::prefix_lists`: a route for each of its entries.
+    PrefixList(usize),
+}
+
+/// Where a route comes from. Of equal blocks a block written wins over a written prefix list, which wins over a
+/// propagated route (VPC User Guide, "route priority"); a propagated one never wins over `local`, however specific.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteOrigin {
+    /// `CreateRouteTable`, or the written route that replaced the local one.
+    Local,
+    /// `CreateRoute`: written, or made by a gateway endpoint.
+    Created,
+    /// `EnableVgwRoutePropagation`.
+    Propagated,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +172,18 @@ pub enum RouteTarget {
     /// Next hop is an instance's ENI.
     Eni(EniIx),
     Blackhole,
+    /// Index in `Plan::internet_gateways`.
+    Igw(usize),
+    /// Index in `Plan::nat_gateways`.
+    Nat(usize),
+    /// Index in `Plan::peerings`.
+    Peering(usize),
+    /// Index in `Plan::transit_gateways`.
+    Tgw(usize),
+    /// Index in `Plan::vgws`.
+    Vgw(usize),
+    /// Index in `Plan::endpoints`, a gateway endpoint.
+    GatewayEndpoint(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -169,8 +232,10 @@ pub struct SgRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SgPeer {
     Cidr(Cidr),
-    /// Index in `Plan::security_groups`: the private addresses of the ENIs that carry it.
+    /// Index in `Plan::security_groups`: the private addresses of the ENIs that carry it. May be of a peered VPC.
     Group(usize),
+    /// Index in `Plan::prefix_lists`.
+    PrefixList(usize),
 }
 
 /// Protocol, ports and ICMP type of a rule.
@@ -191,28 +256,90 @@ impl TrafficMatch {
 #[derive(Clone, Debug)]
 pub struct EniPlan {
     pub common: Common,
-    pub vpc: usize,
-    pub subnet: usize,
+    pub home: Home,
+    /// Unspecified for doors, which stand for many addresses.
     pub ip: Ipv4Addr,
     /// `02:xx:..`, derived from the id.
     pub mac: [u8; 6],
+    /// None at NAT gateways, attachments, doors, and outside VPCs: nothing is asked there.
     pub security_groups: Vec<usize>,
     pub source_dest_check: bool,
     pub owner: EniOwner,
+}
+
+impl EniPlan {
+    pub fn vpc(&self) -> Option<usize> {
+        self.home.vpc()
+    }
+
+    pub fn subnet(&self) -> Option<usize> {
+        self.home.subnet()
+    }
+}
+
+/// The network that an interface is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    Subnet {
+        vpc: usize,
+        subnet: usize,
+    },
+    /// Index in `Plan::sites`.
+    Site(usize),
+    Internet,
+}
+
+impl Home {
+    pub fn vpc(self) -> Option<usize> {
+        match self {
+            Home::Subnet { vpc, .. } => Some(vpc),
+            Home::Site(_) | Home::Internet => None,
+        }
+    }
+
+    pub fn subnet(self) -> Option<usize> {
+        match self {
+            Home::Subnet { subnet, .. } => Some(subnet),
+            Home::Site(_) | Home::Internet => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EniOwner {
     /// Index in `Plan::instances`, and which of its ENIs: `eth0` is 0.
     Instance(usize, u8),
-    /// Index in `Plan::endpoints`.
+    /// Index in `Plan::endpoints`: an interface endpoint.
     Endpoint(usize),
+    /// Index in `Plan::nat_gateways`.
+    NatGateway(usize),
+    /// Index in `Plan::tgw_attachments`.
+    TgwAttachment(usize),
+    /// Index in `Plan::endpoints`: the door of a gateway endpoint. TCP ends there.
+    GatewayEndpoint(usize),
+    /// The door of AWS's public side. TCP ends there.
+    PublicSide,
+}
+
+impl EniOwner {
+    /// The endpoint, of either type, whose interface or door it is.
+    pub fn endpoint(self) -> Option<usize> {
+        match self {
+            EniOwner::Endpoint(at) | EniOwner::GatewayEndpoint(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Stands for addresses of its own: no packet is sent to its own address.
+    pub fn is_door(self) -> bool {
+        matches!(self, EniOwner::GatewayEndpoint(_) | EniOwner::PublicSide)
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct InstancePlan {
     pub common: Common,
-    pub vpc: usize,
+    pub home: InstanceHome,
     /// `eth0` first.
     pub enis: Vec<EniIx>,
     pub role: Option<usize>,
@@ -226,6 +353,52 @@ pub struct InstancePlan {
     pub user_data: Option<String>,
     /// Set by exec, shell and run, after the removal of the caller's variables.
     pub env: Vec<(String, String)>,
+    /// Records of AWS's public side, and of the emulated Internet's, that point to it.
+    pub names: Vec<String>,
+    /// Its kernel forwards.
+    pub forward: Option<Forward>,
+    /// Idle times of connection tracking at its ENIs; the lab's limits where `None`.
+    pub tracking: Tracking,
+    pub impair: Option<Impair>,
+    /// Of an on-premises DNS server.
+    pub dns_server: bool,
+}
+
+impl InstancePlan {
+    pub fn vpc(&self) -> Option<usize> {
+        match self.home {
+            InstanceHome::Vpc(vpc) => Some(vpc),
+            InstanceHome::Site(_) | InstanceHome::Internet => None,
+        }
+    }
+}
+
+/// Where a machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceHome {
+    /// An EC2 instance: index in `Plan::vpcs`.
+    Vpc(usize),
+    /// A host on premises: index in `Plan::sites`.
+    Site(usize),
+    /// A host of the emulated Internet.
+    Internet,
+}
+
+/// How an instance forwards what is not for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    Plain,
+    /// With its own address as source: a NAT instance.
+    Masquerade,
+    /// A firewall that drops what belongs to no session it saw begin (`FW_NO_STATE`).
+    Stateful,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tracking {
+    pub tcp_idle: Option<Duration>,
+    pub udp_idle: Option<Duration>,
+    pub udp_stream: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -260,12 +433,32 @@ pub struct EndpointPlan {
     pub common: Common,
     pub vpc: usize,
     pub service: usize,
-    /// One per subnet, in the order of the file.
+    pub kind: EndpointKind,
+    /// One per subnet, in the order of the file; none of a gateway endpoint.
     pub enis: Vec<EniIx>,
     pub security_groups: Vec<usize>,
     pub private_dns: bool,
     pub policy: Policy,
     pub names: EndpointNames,
+}
+
+impl EndpointPlan {
+    pub fn is_gateway(&self) -> bool {
+        matches!(self.kind, EndpointKind::Gateway { .. })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointKind {
+    Interface,
+    Gateway {
+        /// Indices in `Plan::route_tables`: each has a route to `prefix_list`.
+        route_tables: Vec<usize>,
+        /// Index in `Plan::prefix_lists`: AWS's own of the service.
+        prefix_list: usize,
+        /// Where TCP to the service ends.
+        door: EniIx,
+    },
 }
 
 /// Every DNS name of an endpoint, lower case, without a final dot.
@@ -437,6 +630,14 @@ pub struct Limits {
     pub dns_ttl: u32,
     /// Packets a second and ENI to the resolver and IMDS.
     pub dns_pps: u32,
+    /// NAT gateways forget idle bindings.
+    pub nat_idle: Duration,
+    /// Bindings of a NAT gateway per address and destination.
+    pub nat_ports: u32,
+    /// How long DNS goes on giving out an endpoint's ENI that has failed.
+    pub endpoint_health: Duration,
+    /// Fragments a second and ENI that leave.
+    pub egress_fragments: u32,
     /// Entries of the flow table.
     pub conntrack_max: u32,
     /// Of the instances' kernels.
@@ -452,6 +653,10 @@ impl Default for Limits {
             sg_udp_stream: Duration::from_secs(180),
             dns_ttl: 60,
             dns_pps: 1_024,
+            nat_idle: Duration::from_secs(350),
+            nat_ports: 55_000,
+            endpoint_health: Duration::from_secs(30),
+            egress_fragments: 1_024,
             conntrack_max: 262_144,
             syn_retries: 6,
         }
@@ -463,13 +668,106 @@ impl Plan {
         &self.enis[ix.at()]
     }
 
-    /// `web`, or `s3@b` for an endpoint's ENI: how reports name a port.
+    /// The subnet of an interface that is in a VPC.
+    pub fn subnet_of(&self, ix: EniIx) -> Option<&SubnetPlan> {
+        self.eni(ix).subnet().map(|at| &self.subnets[at])
+    }
+
+    /// The VPC of an interface that is in one.
+    pub fn vpc_of(&self, ix: EniIx) -> Option<&VpcPlan> {
+        self.eni(ix).vpc().map(|at| &self.vpcs[at])
+    }
+
+    /// Blocks of a route's destination.
+    pub fn blocks<'a>(&'a self, to: &'a RouteDest) -> &'a [Cidr] {
+        match to {
+            RouteDest::Cidr(cidr) => std::slice::from_ref(cidr),
+            RouteDest::PrefixList(at) => &self.prefix_lists[*at].entries,
+        }
+    }
+
+    /// The resolver's view for who stands there: index of the VPC, or one past the last for hosts outside, which see the
+    /// public names only.
+    pub fn dns_view(&self, vpc: Option<usize>) -> usize {
+        vpc.unwrap_or(self.vpcs.len())
+    }
+
+    /// The region that a machine is in; hosts outside are given the lab's.
+    pub fn region_of(&self, instance: &InstancePlan) -> &str {
+        instance.vpc().map_or(&self.region, |vpc| &self.vpcs[vpc].region)
+    }
+
+    /// The block that an interface's kernel takes for its own link, and the address of the router on it.
+    pub fn link_of(&self, ix: EniIx) -> (Cidr, Ipv4Addr) {
+        let eni = self.eni(ix);
+        match eni.home {
+            Home::Subnet { subnet, .. } => (self.subnets[subnet].cidr, self.subnets[subnet].router()),
+            Home::Site(site) => {
+                let site = &self.sites[site];
+                let own = site.cidrs.iter().find(|block| block.contains(eni.ip)).unwrap_or(&site.cidrs[0]);
+                (*own, site.gateway)
+            }
+            Home::Internet => {
+                let block = Cidr::containing(eni.ip, 24);
+                (block, Ipv4Addr::from_bits(block.network().to_bits() + 1))
+            }
+        }
+    }
+
+    /// `10.2.0.0/16 via peering:b-c`, as a user would write it.
+    pub fn route_text(&self, route: &RoutePlan) -> String {
+        let to = self.dest_text(route.to);
+        let name = |kind: &str, common: &Common| format!("{to} via {kind}:{}", common.name);
+        match route.target {
+            RouteTarget::Local => format!("{to} local"),
+            RouteTarget::Blackhole => format!("{to} blackhole"),
+            RouteTarget::Eni(eni) => format!("{to} via {}", self.eni_label(eni)),
+            RouteTarget::Igw(_) => format!("{to} via igw"),
+            RouteTarget::Vgw(_) => format!("{to} via vgw"),
+            RouteTarget::Nat(at) => name("nat", &self.nat_gateways[at].common),
+            RouteTarget::Peering(at) => name("peering", &self.peerings[at].common),
+            RouteTarget::Tgw(at) => name("tgw", &self.transit_gateways[at].common),
+            RouteTarget::GatewayEndpoint(at) => name("endpoint", &self.endpoints[at].common),
+        }
+    }
+
+    /// `10.2.0.0/16 via spoke2`, of a transit gateway's route table.
+    pub fn tgw_route_text(&self, route: &TgwRoutePlan) -> String {
+        match route.target {
+            TgwTarget::Blackhole => format!("{} blackhole", route.to),
+            TgwTarget::Attachment(at) => format!("{} via {}", route.to, self.tgw_attachments[at].common.name),
+        }
+    }
+
+    /// `10.0.0.0/16 via vpn`, of an on-premises router.
+    pub fn site_route_text(&self, route: &SiteRoutePlan) -> String {
+        match route.via {
+            SiteTarget::Blackhole => format!("{} blackhole", route.to),
+            SiteTarget::Internet => format!("{} via internet", route.to),
+            SiteTarget::Link(at) => format!("{} via {}", route.to, self.links[at].common.name),
+        }
+    }
+
+    /// `10.0.0.0/16`, or `pl:corp` for a prefix list.
+    pub fn dest_text(&self, to: RouteDest) -> String {
+        match to {
+            RouteDest::Cidr(cidr) => cidr.to_string(),
+            RouteDest::PrefixList(at) => format!("pl:{}", self.prefix_lists[at].common.name),
+        }
+    }
+
+    /// `web`, `s3@b` for an endpoint's ENI, `natgw-a` ...: how reports name a port.
     pub fn eni_label(&self, ix: EniIx) -> String {
         let eni = self.eni(ix);
+        let zone = || self.subnet_of(ix).map_or('-', |subnet| subnet.az);
         match eni.owner {
             EniOwner::Instance(i, 0) => self.instances[i].common.name.clone(),
             EniOwner::Instance(i, n) => format!("{}/eth{n}", self.instances[i].common.name),
-            EniOwner::Endpoint(e) => format!("{}@{}", self.endpoints[e].common.name, self.subnets[eni.subnet].az),
+            EniOwner::Endpoint(e) => format!("{}@{}", self.endpoints[e].common.name, zone()),
+            EniOwner::NatGateway(n) => self.nat_gateways[n].common.name.clone(),
+            EniOwner::TgwAttachment(a) => format!("{}@{}", self.tgw_attachments[a].common.name, zone()),
+            EniOwner::GatewayEndpoint(e) => self.endpoints[e].common.name.clone(),
+            EniOwner::PublicSide => "public".to_owned(),
         }
     }
 
