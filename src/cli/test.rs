@@ -268,7 +268,9 @@ impl Live<'_> {
             ..Ran::default()
         };
         let moved = self.flows(asker).into_iter().filter(|flow| !before.contains(flow));
-        ran.ways = moved.map(|flow| self.way_of(&flow)).collect();
+        // The target, and the kind of way: `endpoint:s3` and `private`.
+        ran.ways = moved.flat_map(|flow| [self.way_of(&flow), flow.way]).collect();
+        ran.ways.sort();
         ran.ways.dedup();
         ran.drops = self.drops(asker, began.elapsed() + Duration::from_millis(50));
         Ok(ran)
