@@ -126,8 +126,8 @@ impl Walker<'_> {
     fn send(&mut self, stage: &'static str, from: EniIx, frame: &[u8]) -> Option<Verdict> {
         let now = Instant::from_millis(1);
         let (verdict, crumbs) = match self.plan.eni(from).owner {
-            EniOwner::Instance(..) => self.engine.trace(now, from, frame),
-            _ => self.engine.trace_from_endpoint(now, from, frame),
+            EniOwner::Instance(..) => self.engine.trace(now, from, &mut frame.to_vec()),
+            _ => self.engine.trace_from_endpoint(now, from, &mut frame.to_vec()),
         };
         let record = match verdict {
             Verdict::Drop { .. } => self.engine.drops().last().cloned(),
