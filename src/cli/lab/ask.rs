@@ -30,12 +30,12 @@ impl<'a> Asker<'a> {
     /// The checks and guards of a step, in order of their layers; after the first that is red, those behind it are
     /// blocked. Guards come last and are asked in any case. All green: asked a second time, and both must be.
     pub fn step(&self, step: &Step) -> Vec<Line> {
-        let first = self.pass(step);
+        let first = self.once(step);
         if first.iter().any(|line| line.mark != Mark::Ok) {
             return first;
         }
         std::thread::sleep(AGAIN);
-        self.pass(step)
+        self.once(step)
     }
 
     /// Whether a check or guard is red; asks no further than the first.
@@ -43,7 +43,8 @@ impl<'a> Asker<'a> {
         order(&step.check).into_iter().chain(&step.guard).any(|check| self.check(check, check.retry).mark == Mark::Red)
     }
 
-    fn pass(&self, step: &Step) -> Vec<Line> {
+    /// One pass of that.
+    pub fn once(&self, step: &Step) -> Vec<Line> {
         let mut lines: Vec<Line> = Vec::new();
         for check in order(&step.check) {
             let stopped = lines.iter().any(|line| line.mark == Mark::Red);
@@ -55,20 +56,20 @@ impl<'a> Asker<'a> {
 
     /// One check, asked again until it is green or `retry` has passed.
     pub fn check(&self, check: &Check, retry: Duration) -> Line {
+        self.check_and_output(check, retry).0
+    }
+
+    /// The same with what its command printed, for the story's quotations.
+    pub fn check_and_output(&self, check: &Check, retry: Duration) -> (Line, String) {
         let deadline = Instant::now() + retry;
         loop {
-            let line = judge(check, &self.see(check));
+            let seen = self.see(check);
+            let line = judge(check, &seen);
             if line.mark == Mark::Ok || Instant::now() >= deadline {
-                return line;
+                return (line, seen.ran.map(|ran| ran.stdout + &ran.stderr).unwrap_or_default());
             }
             std::thread::sleep(PAUSE);
         }
-    }
-
-    /// What a command prints, for the story's quotations.
-    pub fn output_of(&self, check: &Check) -> String {
-        let seen = self.see(check);
-        seen.ran.map(|ran| ran.stdout + &ran.stderr).unwrap_or_default()
     }
 
     fn see(&self, check: &Check) -> Seen {

@@ -32,6 +32,9 @@ shipped! {
         "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
         "wrong-fixes/deny-first.patch.yaml" "wrong-fixes/ingress.patch.yaml" "wrong-fixes/security-group.patch.yaml"
         "wrong-fixes/this-linux-only.patch.yaml";
+    "17-dns-flood": "README.md" "alt-fixes/hosts-file.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/limit.patch.yaml" "wrong-fixes/retries.patch.yaml"
+        "wrong-fixes/security-group.patch.yaml";
 }
 
 /// The labs' files.
