@@ -55,7 +55,8 @@ fn every_lab_is_proved_without_root() {
     );
     let as_user = "mount -t tmpfs vpclab-test /mnt && mknod -m 666 /mnt/tun c 10 200 && mount --bind /mnt/tun /dev/net/tun \
          && exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \"$0\"";
-    let said = run(Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", as_user]).arg(user));
+    let said =
+        run(Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", as_user]).arg(user));
     assert!(wrong(&said).is_empty(), "{:#?}", wrong(&said));
     assert_eq!(said.code, 0, "{}", said.err);
 }

@@ -50,7 +50,7 @@ impl<'a> Asker<'a> {
             let stopped = lines.iter().any(|line| line.mark == Mark::Red);
             lines.push(if stopped { blocked(check) } else { self.check(check, check.retry) });
         }
-        lines.extend(step.guard.iter().map(|check| self.check(check, check.retry)));
+        lines.extend(step.guard.iter().map(|check| Line { guard: true, ..self.check(check, check.retry) }));
         lines
     }
 

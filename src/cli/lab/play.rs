@@ -45,7 +45,7 @@ pub fn start(word: &str, own_id: bool) -> Done {
     };
     memory.save()?;
 
-    println!("{}\n", chosen.folder.readme().0);
+    println!("{}\n", shown(chosen.folder.readme().0));
     for (limit, here, aws) in limits {
         println!("{limit}: {here} here, {aws} in AWS");
     }
@@ -110,7 +110,7 @@ pub fn check(which: &Which, answer: Option<&str>, format: Format) -> Done {
         return Ok(u8::from(!solved));
     }
     if done {
-        println!("\nSolved after {} min {} s.\n\n{}", seconds / 60, seconds % 60, chosen.folder.readme().1);
+        println!("\nSolved after {} min {} s.\n\n{}", seconds / 60, seconds % 60, shown(chosen.folder.readme().1));
         println!("\nvpclab down -l {}    vpclab lab list", lab.lab_name());
     } else if solved {
         println!("Step {} is solved.", step.id);
@@ -192,8 +192,9 @@ fn home_of(chosen: &Chosen, memory: &Memory) -> Result<PathBuf, Failure> {
 
 /// Writes the broken topology as one file for the learner, and judges what was written.
 fn write_topology(chosen: &Chosen, dir: &Path) -> Result<store::Accepted, Failure> {
-    let sources = world::sources(chosen, State::Broken)?;
     let name = chosen.lab.lab_name();
+    let mut sources = world::sources(chosen, State::Broken)?;
+    sources.push(crate::model::Source::new("name", format!("name: {name}\n")));
     // The sources themselves first, so that a mistake is shown where it stands.
     world::accept(&sources, &name, dir)?;
     let root = model::merged(&sources).ok_or_else(|| Failure::input("the topology is no YAML"))?;
@@ -222,6 +223,20 @@ fn is_up(name: &str) -> bool {
 fn must_be_up(name: &str) -> Result<(), Failure> {
     let id = name.trim_start_matches("lab-");
     if is_up(name) { Ok(()) } else { Err(Failure::input(format!("{name} does not run: vpclab lab start {id}"))) }
+}
+
+/// Markdown as a terminal shows it: blocks indented, without their fences.
+fn shown(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.starts_with("```") {
+            true => inside = !inside,
+            false if inside => out.push(format!("    {line}")),
+            false => out.push(line.to_owned()),
+        }
+    }
+    out.join("\n")
 }
 
 fn print_step(lab: &Lab, step: &Step) {

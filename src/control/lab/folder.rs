@@ -54,7 +54,8 @@ impl Folder {
     ) -> Result<Vec<Source>, String> {
         let mut sources = match &lab.base {
             Some(base) => {
-                let text = shipped(base).ok_or_else(|| format!("{}: no shipped topology is called {base}", self.path))?;
+                let text =
+                    shipped(base).ok_or_else(|| format!("{}: no shipped topology is called {base}", self.path))?;
                 let mut sources = vec![Source::new(format!("{base}.yaml"), text)];
                 sources.extend(self.source(OVER_BASE));
                 sources

@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::keys;
 use super::{Also, Ask, Check, Hint, Lab, Layer, State, Step, WantedDrop, What};
+use crate::model::Nothing;
 use crate::model::plan::{CheckPlan, CheckWhat, Expect};
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys::Noun;
@@ -15,7 +16,6 @@ use crate::model::spec::report::{Found, Problems, Report, did_you_mean};
 use crate::model::spec::source::{Lines, Place, Source};
 use crate::model::spec::yaml;
 use crate::model::validate::checks::CODES;
-use crate::model::Nothing;
 
 /// How long a command of a check may run where it does not say.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -405,7 +405,10 @@ steps:
         assert_eq!((lab.id.as_str(), lab.kind.as_str(), lab.live), ("endpoint-sg", "incident", false));
         assert_eq!(lab.limits, [("dns_ttl".to_owned(), "2s".to_owned())]);
         let symptom = &lab.symptom[0];
-        assert_eq!(symptom.also.drop, Some(WantedDrop { code: "SG_INGRESS".into(), object: Some("sg:vpc.vpce".into()) }));
+        assert_eq!(
+            symptom.also.drop,
+            Some(WantedDrop { code: "SG_INGRESS".into(), object: Some("sg:vpc.vpce".into()) })
+        );
         assert_eq!(symptom.plan.expect, Expect::Result { exit: Some(28), stdout: None, stderr: None, in_cidr: None });
         assert!(symptom.green_when_broken && symptom.layer == Layer::Application);
         let fix = &lab.steps[1];
@@ -424,7 +427,11 @@ steps:
             ("exit: 28", "exit: 300", "`exit` is a whole number from 0 to 255"),
             ("SG_INGRESS at", "SG_INGRES at", "lab.yaml:7:97: check: `SG_INGRES` is no drop code"),
             ("'^curl: \\(28\\)'", "'^curl: (28'", "`stderr` is no pattern: unclosed group"),
-            ("run: curl x, retry", "dns: x, run: curl x, retry", "a check has one of run, to, dns, never, flow, not run and dns"),
+            (
+                "run: curl x, retry",
+                "dns: x, run: curl x, retry",
+                "a check has one of run, to, dns, never, flow, not run and dns",
+            ),
             ("check: ok,", "check: okay,", "no check of this step is called okay"),
             ("answer: filter", "answer: path", "the answer is none of the options"),
             ("expect: silent", "expect: dead", "`dead` cannot be expected"),

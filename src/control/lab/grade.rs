@@ -31,6 +31,8 @@ pub struct Line {
     pub mark: Mark,
     pub expected: String,
     pub seen: String,
+    /// Must hold all the time; red, it was broken by a fix, or the fix is too wide.
+    pub guard: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -61,7 +63,8 @@ pub fn judge(check: &Check, seen: &Seen) -> Line {
         if result.ok {
             notes.push(result.seen.clone());
         } else {
-            faults.push(result.seen.clone());
+            let rule = if result.rule.is_empty() { String::new() } else { format!(", decided by {}", result.rule) };
+            faults.push(format!("{}{rule}", result.seen));
         }
     }
     if let super::What::Flow { alive, .. } = check.what {
@@ -97,6 +100,7 @@ pub fn judge(check: &Check, seen: &Seen) -> Line {
         mark: if faults.is_empty() { Mark::Ok } else { Mark::Red },
         expected: expected(check),
         seen: text,
+        guard: false,
     }
 }
 
@@ -109,6 +113,7 @@ pub fn blocked(check: &Check) -> Line {
         mark: Mark::Blocked,
         expected: expected(check),
         seen: String::new(),
+        guard: false,
     }
 }
 
@@ -139,13 +144,19 @@ pub fn render(lines: &[Line]) -> String {
             Mark::Red => "RED    ",
             Mark::Blocked => "blocked",
         };
-        let _ = writeln!(out, "{mark} {:12} {}", line.layer, line.title);
+        let kind = if line.guard { "guard" } else { line.layer };
+        let _ = writeln!(out, "{mark} {kind:12} {}", line.title);
         match line.mark {
             Mark::Ok => {}
             Mark::Red => {
                 let _ = writeln!(out, "                     wanted {}", line.expected);
                 let _ = writeln!(out, "                     seen   {}", line.seen);
-                if std::mem::take(&mut cause) {
+                if line.guard {
+                    let _ = writeln!(
+                        out,
+                        "                     this must hold all the time: a change broke it, or opened too much"
+                    );
+                } else if std::mem::take(&mut cause) {
                     let _ = writeln!(out, "                     this is the first cause to look at");
                 }
             }
@@ -283,12 +294,17 @@ mod tests {
 
     #[test]
     fn a_flow_that_is_gone_is_silent_and_not_alive() {
-        let lab = lab(
-            "      - { id: b, on: a, flow: 'db:1', expect: silent }\n      - { id: c, on: a, flow: 'db:1' }\n",
-        );
+        let lab =
+            lab("      - { id: b, on: a, flow: 'db:1', expect: silent }\n      - { id: c, on: a, flow: 'db:1' }\n");
         let mark = |n: usize, flow| judge(&lab.steps[0].check[n], &Seen { flow: Some(flow), ..Seen::default() }).mark;
-        assert_eq!([mark(0, (false, false)), mark(0, (true, false)), mark(0, (true, true))], [Mark::Ok, Mark::Ok, Mark::Red]);
-        assert_eq!([mark(1, (false, false)), mark(1, (true, false)), mark(1, (true, true))], [Mark::Red, Mark::Red, Mark::Ok]);
+        assert_eq!(
+            [mark(0, (false, false)), mark(0, (true, false)), mark(0, (true, true))],
+            [Mark::Ok, Mark::Ok, Mark::Red]
+        );
+        assert_eq!(
+            [mark(1, (false, false)), mark(1, (true, false)), mark(1, (true, true))],
+            [Mark::Red, Mark::Red, Mark::Ok]
+        );
     }
 
     #[test]

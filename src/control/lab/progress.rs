@@ -67,7 +67,10 @@ impl Progress {
             let hints: Vec<String> = e.hints.iter().map(|(step, n)| format!("{step}: {n}")).collect();
             out.push_str(&format!("    hints: {{{}}}\n", hints.join(", ")));
             out.push_str(&format!("    answered: [{}]\n", e.answered.join(", ")));
-            out.push_str(&format!("    checks: {}\n    started: {}\n    finished: {}\n", e.checks, e.started, e.finished));
+            out.push_str(&format!(
+                "    checks: {}\n    started: {}\n    finished: {}\n",
+                e.checks, e.started, e.finished
+            ));
             out.push_str(&format!("    shown: {}\n", e.shown));
         }
         out
@@ -80,10 +83,7 @@ fn entry(node: &Node) -> Entry {
     Entry {
         folder: text_of(node, "folder"),
         solved: texts(node, "solved"),
-        hints: hints
-            .iter()
-            .filter_map(|e| Some((e.key.clone(), e.node.text()?.parse().ok()?)))
-            .collect(),
+        hints: hints.iter().filter_map(|e| Some((e.key.clone(), e.node.text()?.parse().ok()?))).collect(),
         answered: texts(node, "answered"),
         checks: number("checks"),
         started: number("started"),

@@ -66,7 +66,13 @@ fn scalar(text: &str, plain: bool) -> String {
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '$');
     let is_null = matches!(text, "null" | "Null" | "NULL");
     let looks = matches!(text, "true" | "false") || text.parse::<i64>().is_ok();
-    if begins && !text.ends_with(' ') && !is_null && colons && text.chars().all(|c| safe(c) || c == ':') && (plain || !looks) {
+    if begins
+        && !text.ends_with(' ')
+        && !is_null
+        && colons
+        && text.chars().all(|c| safe(c) || c == ':')
+        && (plain || !looks)
+    {
         text.to_owned()
     } else {
         serde_json::to_string(text).unwrap_or_default()
@@ -95,10 +101,8 @@ mod tests {
 
     #[test]
     fn small_things_stand_in_one_line() {
-        let text = yaml_text(&tree("vpcs: { app: { cidr: 10.0.0.0/16, subnets: { a: { cidr: 10.0.1.0/24, az: a } } } }"));
-        assert_eq!(
-            text,
-            "vpcs:\n  app:\n    cidr: 10.0.0.0/16\n    subnets:\n      a: { cidr: 10.0.1.0/24, az: a }\n"
-        );
+        let text =
+            yaml_text(&tree("vpcs: { app: { cidr: 10.0.0.0/16, subnets: { a: { cidr: 10.0.1.0/24, az: a } } } }"));
+        assert_eq!(text, "vpcs:\n  app:\n    cidr: 10.0.0.0/16\n    subnets:\n      a: { cidr: 10.0.1.0/24, az: a }\n");
     }
 }
