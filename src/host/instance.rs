@@ -173,13 +173,10 @@ fn sysctls(wanted: &InstanceHost) -> io::Result<()> {
     if wanted.forward {
         set("ip_forward", "1".into())?;
         // One-armed routers are what VPCs have: no redirects, and packets come and go as routes in the VPC say.
+        // `default` is what the devices start from, which are made after this.
         for dir in ["all", "default"] {
             set(&format!("conf/{dir}/send_redirects"), "0".into())?;
             set(&format!("conf/{dir}/rp_filter"), "0".into())?;
-        }
-        for eni in &wanted.enis {
-            set(&format!("conf/{}/send_redirects", eni.name), "0".into())?;
-            set(&format!("conf/{}/rp_filter", eni.name), "0".into())?;
         }
     }
     if let Some(retries) = wanted.syn_retries {
