@@ -333,6 +333,7 @@ fn gateways(plan: &Plan) -> Gateways {
             .nat_gateways
             .iter()
             .map(|nat| Nat {
+                id: nat.common.id.clone(),
                 subnet: nat.subnet as u32,
                 eni: nat.eni,
                 public: nat.public,
