@@ -68,6 +68,7 @@ fn what(plan: &Plan, stage: &Stage) -> String {
         Stage::SiteRoute { site } => format!("router of {}", plan.sites[*site].common.name),
         Stage::Internet => "Internet".to_owned(),
         Stage::Fault => "fault".to_owned(),
+        Stage::Masquerade => "NAT instance".to_owned(),
         _ => String::new(),
     }
 }
@@ -116,6 +117,6 @@ pub(super) fn about(code: DropCode) -> &'static str {
         DropCode::InstanceDown => "down by a fault",
         DropCode::VpceAzDown => "the endpoint's zone has failed",
         DropCode::RouteLoop => "goes from gateway to gateway without end",
-        other => super::path::about(other),
+        other => super::steps::about(other),
     }
 }
