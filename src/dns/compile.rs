@@ -7,6 +7,7 @@ use crate::base::{Cidr, EniIx};
 use crate::model::plan::{EndpointPlan, VpcPlan};
 use crate::model::{Plan, catalogue};
 
+use super::hosts;
 use super::name::{self, WireName};
 use super::zone::{Node, QType, Synthesis, Zone, ZoneKind};
 
@@ -91,7 +92,7 @@ fn vpc_zones(plan: &Plan, vpc: usize) -> VpcZones {
             }
         }
     }
-    for zone in instance_zones(plan, vpc) {
+    for zone in instance_zones(plan, vpc).into_iter().chain(hosts::inside_zones(plan, vpc)) {
         add(Some(zone));
     }
     for zone in reverse_zones(plan, vpc) {
@@ -113,9 +114,17 @@ fn private_zone(plan: &Plan, endpoint: usize, apex: &str, at_apex: bool, wildcar
     Some(zone)
 }
 
+/// The addresses of an endpoint that answer. Interfaces that have failed are left out, unless none is left: then names
+/// keep leading to addresses that no longer answer (AWS PrivateLink Guide: health is per zone; nothing else takes over).
 fn endpoint_node(plan: &Plan, endpoint: usize, enis: &[EniIx]) -> Node {
+    let sick = plan.sick_enis();
+    let address = |eni: &EniIx| plan.eni(*eni).ip;
+    let mut addrs: Vec<Ipv4Addr> = enis.iter().filter(|eni| !sick.contains(eni)).map(address).collect();
+    if addrs.is_empty() {
+        addrs = enis.iter().map(address).collect();
+    }
     Node {
-        addrs: enis.iter().map(|eni| plan.eni(*eni).ip).collect(),
+        addrs: addrs.into_boxed_slice(),
         ttl: plan.limits.dns_ttl,
         others: Vec::new(),
         endpoint: Some(endpoint),
@@ -226,6 +235,7 @@ fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
             insert_vpce_names(plan, at, zone);
         }
     }
+    hosts::publish(plan, &mut zones);
     zones
 }
 
