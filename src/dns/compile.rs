@@ -114,17 +114,13 @@ fn private_zone(plan: &Plan, endpoint: usize, apex: &str, at_apex: bool, wildcar
     Some(zone)
 }
 
-/// The addresses of an endpoint that answer. Interfaces that have failed are left out, unless none is left: then names
-/// keep leading to addresses that no longer answer (AWS PrivateLink Guide: health is per zone; nothing else takes over).
+/// Interfaces that have failed are left out, unless all have: then the addresses stay and do not answer.
 fn endpoint_node(plan: &Plan, endpoint: usize, enis: &[EniIx]) -> Node {
     let sick = plan.sick_enis();
-    let address = |eni: &EniIx| plan.eni(*eni).ip;
-    let mut addrs: Vec<Ipv4Addr> = enis.iter().filter(|eni| !sick.contains(eni)).map(address).collect();
-    if addrs.is_empty() {
-        addrs = enis.iter().map(address).collect();
-    }
+    let healthy: Vec<EniIx> = enis.iter().copied().filter(|eni| !sick.contains(eni)).collect();
+    let given = if healthy.is_empty() { enis } else { healthy.as_slice() };
     Node {
-        addrs: addrs.into_boxed_slice(),
+        addrs: given.iter().map(|eni| plan.eni(*eni).ip).collect(),
         ttl: plan.limits.dns_ttl,
         others: Vec::new(),
         endpoint: Some(endpoint),

@@ -6,6 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::{CATALOGUE, Service, regions};
+use crate::base::Cidr;
 
 /// What a public host name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +46,40 @@ pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
 pub fn public_service_at(addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
     let offset = addr.to_bits().checked_sub(BASE)?;
     let region = regions::regions().nth((offset / PER_REGION) as usize)?.name;
-    let at = (offset % PER_REGION).checked_sub(FIRST)?;
-    Some((CATALOGUE.services.get(at as usize)?, region))
+    let at = offset % PER_REGION;
+    if let Some((name, _)) = BLOCKS.iter().find(|(_, first)| (*first..*first + BLOCK_SIZE).contains(&at)) {
+        return Some((super::service(name)?, region));
+    }
+    let service = CATALOGUE.services.get(at.checked_sub(FIRST)? as usize)?;
+    let has_block = BLOCKS.iter().any(|(name, _)| *name == service.name);
+    (!has_block).then_some((service, region))
+}
+
+/// The blocks of AWS's prefix list of a service in a region, where it has one: gateway endpoints are for these.
+pub fn prefix_list_blocks(service: &str, region: &str) -> Option<Cidr> {
+    let (_, first) = BLOCKS.iter().find(|(name, _)| *name == service)?;
+    let region = regions::index(region)? as u32;
+    Some(Cidr::containing(Ipv4Addr::from_bits(BASE + region * PER_REGION + first), BLOCK_LEN))
 }
 
 const BASE: u32 = Ipv4Addr::new(198, 18, 0, 0).to_bits();
 const PER_REGION: u32 = 2_048;
-/// The first sixteen of each region stay free, so that no service is at the block's first address.
-const FIRST: u32 = 16;
+/// Services with a prefix list have a block of their own in each region, so that it holds nothing else.
+const BLOCKS: [(&str, u32); 2] = [("s3", 16), ("dynamodb", 32)];
+const BLOCK_LEN: u8 = 28;
+const BLOCK_SIZE: u32 = 16;
+/// The others follow. The first sixteen of each region stay free, so that no service is at the block's first address.
+const FIRST: u32 = 48;
 
 impl PublicName {
     pub fn addr(self) -> Ipv4Addr {
         let region = regions::index(self.region).unwrap_or_default() as u32;
-        let service = CATALOGUE.by_name.get(self.service.name).copied().unwrap_or_default() as u32;
-        Ipv4Addr::from_bits(BASE + region * PER_REGION + FIRST + service)
+        let block = BLOCKS.iter().find(|(name, _)| *name == self.service.name);
+        let at = block.map_or_else(
+            || FIRST + CATALOGUE.by_name.get(self.service.name).copied().unwrap_or_default() as u32,
+            |(_, first)| *first,
+        );
+        Ipv4Addr::from_bits(BASE + region * PER_REGION + at)
     }
 }
 
@@ -278,6 +299,11 @@ mod tests {
                 let addr = PublicName { service: s, region: r.name, form: PublicForm::Regional }.addr();
                 assert!(addr.octets()[0] == 198 && addr.octets()[1] & 0xfe == 18, "{addr}");
                 assert_eq!(seen.insert(addr, (s.name, r.name)), None);
+                assert_eq!(public_service_at(addr).map(|(s, r)| (s.name, r)), Some((s.name, r.name)));
+                for list in ["s3", "dynamodb"] {
+                    let holds = prefix_list_blocks(list, r.name).is_some_and(|block| block.contains(addr));
+                    assert_eq!(holds, s.name == list, "{list} holds {addr} of {}", s.name);
+                }
             }
             if s.private_zones("eu-west-1").iter().any(|z| z.at_apex) {
                 let apex = &s.private_zones("eu-west-1")[0].apex;
