@@ -293,9 +293,13 @@ impl<'a, T: Trail> Walk<'a, T> {
         }
     }
 
+    /// Nobody in the VPC has the address. Its resolver serves the VPC's own instances only, and those on their host.
     fn nobody(&mut self, decider: Decider) -> Next {
-        self.trail.add(|| crumb(Stage::Deliver, None, Outcome::Drop(DropCode::NoEni)));
-        Err(Refusal::egress(DropCode::NoEni, decider))
+        let resolver = self.program.vpcs.iter().any(|vpc| vpc.resolver == self.traffic.dst);
+        let home = self.program.vpc_of(self.from).map(|vpc| vpc.resolver);
+        let code = if resolver && home != Some(self.traffic.dst) { DropCode::DnsNotLocal } else { DropCode::NoEni };
+        self.trail.add(|| crumb(Stage::Deliver, None, Outcome::Drop(code)));
+        Err(Refusal::egress(code, decider))
     }
 
     /// One to one between a private address and the public one that stands for it (VPC User Guide, "internet gateways").

@@ -116,6 +116,6 @@ pub(super) fn about(code: DropCode) -> &'static str {
         DropCode::InstanceDown => "down by a fault",
         DropCode::VpceAzDown => "the endpoint's zone has failed",
         DropCode::RouteLoop => "goes from gateway to gateway without end",
-        other => super::path::about(other),
+        other => super::steps::about(other),
     }
 }

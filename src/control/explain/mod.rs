@@ -7,6 +7,7 @@ mod gateways;
 mod path;
 mod render;
 mod routes;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::model::plan::{Backend, EniOwner, InstanceHome, InstancePlan};
 use crate::policy::{self, Document, Kind};
 
 pub use destination::{Destination, Target};
+pub use steps::{of_live, refusal};
 
 /// What explaining looks at.
 pub struct Facts<'a> {
