@@ -68,6 +68,7 @@ fn what(plan: &Plan, stage: &Stage) -> String {
         Stage::SiteRoute { site } => format!("router of {}", plan.sites[*site].common.name),
         Stage::Internet => "Internet".to_owned(),
         Stage::Fault => "fault".to_owned(),
+        Stage::Masquerade => "NAT instance".to_owned(),
         _ => String::new(),
     }
 }
