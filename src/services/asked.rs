@@ -99,6 +99,10 @@ pub(super) fn other(endpoint: &EndpointFacts, account: Option<&str>, head: &Part
             true => id,
             false => arn("secretsmanager", &format!("secret:{id}")),
         }),
+        "dynamodb" => word("TableName").map(|name| match name.starts_with("arn:") {
+            true => name,
+            false => arn("dynamodb", &format!("table/{name}")),
+        }),
         "sts" => word("RoleArn"),
         _ => None,
     };

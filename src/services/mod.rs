@@ -9,6 +9,7 @@
 mod asked;
 pub mod ca;
 pub mod dial;
+mod dynamodb;
 mod echo;
 pub mod errors;
 pub mod events;
@@ -232,7 +233,8 @@ fn builtin(world: &Arc<World>) -> HashMap<&'static str, Arc<dyn Service>> {
     let sqs = Arc::new(sqs::Sqs::new(Arc::clone(world)));
     let sns = sns::Sns::new(Arc::clone(&sqs));
     let secrets = secretsmanager::SecretsManager::new(Arc::clone(world));
-    let services: [(&'static str, Arc<dyn Service>); 6] = [
+    let services: [(&'static str, Arc<dyn Service>); 7] = [
+        ("dynamodb", Arc::new(dynamodb::DynamoDb::new(Arc::clone(world)))),
         ("echo", Arc::new(echo::Echo)),
         ("s3", Arc::new(s3::Front::new(Arc::clone(world)))),
         ("secretsmanager", Arc::new(secrets)),

@@ -250,7 +250,11 @@ impl Client {
 
     /// A signed call of a JSON service.
     pub(super) async fn json(&mut self, key: &str, service: &str, target: &str, body: &serde_json::Value) -> Answer {
-        let version = if service == "sqs" { "application/x-amz-json-1.0" } else { "application/x-amz-json-1.1" };
+        let version = if matches!(service, "sqs" | "dynamodb") {
+            "application/x-amz-json-1.0"
+        } else {
+            "application/x-amz-json-1.1"
+        };
         let host = self.host.clone();
         let headers = [("content-type", version), ("x-amz-target", target)];
         self.send(signed(key, service, &host, &headers, &body.to_string())).await

@@ -194,7 +194,7 @@ fn describe(line: &'static str) -> Service {
 }
 
 /// The services that `vpclab` itself serves. `echo` is not AWS's: it answers with what it was sent.
-pub const BUILTIN: &[&str] = &["s3", "sts", "sqs", "sns", "secretsmanager", "echo"];
+pub const BUILTIN: &[&str] = &["s3", "sts", "sqs", "sns", "secretsmanager", "echo", "dynamodb"];
 
 /// Dotted service names are reversed in host names (`ecr.api` is `api.ecr`); the others by hand.
 fn host_of(name: &str) -> String {

@@ -14,6 +14,7 @@ pub mod routes;
 pub mod security_group;
 pub mod service;
 pub mod subnet;
+pub mod table;
 pub mod vpc;
 
 use super::plan::{
