@@ -73,34 +73,36 @@ fn flows(c: &mut Criterion) {
 
     let mut known = engine(&lab(10));
     let (client, server) = ends(40_000);
-    known.handle(now, CLIENT, &make::tcp(&TcpSpec::syn(client, server)));
+    known.handle(now, CLIENT, &mut make::tcp(&TcpSpec::syn(client, server)));
     let payload = vec![7; 60_000];
     let ack = TcpSpec::new(client, server, tcp_flags::ACK);
-    let superframe = make::tcp_superframe(&TcpSpec { payload: &payload, ..ack }, 8_961);
-    let small = make::tcp_superframe(&TcpSpec { payload: &payload[..100], ..ack }, 8_961);
-    let back = make::tcp_superframe(
+    let mut superframe = make::tcp_superframe(&TcpSpec { payload: &payload, ..ack }, 8_961);
+    let mut small = make::tcp_superframe(&TcpSpec { payload: &payload[..100], ..ack }, 8_961);
+    let mut back = make::tcp_superframe(
         &TcpSpec { payload: &payload[..100], ..TcpSpec::new(server, client, tcp_flags::ACK) },
         8_961,
     );
-    for (name, from, frame) in
-        [("flow-hit-superframe", CLIENT, &superframe), ("flow-hit", CLIENT, &small), ("flow-hit-back", SERVER, &back)]
-    {
+    for (name, from, frame) in [
+        ("flow-hit-superframe", CLIENT, &mut superframe),
+        ("flow-hit", CLIENT, &mut small),
+        ("flow-hit-back", SERVER, &mut back),
+    ] {
         let to = if from == CLIENT { SERVER } else { CLIENT };
-        let mut work = || assert_eq!(known.handle(now, from, black_box(frame)), Verdict::Deliver { to });
+        let mut work = || assert_eq!(known.handle(now, from, black_box(&mut *frame)), Verdict::Deliver { to });
         assert_eq!(allocations(&mut work), 0, "{name} allocates");
         group.bench_function(name, |b| b.iter(&mut work));
     }
 
     // 50,000 flows known, so that entries are not all in the cache.
     let mut many = engine(&lab(10));
-    let frames: Vec<Vec<u8>> = (0..50_000).map(|port| make::tcp(&TcpSpec::syn(ends(port).0, server))).collect();
-    for frame in &frames {
+    let mut frames: Vec<Vec<u8>> = (0..50_000).map(|port| make::tcp(&TcpSpec::syn(ends(port).0, server))).collect();
+    for frame in &mut frames {
         many.handle(now, CLIENT, frame);
     }
     let mut next = 0;
     let mut work = || {
         next = (next + 7_919) % frames.len();
-        assert_eq!(many.handle(now, CLIENT, &frames[next]), Verdict::Deliver { to: SERVER });
+        assert_eq!(many.handle(now, CLIENT, &mut frames[next]), Verdict::Deliver { to: SERVER });
     };
     assert_eq!(allocations(&mut work), 0, "flow-hit among many allocates");
     group.bench_function("flow-hit-of-50000", |b| b.iter(&mut work));
@@ -108,14 +110,14 @@ fn flows(c: &mut Criterion) {
     for rules in [10, 1_000] {
         // Each new flow is reset at once and ends two seconds later; flows come every 10 ms.
         let mut fresh = engine(&lab(rules));
-        let resets: Vec<Vec<u8>> =
+        let mut resets: Vec<Vec<u8>> =
             (0..50_000).map(|port| make::tcp(&TcpSpec::new(server, ends(port).0, tcp_flags::RST))).collect();
         let (mut at, mut time) = (0, now);
         let mut work = || {
             at = (at + 1) % frames.len();
             time = time + Duration::from_millis(10);
-            assert_eq!(fresh.handle(time, CLIENT, &frames[at]), Verdict::Deliver { to: SERVER });
-            fresh.handle(time, SERVER, &resets[at]);
+            assert_eq!(fresh.handle(time, CLIENT, &mut frames[at]), Verdict::Deliver { to: SERVER });
+            fresh.handle(time, SERVER, &mut resets[at]);
             fresh.expire(time);
             while fresh.next_closed().is_some() {}
         };
@@ -124,12 +126,12 @@ fn flows(c: &mut Criterion) {
     }
 
     let mut closed = engine(&lab(10));
-    let refused: Vec<Vec<u8>> =
+    let mut refused: Vec<Vec<u8>> =
         (0..50_000).map(|port| make::tcp(&TcpSpec::syn(SocketAddrV4::new(*server.ip(), port), client))).collect();
     let mut at = 0;
     let mut work = || {
         at = (at + 1) % refused.len();
-        assert!(matches!(closed.handle(now, SERVER, &refused[at]), Verdict::Drop { .. }));
+        assert!(matches!(closed.handle(now, SERVER, &mut refused[at]), Verdict::Drop { .. }));
     };
     assert_eq!(allocations(&mut work), 0, "a drop allocates");
     group.bench_function("drop", |b| b.iter(&mut work));

@@ -6,10 +6,12 @@ pub mod counters;
 pub mod ids;
 pub mod pool;
 pub mod ports;
+pub mod steer;
 pub mod tuple;
 
 pub use cidr::Cidr;
 pub use clock::{Clock, Instant, UnixTime};
 pub use ids::{EndpointIx, EniIx};
 pub use ports::PortRange;
+pub use steer::steer;
 pub use tuple::{FiveTuple, Proto};

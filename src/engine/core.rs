@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::decide::{Origin, State};
 use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapshot};
-use super::flow::{FlowEnd, FlowTable};
+use super::flow::{FlowEnd, FlowTable, Passage};
 use super::fragments::Fragments;
 use super::limiter::Limiter;
+use super::nat::Allocator;
 use super::program::Program;
 use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict};
 use crate::base::{EniIx, FiveTuple, Instant};
@@ -45,6 +46,9 @@ impl Engine {
             epoch: 1,
             flows: FlowTable::new(program.limits.conntrack_max as usize, limits.seed),
             fragments: Fragments::new(),
+            nat: Allocator::new(program.limits.nat_ports),
+            passages: vec![Passage::default()],
+            fragment_limiters: vec![Limiter::new(); names.enis.len()],
             ghosts: vec![0; super::decide::GHOSTS].into(),
             limiters: vec![Limiter::new(); names.enis.len()],
             enis: names.enis.clone(),
@@ -70,8 +74,12 @@ impl Engine {
         let state = &mut self.state;
         if !gone.is_empty() {
             let dead = |port: u32| gone.contains(&port);
-            let ends: Vec<u32> =
-                state.flows.iter().filter(|(_, f)| dead(f.key.port) || dead(f.target)).map(|(id, _)| id).collect();
+            let ends: Vec<u32> = state
+                .flows
+                .iter()
+                .filter(|(_, f)| f.keys.iter().any(|key| dead(key.port)) || f.nat.is_some_and(|nat| dead(nat.nat)))
+                .map(|(id, _)| id)
+                .collect();
             for id in ends {
                 state.end(now, id, FlowEnd::EniGone);
             }
@@ -91,33 +99,50 @@ impl Engine {
         state.ports = ports;
         state.enis.clone_from(&self.names.enis);
         state.limiters.resize(self.names.enis.len(), Limiter::new());
+        state.fragment_limiters.resize(self.names.enis.len(), Limiter::new());
+        state.nat.set_bound(self.program.limits.nat_ports);
+        // Hops of the program before are not followed any more.
+        state.passages.truncate(1);
         state.flows.set_bound(self.program.limits.conntrack_max as usize);
         state.epoch = state.epoch.checked_add(1).unwrap_or(1);
     }
 
-    /// A packet that an instance sent out of `from`: virtio header and IP packet.
+    /// A packet that an instance sent out of `from`: virtio header and IP packet. What gateways change of it is changed
+    /// in place.
     #[inline]
-    pub fn handle(&mut self, now: Instant, from: EniIx, frame: &[u8]) -> Verdict {
+    pub fn handle(&mut self, now: Instant, from: EniIx, frame: &mut [u8]) -> Verdict {
         self.state.run(&self.program, now, from, Origin::Instance, frame, &mut ())
     }
 
-    /// A packet that an endpoint's TCP stack sends from its ENI. It belongs to a flow or is dropped: an endpoint
+    /// A packet that a TCP stack of ours sends from an endpoint's ENI or a door. It belongs to a flow or is dropped: an endpoint
     /// begins nothing. Network ACLs and the subnet's route table are asked as for any ENI. (What the resolver and
     /// IMDS send needs no verdict: see [`Engine::count_reply`].)
     #[inline]
-    pub fn handle_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &[u8]) -> Verdict {
+    pub fn handle_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &mut [u8]) -> Verdict {
         self.state.run(&self.program, now, eni, Origin::Endpoint, frame, &mut ())
+    }
+
+    /// What the sender `to` of a rejected packet is told ([`Verdict::Reject`]): it goes to it past the network ACL of
+    /// its subnet and its security groups, or is dropped there like any packet.
+    pub fn handle_reaction(&mut self, now: Instant, to: EniIx, frame: &[u8]) -> Verdict {
+        self.state.react(&self.program, now, to, frame, &mut ())
+    }
+
+    /// [`Engine::handle_reaction`] with every step it took.
+    pub fn trace_reaction(&mut self, now: Instant, to: EniIx, frame: &[u8]) -> (Verdict, Vec<Crumb>) {
+        let mut crumbs = Vec::new();
+        (self.state.react(&self.program, now, to, frame, &mut crumbs), crumbs)
     }
 
     /// [`Engine::handle`] with every step it took. Flows, counters and drops change as with a real packet: trace on a
     /// [`Engine::probe`] where they must not.
-    pub fn trace(&mut self, now: Instant, from: EniIx, frame: &[u8]) -> (Verdict, Vec<Crumb>) {
+    pub fn trace(&mut self, now: Instant, from: EniIx, frame: &mut [u8]) -> (Verdict, Vec<Crumb>) {
         let mut crumbs = Vec::new();
         (self.state.run(&self.program, now, from, Origin::Instance, frame, &mut crumbs), crumbs)
     }
 
     /// [`Engine::handle_from_endpoint`] with every step it took.
-    pub fn trace_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &[u8]) -> (Verdict, Vec<Crumb>) {
+    pub fn trace_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &mut [u8]) -> (Verdict, Vec<Crumb>) {
         let mut crumbs = Vec::new();
         (self.state.run(&self.program, now, eni, Origin::Endpoint, frame, &mut crumbs), crumbs)
     }

@@ -4,15 +4,18 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapshot, Way};
-use super::flow::{Flow, FlowEnd, FlowKey, FlowState, FlowTable, Hop, INITIATOR, Side, TARGET};
+use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapshot};
+use super::flow::{Flow, FlowEnd, FlowKey, FlowState, FlowTable, Hop, INITIATOR, Passage, Side, TARGET};
 use super::fragments::Fragments;
 use super::limiter::Limiter;
-use super::program::{Program, Timeouts};
+use super::nat::Allocator;
+use super::program::{EniKind, NONE, Program, Timeouts};
 use super::rules::Traffic;
-use super::steps::{Refusal, admit, deliver, nacl, route, sg};
-use super::verdict::{Crumb, Decider, DropCode, Outcome, Rule, Stage, Verdict};
+use super::steps::{Refusal, admit, deliver, nacl, sg};
+use super::verdict::{Crumb, Decider, DropCode, Outcome, Rule, Stage, Verdict, Via};
+use super::walk::{Arrived, Known, Load, Walk};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
+use crate::wire::nat::{self as translate, Rewrite};
 use crate::wire::packet::{IP_OFFSET, Malformed, Packet, tcp_flags};
 
 /// Who sends through an ENI.
@@ -51,12 +54,18 @@ pub(super) struct State {
     pub(super) flows: FlowTable,
     pub(super) fragments: Fragments,
     pub(super) ghosts: Box<[u64]>,
+    /// Ports of NAT gateways.
+    pub(super) nat: Allocator,
+    /// What ways do to packets, by number; the first does nothing.
+    pub(super) passages: Vec<Passage>,
     /// Port of an ENI.
     pub(super) ports: Vec<u32>,
     /// ENI of a port.
     pub(super) enis: Vec<Option<EniIx>>,
-    /// By port.
+    /// Of link-local services, by port.
     pub(super) limiters: Vec<Limiter>,
+    /// Of fragments that leave, by port.
+    pub(super) fragment_limiters: Vec<Limiter>,
     pub(super) drops: DropLog,
     pub(super) closed: ClosedLog,
     pub(super) counters: Arc<Counters>,
@@ -70,10 +79,15 @@ struct Ctx<'a> {
     from: EniIx,
     origin: Origin,
     packet: &'a Packet,
-    frame: &'a [u8],
     key: FlowKey,
+    /// As it is sent: of a later fragment, with the ports of its first.
+    tuple: FiveTuple,
     traffic: Traffic,
+    quoted: Option<Quoted>,
 }
+
+/// Of an ICMP error: the tuple of the packet it quotes, and that one's ICMP type.
+type Quoted = (FiveTuple, Option<u8>);
 
 /// How a packet passed security groups.
 #[derive(Clone, Copy)]
@@ -83,16 +97,18 @@ enum Passed {
     Rule {
         untracked: bool,
     },
+    /// There are none.
+    NotAsked,
 }
 
 impl Passed {
-    /// Does the ENI track the flow from now on? `always`: flows of endpoints are.
+    /// Does the ENI track the flow from now on? `always`: flows of endpoints and NAT gateways are.
     fn tracks(self, always: bool) -> bool {
-        always
-            || match self {
-                Passed::Tracked => true,
-                Passed::Rule { untracked } => !untracked,
-            }
+        match self {
+            Passed::Tracked => true,
+            Passed::Rule { untracked } => always || !untracked,
+            Passed::NotAsked => always,
+        }
     }
 }
 
@@ -105,7 +121,7 @@ impl State {
         now: Instant,
         from: EniIx,
         origin: Origin,
-        frame: &[u8],
+        frame: &mut [u8],
         trail: &mut T,
     ) -> Verdict {
         if from.at() >= program.enis.len() {
@@ -135,9 +151,14 @@ impl State {
         from: EniIx,
         origin: Origin,
         packet: &Packet,
-        frame: &[u8],
+        frame: &mut [u8],
         trail: &mut T,
     ) -> Result<Verdict, Refusal> {
+        let eni = program.eni(from);
+        if let Some(code) = eni.down {
+            trail.add(|| crumb(Stage::Fault, Some(from), Outcome::Drop(code)));
+            return Err(Refusal::egress(code, Decider::Eni(from)));
+        }
         if origin == Origin::Instance {
             let admitted = if packet.verify_checksums(frame) {
                 admit::check(program, from, packet)
@@ -149,28 +170,39 @@ impl State {
             if let Some(local) = admit::local(program, from, packet) {
                 return self.local(program, now, from, packet, local, trail);
             }
+            if packet.is_fragment() {
+                self.limit_fragments(program, now, from, packet)?;
+            }
         }
         let port = self.ports[from.at()];
         let (key, traffic) = self.identify(now, port, packet, frame)?;
-        let ctx = Ctx { now, from, origin, packet, frame, key, traffic };
         if !T::ON
             && let Some((id, side)) = self.flows.find(&key)
         {
             let flow = self.flows.get(id);
             let hop = flow.hop[side];
             let over = now >= flow.expires || (flow.state == FlowState::Closing && packet.is_tcp_syn());
-            if hop.epoch == self.epoch && !over {
-                let to = EniIx(hop.to);
-                let endpoint = flow.to_endpoint && side == INITIATOR;
-                if endpoint {
-                    deliver::endpoint_size(to, packet.max_segment_ip_len())?;
+            if hop.epoch == self.epoch && !over && packet.max_segment_ip_len() <= usize::from(hop.mtu) {
+                let passage = self.passages[hop.passage as usize];
+                if packet.ttl() > passage.ttl {
+                    let to = EniIx(hop.to);
+                    if flow.translated {
+                        rewrite(frame, packet, &flow.keys[side ^ 1]);
+                    }
+                    let terminates = flow.terminates && side == INITIATOR;
+                    self.pass(program, now, packet, id, side);
+                    self.count(from, to, packet);
+                    if hop.passage == 0 {
+                        return Ok(if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } });
+                    }
+                    return Ok(go_on(frame, packet, to, &passage, 0, terminates));
                 }
-                self.pass(&program.timeouts, &ctx, id, side);
-                self.count(from, to, packet);
-                return Ok(if endpoint { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } });
             }
         }
-        self.whole_way(program, &ctx, trail)
+        let tuple = FiveTuple { src_port: key.src_port, dst_port: key.dst_port, ..packet.tuple() };
+        let quoted = translate::quoted(frame, packet);
+        let ctx = Ctx { now, from, origin, packet, key, tuple, traffic, quoted };
+        self.whole_way(program, &ctx, frame, trail)
     }
 
     /// Services of the host: no rule is asked, but packets are counted.
@@ -204,6 +236,22 @@ impl State {
         answer
     }
 
+    /// EC2 User Guide, "ENA": fragments that leave are limited per ENI.
+    #[cold]
+    fn limit_fragments(
+        &mut self,
+        program: &Program,
+        now: Instant,
+        from: EniIx,
+        packet: &Packet,
+    ) -> Result<(), Refusal> {
+        let limiter = &mut self.fragment_limiters[self.ports[from.at()] as usize];
+        if program.eni(from).vpc == NONE || limiter.take(now, program.limits.egress_fragments, packet.segments()) {
+            return Ok(());
+        }
+        Err(Refusal::egress(DropCode::FragmentRate, Decider::Eni(from)))
+    }
+
     /// The flow's side this packet belongs to, and what rules see. A later fragment is what its first was.
     #[inline]
     fn identify(
@@ -228,7 +276,13 @@ impl State {
     }
 
     /// Every question in AWS's order, then the flow is entered or brought up to date.
-    fn whole_way<T: Trail>(&mut self, program: &Program, ctx: &Ctx<'_>, trail: &mut T) -> Result<Verdict, Refusal> {
+    fn whole_way<T: Trail>(
+        &mut self,
+        program: &Program,
+        ctx: &Ctx<'_>,
+        frame: &mut [u8],
+        trail: &mut T,
+    ) -> Result<Verdict, Refusal> {
         let from = ctx.from;
         let mut hit = self.live(ctx.now, &ctx.key);
         if let Some((id, _)) = hit
@@ -238,7 +292,7 @@ impl State {
             self.end(ctx.now, id, FlowEnd::Replaced);
             hit = None;
         }
-        if ctx.origin == Origin::Instance {
+        if ctx.origin == Origin::Instance && program.eni(from).vpc != NONE {
             let dst = Ipv4Addr::from_bits(ctx.traffic.dst);
             let reserved = admit::reserved(program, from, dst);
             if let Err(refusal) = reserved {
@@ -246,45 +300,135 @@ impl State {
                 return Err(refusal);
             }
         }
-        let quoted = quoted(ctx.packet, ctx.frame);
-        let sent = self.sg_egress(program, ctx, hit, quoted, trail)?;
-        let (to, same_subnet) = forward(program, ctx, trail)?;
-        let enters = program.subnet_of(to);
-        let stage = Stage::NaclIn { nacl: enters.nacl as usize };
-        if same_subnet {
-            trail.add(|| crumb(stage, None, Outcome::NotAsked));
-        } else {
-            let answer = nacl::into(program, enters, &ctx.traffic);
-            trail.add(|| crumb(stage, None, outcome(answer.map(Rule::Nacl))));
-            answer?;
+        // An ICMP error belongs to the flow of the packet it quotes: one that this ENI received.
+        let related = ctx.quoted.and_then(|(tuple, icmp)| {
+            let port = self.ports[from.at()];
+            let received = FlowKey::of_tuple(port, &tuple, icmp).mirrored(port);
+            self.flows.find(&received).filter(|(id, _)| ctx.now < self.flows.get(*id).expires)
+        });
+        let sent = self.sg_egress(program, ctx, hit, related, trail)?;
+        let known = self.known(ctx, hit, related);
+        let load = Load {
+            size: ctx.packet.max_segment_ip_len(),
+            dont_fragment: ctx.packet.dont_fragment(),
+            fragment: ctx.packet.is_fragment(),
+            ttl: ctx.packet.ttl(),
+            syn: ctx.packet.is_tcp_syn(),
+            icmp: ctx.packet.icmp().map(|(kind, _)| kind),
+        };
+        let State { nat, ports, .. } = self;
+        let walk = Walk::new(program, from, ctx.tuple, ctx.traffic, load, known, nat, ports, trail);
+        let arrived = walk.run()?;
+        match self.at_receiver(program, ctx, hit, related, sent, &arrived, frame, trail) {
+            Ok(verdict) => Ok(verdict),
+            Err(refusal) => {
+                if arrived.fresh {
+                    self.free(&arrived);
+                }
+                Err(refusal)
+            }
         }
-        let wanted = deliver::destination(program, to, ctx.traffic.dst);
-        if let Err(refusal) = wanted {
-            trail.add(|| crumb(Stage::SourceDestCheck, Some(to), Outcome::Drop(refusal.code)));
-            return Err(refusal);
+    }
+
+    /// What gateways on the way may know of the packet's flow.
+    fn known(&self, ctx: &Ctx<'_>, hit: Hit, related: Hit) -> Known {
+        let flow = hit.or(related).map(|(id, side)| (self.flows.get(id), side));
+        let client =
+            flow.filter(|(_, side)| *side == TARGET).map(|(flow, _)| (flow.keys[0].src, flow.keys[0].src_port));
+        Known {
+            binding: flow.and_then(|(flow, _)| flow.nat),
+            client,
+            forgotten: hit.is_none() && self.is_ghost(&ctx.key),
+            related: hit.is_none() && related.is_some(),
         }
-        let key_there = ctx.key.mirrored(self.ports[to.at()]);
+    }
+
+    /// The receiver's own questions: a firewall's sessions, an endpoint's limits, security groups.
+    #[allow(clippy::too_many_arguments, reason = "the facts of one packet at its receiver")]
+    fn at_receiver<T: Trail>(
+        &mut self,
+        program: &Program,
+        ctx: &Ctx<'_>,
+        hit: Hit,
+        related: Hit,
+        sent: Passed,
+        arrived: &Arrived,
+        frame: &mut [u8],
+        trail: &mut T,
+    ) -> Result<Verdict, Refusal> {
+        let (from, to) = (ctx.from, arrived.to);
+        let there_eni = program.eni(to);
+        let port = self.ports[to.at()];
+        let key_there = ctx.key.mirrored(port).with(port, &arrived.tuple.reversed());
         let there = match hit {
             Some((id, side)) if self.is_side(id, side ^ 1, &key_there) => Some((id, side ^ 1)),
             _ => self.live(ctx.now, &key_there),
         };
-        if let Some(ports) = &program.eni(to).endpoint {
-            let answer = self.endpoint(ctx, to, ports, there.is_some(), &key_there);
+        if there_eni.stateful && there_eni.ip != arrived.tuple.dst.to_bits() {
+            self.firewall(ctx, to, there, related, trail)?;
+        }
+        let traffic = Traffic {
+            src: arrived.tuple.src.to_bits(),
+            dst: arrived.tuple.dst.to_bits(),
+            selector: match ctx.traffic.proto {
+                Proto::TCP | Proto::UDP => arrived.tuple.dst_port,
+                _ => ctx.traffic.selector,
+            },
+            ..ctx.traffic
+        };
+        if there_eni.terminates() {
+            let answer = self.endpoint(program, ctx, to, &traffic, there.is_some(), &key_there);
             trail.add(|| crumb(Stage::Endpoint, Some(to), outcome(answer.map(|()| Rule::None))));
             answer?;
         }
-        let received = self.sg_ingress(program, ctx, to, there, &key_there, quoted, trail)?;
-        let always = program.eni(from).endpoint.is_some() || program.eni(to).endpoint.is_some();
-        let tracks = [sent.tracks(always), received.tracks(always)];
-        let entered = self.enter(program, ctx, hit, there, to, tracks);
+        // A quoted packet is what the receiver sent, once it is translated.
+        let quoted = match related {
+            Some((id, side)) => Some(self.flows.get(id).keys[side ^ 1]).filter(|key| key.port == port),
+            None => None,
+        };
+        let received = self.sg_ingress(program, ctx, to, there, &key_there, &traffic, quoted, trail)?;
+        let always = |eni: EniIx| matches!(program.eni(eni).kind, EniKind::Endpoint(_));
+        let always = always(from) || always(to) || arrived.binding.is_some();
+        let tracks =
+            [sent.tracks(always || program.eni(from).is_door()), received.tracks(always || there_eni.is_door())];
+        let entered = self.enter(program, ctx, hit, there, arrived, &key_there, tracks);
         if let Err(refusal) = entered {
             trail.add(|| crumb(Stage::Tracked, None, Outcome::Drop(refusal.code)));
             return Err(refusal);
         }
         trail.add(|| crumb(Stage::Deliver, Some(to), Outcome::Pass(Rule::None)));
         self.count(from, to, ctx.packet);
-        let endpoint = program.eni(to).endpoint.is_some();
-        Ok(if endpoint { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } })
+        if arrived.tuple != ctx.tuple {
+            rewrite(frame, ctx.packet, &key_there);
+        }
+        if let (Some((id, side)), Some(_)) = (related, ctx.quoted)
+            && self.flows.get(id).translated
+        {
+            let inner = Rewrite::from(self.flows.get(id).keys[side ^ 1].tuple());
+            translate::rewrite_quote(frame, ctx.packet, &Rewrite::from(arrived.tuple), &inner);
+        }
+        Ok(go_on(frame, ctx.packet, to, &arrived.passage, arrived.fragment, there_eni.terminates()))
+    }
+
+    /// A stateful firewall takes part in sessions that it saw begin, in whichever direction.
+    fn firewall<T: Trail>(
+        &self,
+        ctx: &Ctx<'_>,
+        to: EniIx,
+        there: Hit,
+        related: Hit,
+        trail: &mut T,
+    ) -> Result<(), Refusal> {
+        if ctx.traffic.proto != Proto::TCP || ctx.packet.is_tcp_syn() || there.is_some() || related.is_some() {
+            return Ok(());
+        }
+        // The session as the firewall itself sends it on.
+        let onward = ctx.key.with(self.ports[to.at()], &ctx.tuple);
+        if self.flows.find(&onward).is_some_and(|(id, _)| ctx.now < self.flows.get(id).expires) {
+            return Ok(());
+        }
+        trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Drop(DropCode::FwNoState)));
+        Err(Refusal::ingress(DropCode::FwNoState, Decider::Eni(to)))
     }
 
     fn sg_egress<T: Trail>(
@@ -292,17 +436,18 @@ impl State {
         program: &Program,
         ctx: &Ctx<'_>,
         hit: Hit,
-        quoted: Option<(FiveTuple, Option<u8>)>,
+        related: Hit,
         trail: &mut T,
     ) -> Result<Passed, Refusal> {
         let at = ctx.from;
-        // An ICMP error belongs to the flow of the packet it quotes: one that this ENI received.
-        let related = quoted.is_some_and(|(tuple, icmp)| {
-            let received = FlowKey::of_tuple(self.ports[at.at()], &tuple, icmp).mirrored(self.ports[at.at()]);
-            self.tracks(ctx.now, &received)
-        });
-        if related || self.is_tracked(hit) {
-            trail.add(|| crumb(Stage::Tracked, Some(at), Outcome::Pass(Rule::None)));
+        let asked = program.eni(at).groups != NONE;
+        if !asked && ctx.origin == Origin::Instance {
+            return Ok(Passed::NotAsked);
+        }
+        if self.is_tracked(related) || self.is_tracked(hit) {
+            if asked {
+                trail.add(|| crumb(Stage::Tracked, Some(at), Outcome::Pass(Rule::None)));
+            }
             return Ok(Passed::Tracked);
         }
         let answer = if ctx.origin == Origin::Endpoint {
@@ -325,17 +470,22 @@ impl State {
         to: EniIx,
         there: Hit,
         key_there: &FlowKey,
-        quoted: Option<(FiveTuple, Option<u8>)>,
+        traffic: &Traffic,
+        quoted: Option<FlowKey>,
         trail: &mut T,
     ) -> Result<Passed, Refusal> {
+        if program.eni(to).groups == NONE {
+            return Ok(Passed::NotAsked);
+        }
         // An ICMP error is let in if this ENI sent the packet it quotes.
-        let related = quoted
-            .is_some_and(|(tuple, icmp)| self.tracks(ctx.now, &FlowKey::of_tuple(self.ports[to.at()], &tuple, icmp)));
+        let port = self.ports[to.at()];
+        let quoted = quoted.or_else(|| ctx.quoted.map(|(tuple, icmp)| FlowKey::of_tuple(port, &tuple, icmp)));
+        let related = quoted.is_some_and(|key| self.tracks(ctx.now, &key));
         if related || self.is_tracked(there) {
             trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
             return Ok(Passed::Tracked);
         }
-        let answer = sg::ingress(program, to, &ctx.traffic).ok_or_else(|| {
+        let answer = sg::ingress(program, to, traffic).ok_or_else(|| {
             let code = self.why_not(DropCode::SgIngress, ctx, there, key_there);
             Refusal::ingress(code, Decider::SecurityGroups(to))
         });
@@ -345,56 +495,65 @@ impl State {
 
     fn endpoint(
         &self,
+        program: &Program,
         ctx: &Ctx<'_>,
         to: EniIx,
-        ports: &[u16],
+        traffic: &Traffic,
         known: bool,
         key_there: &FlowKey,
     ) -> Result<(), Refusal> {
         let begins = ctx.packet.is_tcp_syn();
-        let taken = deliver::endpoint(to, ports, &ctx.traffic, begins, known, ctx.packet.is_fragment());
+        let taken = deliver::endpoint(program, to, traffic, begins, known, ctx.packet);
         let taken = taken.map_err(|refusal| match refusal.code {
             DropCode::VpceNoState if self.is_ghost(key_there) => Refusal { code: DropCode::VpceIdle, ..refusal },
             _ => refusal,
         });
-        taken.and_then(|()| deliver::endpoint_size(to, ctx.packet.max_segment_ip_len()))
+        taken.and_then(|()| match program.eni(to).kind {
+            EniKind::Endpoint(_) => deliver::endpoint_size(to, ctx.packet.max_segment_ip_len()),
+            _ => Ok(()),
+        })
     }
 
     /// Enters the flow, or brings it up to date, after every question was answered with yes.
+    #[allow(clippy::too_many_arguments, reason = "the facts of one packet at its receiver")]
     fn enter(
         &mut self,
         program: &Program,
         ctx: &Ctx<'_>,
         hit: Hit,
         there: Hit,
-        to: EniIx,
+        arrived: &Arrived,
+        key_there: &FlowKey,
         tracks: [bool; 2],
     ) -> Result<(), Refusal> {
         match (hit, there) {
             (Some((id, side)), Some((other, _))) if id == other => {
+                let hop = self.hop(program, ctx, arrived);
                 let flow = self.flows.get_mut(id);
                 flow.tracked[side] = tracks[0];
                 flow.tracked[side ^ 1] = tracks[1];
-                flow.hop[side] = Hop { epoch: self.epoch, to: to.0 };
+                flow.hop[side] = hop;
                 self.flows.recount(id);
-                self.pass(&program.timeouts, ctx, id, side);
+                self.pass(program, ctx.now, ctx.packet, id, side);
             }
             // The way there and the way back pass different ENIs: each keeps its own side, and nothing is cached.
             _ => {
                 let leaves_no_state = ctx.packet.is_icmp_error() || ctx.packet.tcp_flags() & tcp_flags::RST != 0;
                 let fresh = [hit.is_none(), there.is_none()];
                 if fresh != [false; 2] && !(leaves_no_state && fresh == [true; 2]) {
-                    self.enter_new(program, ctx, to, tracks, fresh)?;
+                    self.enter_new(program, ctx, arrived, key_there, tracks, fresh)?;
+                } else if arrived.fresh {
+                    self.free(arrived);
                 }
                 if let Some((id, side)) = hit {
                     self.flows.get_mut(id).tracked[side] = tracks[0];
                     self.flows.recount(id);
-                    self.pass(&program.timeouts, ctx, id, side);
+                    self.pass(program, ctx.now, ctx.packet, id, side);
                 }
                 if let Some((id, side)) = there {
                     self.flows.get_mut(id).tracked[side] = tracks[1];
                     self.flows.recount(id);
-                    self.see(&program.timeouts, ctx, id, side ^ 1);
+                    self.see(program, ctx.now, ctx.packet, id, side ^ 1);
                 }
             }
         }
@@ -405,7 +564,8 @@ impl State {
         &mut self,
         program: &Program,
         ctx: &Ctx<'_>,
-        to: EniIx,
+        arrived: &Arrived,
+        key_there: &FlowKey,
         tracks: [bool; 2],
         present: [bool; 2],
     ) -> Result<(), Refusal> {
@@ -420,40 +580,142 @@ impl State {
             Proto::UDP | Proto::ICMP => FlowState::Single,
             _ => FlowState::Open,
         };
-        let target = self.ports[to.at()];
-        let mut flow = Flow::new(ctx.now, ctx.key, target, state);
+        let mut flow = Flow::new(ctx.now, [ctx.key, *key_there], state);
         flow.tracked = tracks;
         flow.present = present;
-        flow.to_endpoint = program.eni(to).endpoint.is_some();
+        flow.way = arrived.way;
+        flow.nat = arrived.binding.filter(|_| arrived.fresh);
+        flow.terminates = program.eni(arrived.to).terminates();
+        flow.endpoint = matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_));
         if present == [true; 2] {
-            flow.hop[INITIATOR] = Hop { epoch: self.epoch, to: to.0 };
+            flow.hop[INITIATOR] = self.hop(program, ctx, arrived);
         }
-        flow.expires = Instant(ctx.now.0.saturating_add(life(&program.timeouts, &flow)));
+        flow.expires = Instant(ctx.now.0.saturating_add(self.life(program, &flow)));
         let id = self.flows.insert(flow);
         for side in [INITIATOR, TARGET] {
-            let hash = self.flows.hash(&self.flows.get(id).side_key(side));
+            let hash = self.flows.hash(&self.flows.get(id).keys[side]);
             self.lay_ghost(hash);
         }
-        self.pass(&program.timeouts, ctx, id, INITIATOR);
+        self.pass(program, ctx.now, ctx.packet, id, INITIATOR);
         Ok(())
+    }
+
+    /// What is remembered of a way that was found.
+    fn hop(&mut self, program: &Program, ctx: &Ctx<'_>, arrived: &Arrived) -> Hop {
+        let endpoint = matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_));
+        let mtu = if endpoint { arrived.mtu.min(deliver::ENDPOINT_MTU as u16) } else { arrived.mtu };
+        let known = self.passages.iter().position(|passage| *passage == arrived.passage);
+        let passage = match known {
+            Some(at) => at,
+            // More differing ways than a plan can have: then each packet is asked the whole way.
+            None if self.passages.len() > usize::from(u16::MAX) => return Hop::default(),
+            None => {
+                self.passages.push(arrived.passage);
+                self.passages.len() - 1
+            }
+        };
+        let _ = ctx;
+        Hop { epoch: self.epoch, to: arrived.to.0, mtu, passage: passage as u16 }
+    }
+
+    fn free(&mut self, arrived: &Arrived) {
+        if let Some(binding) = arrived.binding {
+            let dst = (arrived.tuple.dst.to_bits(), arrived.tuple.dst_port);
+            self.nat.release(binding.nat, binding.address, arrived.tuple.proto, dst, binding.port);
+        }
+    }
+
+    /// What a drop was answered with, on its way to the sender: as from its subnet's router, past the network ACL and,
+    /// for ICMP, the security groups of `to`.
+    pub(super) fn react<T: Trail>(
+        &mut self,
+        program: &Program,
+        now: Instant,
+        to: EniIx,
+        frame: &[u8],
+        trail: &mut T,
+    ) -> Verdict {
+        let Ok(packet) = Packet::parse(frame) else { return Verdict::Drop { code: DropCode::Malformed } };
+        if to.at() >= program.enis.len() {
+            return Verdict::Drop { code: DropCode::NoEni };
+        }
+        match self.reaction(program, now, to, &packet, frame, trail) {
+            Ok(()) => {
+                let counters = &self.counters.enis[to.at()];
+                counters.packets_in.add(1);
+                counters.bytes_in.add(packet.wire_bytes());
+                let terminates = program.eni(to).terminates();
+                if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }
+            }
+            Err(refusal) => self.refuse(now, to, packet.tuple(), 1, refusal),
+        }
+    }
+
+    fn reaction<T: Trail>(
+        &mut self,
+        program: &Program,
+        now: Instant,
+        to: EniIx,
+        packet: &Packet,
+        frame: &[u8],
+        trail: &mut T,
+    ) -> Result<(), Refusal> {
+        let eni = program.eni(to);
+        let traffic = traffic_of(packet);
+        if eni.subnet != NONE {
+            let subnet = program.subnet(eni.subnet);
+            let answer = nacl::into(program, subnet, &traffic);
+            trail.add(|| crumb(Stage::NaclIn { nacl: subnet.nacl as usize }, None, outcome(answer.map(Rule::Nacl))));
+            answer?;
+        }
+        // A reset is of a connection that the groups let out.
+        if eni.groups == NONE || packet.proto() == Proto::TCP {
+            return Ok(());
+        }
+        let port = self.ports[to.at()];
+        let quoted = translate::quoted(frame, packet);
+        if quoted.is_some_and(|(tuple, icmp)| self.tracks(now, &FlowKey::of_tuple(port, &tuple, icmp))) {
+            trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
+            return Ok(());
+        }
+        let refusal = Refusal::ingress(DropCode::SgIngress, Decider::SecurityGroups(to));
+        let answer = sg::ingress(program, to, &traffic).ok_or(refusal);
+        trail.add(|| crumb(Stage::SgIngress, Some(to), outcome(answer.map(sg_rule))));
+        answer.map(|_| ())
     }
 
     /// A packet of a flow goes on: it is counted there and its end moves.
     #[inline]
-    fn pass(&mut self, timeouts: &Timeouts, ctx: &Ctx<'_>, id: u32, side: Side) {
+    fn pass(&mut self, program: &Program, now: Instant, packet: &Packet, id: u32, side: Side) {
         let flow = self.flows.get_mut(id);
-        flow.packets[side] += u64::from(ctx.packet.segments());
-        flow.bytes[side] += ctx.packet.wire_bytes();
-        self.see(timeouts, ctx, id, side);
+        flow.packets[side] += u64::from(packet.segments());
+        flow.bytes[side] += packet.wire_bytes();
+        self.see(program, now, packet, id, side);
     }
 
     #[inline]
-    fn see(&mut self, timeouts: &Timeouts, ctx: &Ctx<'_>, id: u32, side: Side) {
+    fn see(&mut self, program: &Program, now: Instant, packet: &Packet, id: u32, side: Side) {
         let flow = self.flows.get_mut(id);
-        flow.last = ctx.now;
-        advance(flow, side, ctx.packet);
-        let expires = Instant(ctx.now.0.saturating_add(life(timeouts, flow)));
+        flow.last = now;
+        advance(flow, side, packet);
+        let flow = self.flows.get(id);
+        let expires = Instant(now.0.saturating_add(self.life(program, flow)));
         self.flows.set_expiry(id, expires);
+    }
+
+    /// Nanoseconds that a flow lives without packets: as the ENI that forgets first has it.
+    #[inline]
+    fn life(&self, program: &Program, flow: &Flow) -> u64 {
+        let times = &program.timeouts;
+        let mut nanos = life(&times[0], flow);
+        if times.len() > 1 {
+            let own = |side: Side| {
+                let eni = self.enis.get(flow.keys[side].port as usize).copied().flatten();
+                eni.map_or(u64::MAX, |eni| life(program.times(eni), flow))
+            };
+            nanos = own(INITIATOR).min(own(TARGET));
+        }
+        if flow.nat.is_some() { nanos.min(program.timeouts[0].nat) } else { nanos }
     }
 
     /// The entry of a key that has not expired; one that has ends here.
@@ -468,7 +730,7 @@ impl State {
 
     fn is_side(&self, id: u32, side: Side, key: &FlowKey) -> bool {
         let flow = self.flows.get(id);
-        flow.present[side] && flow.side_key(side) == *key
+        flow.present[side] && flow.keys[side] == *key
     }
 
     fn is_tracked(&self, hit: Hit) -> bool {
@@ -513,13 +775,17 @@ impl State {
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        let State { flows, enis, ghosts, closed, counters, .. } = self;
+        let State { flows, enis, ghosts, closed, counters, nat, .. } = self;
         let seed = flows.seed();
-        flows.expire(now, |flow| report_end(now, &flow, ended_by_time(&flow), seed, enis, ghosts, closed, counters));
+        flows.expire(now, |flow| {
+            unbind(nat, &flow);
+            report_end(now, &flow, ended_by_time(&flow), seed, enis, ghosts, closed, counters);
+        });
     }
 
     pub(super) fn end(&mut self, now: Instant, id: u32, end: FlowEnd) {
         let flow = self.flows.remove(id);
+        unbind(&mut self.nat, &flow);
         let end = if end == FlowEnd::Idle { ended_by_time(&flow) } else { end };
         let seed = self.flows.seed();
         report_end(now, &flow, end, seed, &self.enis, &mut self.ghosts, &mut self.closed, &self.counters);
@@ -530,9 +796,12 @@ impl State {
     }
 
     fn refuse(&mut self, now: Instant, from: EniIx, tuple: FiveTuple, packets: u32, refusal: Refusal) -> Verdict {
-        let Refusal { code, decider, direction } = refusal;
+        let Refusal { code, decider, direction, reaction } = refusal;
         self.note(now, DropKey { from, tuple, code, decider, direction }, u64::from(packets));
-        Verdict::Drop { code }
+        match reaction {
+            None => Verdict::Drop { code },
+            Some(reaction) => Verdict::Reject { code, reaction },
+        }
     }
 
     pub(super) fn note(&mut self, now: Instant, drop: DropKey, packets: u64) {
@@ -559,31 +828,34 @@ impl State {
     }
 }
 
-/// Network ACL on the way out, and the route: the receiver, and whether it is in the sender's subnet.
-fn forward<T: Trail>(program: &Program, ctx: &Ctx<'_>, trail: &mut T) -> Result<(EniIx, bool), Refusal> {
-    let leaves = program.subnet_of(ctx.from);
-    let next = route::next(program, ctx.from, ctx.traffic.dst);
-    let stage = Stage::NaclOut { nacl: leaves.nacl as usize };
-    if next.same_subnet {
-        trail.add(|| crumb(stage, None, Outcome::NotAsked));
-    } else {
-        let answer = nacl::out(program, leaves, &ctx.traffic);
-        trail.add(|| crumb(stage, None, outcome(answer.map(Rule::Nacl))));
-        answer?;
+/// Gives a packet the tuple that its receiver knows it by.
+#[inline]
+fn rewrite(frame: &mut [u8], packet: &Packet, receiver: &FlowKey) {
+    translate::rewrite(frame, packet, &Rewrite::from(receiver.tuple().reversed()));
+}
+
+/// What the way does to the packet besides its addresses.
+fn go_on(frame: &mut [u8], packet: &Packet, to: EniIx, passage: &Passage, fragment: u16, terminates: bool) -> Verdict {
+    if passage.ttl > 0 {
+        translate::ttl(frame, packet, passage.ttl);
     }
-    let table = Stage::Route { table: leaves.table as usize };
-    let refused = next.to.err().map(|refusal| refusal.code);
-    match (next.route, refused) {
-        (_, Some(code @ (DropCode::RtNoRoute | DropCode::RtBlackhole))) => {
-            trail.add(|| crumb(table, None, Outcome::Drop(code)));
-        }
-        (Some(route), _) => trail.add(|| crumb(table, None, Outcome::Pass(Rule::Route(route)))),
-        (None, _) => trail.add(|| crumb(table, None, Outcome::NotAsked)),
+    if passage.mss > 0 && packet.tcp_flags() & tcp_flags::SYN != 0 {
+        crate::wire::edit::clamp_mss(frame, packet, passage.mss);
     }
-    if refused == Some(DropCode::NoEni) {
-        trail.add(|| crumb(Stage::Deliver, None, Outcome::Drop(DropCode::NoEni)));
+    if fragment != 0 || passage.latency_us != 0 || passage.shapes != [0; 3] {
+        let via = Via { fragment, latency_us: passage.latency_us, shapes: passage.shapes };
+        return Verdict::Shaped { to, via };
     }
-    next.to.map(|to| (to, next.same_subnet))
+    if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }
+}
+
+/// A NAT gateway's port goes back with its flow.
+fn unbind(nat: &mut Allocator, flow: &Flow) {
+    if let Some(binding) = flow.nat {
+        let there = flow.keys[TARGET];
+        let dst = (there.src, there.src_port);
+        nat.release(binding.nat, binding.address, Proto(there.proto), dst, binding.port);
+    }
 }
 
 /// What rules see of a packet.
@@ -596,27 +868,6 @@ fn traffic_of(packet: &Packet) -> Traffic {
         _ => 0,
     };
     Traffic { proto: tuple.proto, selector, src: tuple.src.to_bits(), dst: tuple.dst.to_bits() }
-}
-
-/// Of an ICMP error: the tuple of the packet it quotes, and that one's ICMP type.
-fn quoted(packet: &Packet, frame: &[u8]) -> Option<(FiveTuple, Option<u8>)> {
-    if !packet.is_icmp_error() || packet.is_fragment() {
-        return None;
-    }
-    let quote = frame.get(packet.payload())?;
-    let head = quote.first_chunk::<20>()?;
-    let ihl = usize::from(head[0] & 15) * 4;
-    let proto = Proto(head[9]);
-    let addr = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]);
-    let l4 = quote.get(ihl.max(20)..)?.first_chunk::<8>()?;
-    let be16 = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
-    let (src_port, dst_port, icmp) = match proto {
-        Proto::TCP | Proto::UDP => (be16(0), be16(2), None),
-        Proto::ICMP if matches!(l4[0], 0 | 8) => (be16(4), be16(4), Some(l4[0])),
-        Proto::ICMP => (0, 0, Some(l4[0])),
-        _ => (0, 0, None),
-    };
-    Some((FiveTuple { proto, src: addr(12), src_port, dst: addr(16), dst_port }, icmp))
 }
 
 /// Moves a flow's state by one packet of `side`.
@@ -641,7 +892,7 @@ fn advance(flow: &mut Flow, side: Side, packet: &Packet) {
                 flow.state = FlowState::Established;
             }
         }
-        FlowState::Single if flow.key.proto == Proto::UDP.0 && flow.packets[0] > 1 && flow.packets[1] > 1 => {
+        FlowState::Single if flow.keys[0].proto == Proto::UDP.0 && flow.packets[0] > 1 && flow.packets[1] > 1 => {
             flow.state = FlowState::Stream;
         }
         _ => {}
@@ -651,13 +902,13 @@ fn advance(flow: &mut Flow, side: Side, packet: &Packet) {
 /// Nanoseconds that a flow lives without packets.
 #[inline]
 fn life(timeouts: &Timeouts, flow: &Flow) -> u64 {
-    let tcp = if flow.to_endpoint { &timeouts.endpoint } else { &timeouts.tcp };
+    let tcp = if flow.endpoint { &timeouts.endpoint } else { &timeouts.tcp };
     match flow.state {
         FlowState::New => tcp.new,
         FlowState::Established => tcp.open,
         FlowState::Closing if flow.reset => tcp.reset,
         FlowState::Closing => tcp.fin,
-        FlowState::Single if flow.key.proto == Proto::UDP.0 => timeouts.udp,
+        FlowState::Single if flow.keys[0].proto == Proto::UDP.0 => timeouts.udp,
         FlowState::Single => timeouts.icmp,
         FlowState::Stream => timeouts.udp_stream,
         FlowState::Open => timeouts.other,
@@ -685,7 +936,7 @@ fn report_end(
 ) {
     if end == FlowEnd::Idle {
         for side in [INITIATOR, TARGET] {
-            let hash = flow.side_key(side).hash(seed) | 1;
+            let hash = flow.keys[side].hash(seed) | 1;
             ghosts[ghost_place(hash)] = hash;
         }
     }
@@ -703,16 +954,16 @@ fn ghost_place(hash: u64) -> usize {
 /// `None` if an end of it is in no plan any more.
 fn snapshot(flow: &Flow, enis: &[Option<EniIx>]) -> Option<FlowSnapshot> {
     Some(FlowSnapshot {
-        initiator: (*enis.get(flow.key.port as usize)?)?,
-        target: (*enis.get(flow.target as usize)?)?,
-        tuple: flow.key.tuple(),
+        initiator: (*enis.get(flow.keys[0].port as usize)?)?,
+        target: (*enis.get(flow.keys[1].port as usize)?)?,
+        tuple: flow.keys[0].tuple(),
         state: flow.state,
         tracked: flow.tracked[0] && flow.present[0] || flow.tracked[1] && flow.present[1],
         packets_out: flow.packets[INITIATOR],
         bytes_out: flow.bytes[INITIATOR],
         packets_in: flow.packets[TARGET],
         bytes_in: flow.bytes[TARGET],
-        way: Way::Private,
+        way: flow.way,
         started: flow.started,
         last: flow.last,
         expires: flow.expires,
@@ -726,11 +977,11 @@ fn unread_tuple(frame: &[u8], why: Malformed) -> FiveTuple {
     FiveTuple { proto: Proto(proto), src: none, src_port: 0, dst: none, dst_port: 0 }
 }
 
-fn crumb(stage: Stage, eni: Option<EniIx>, outcome: Outcome) -> Crumb {
+pub(super) fn crumb(stage: Stage, eni: Option<EniIx>, outcome: Outcome) -> Crumb {
     Crumb { stage, eni, outcome }
 }
 
-fn outcome(answer: Result<Rule, Refusal>) -> Outcome {
+pub(super) fn outcome(answer: Result<Rule, Refusal>) -> Outcome {
     match answer {
         Ok(rule) => Outcome::Pass(rule),
         Err(refusal) => Outcome::Drop(refusal.code),

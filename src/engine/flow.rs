@@ -2,11 +2,13 @@
 //!
 //! AWS keeps connection state per network interface. A flow between two ENIs is therefore one entry with two *sides*,
 //! each found by the ENI and the tuple as that ENI sends it; where the way there and the way back pass different
-//! ENIs, an entry has one side only. Entries live in a slab that never moves; the index is open addressing over 32-bit
+//! ENIs, an entry has one side only. What gateways translate is the difference between one side's tuple and the other's
+//! turned round, so a packet of either side is rewritten from the entry alone. Entries live in a slab that never moves; the index is open addressing over 32-bit
 //! hashes, grown in steps of bounded work; the end of idle entries is found in buckets of a timer wheel.
 
 use std::net::Ipv4Addr;
 
+use super::event::Way;
 use super::index::Index;
 use super::wheel::Wheel;
 use crate::base::{FiveTuple, Instant, Proto};
@@ -25,6 +27,20 @@ pub(crate) struct FlowKey {
     /// ICMP: the type of the request, with `ANSWERS` set for who answers it; so a request the other way with the
     /// same identifier is another flow. Else 0.
     class: u8,
+}
+
+impl FlowKey {
+    /// The same side with other addresses and ports.
+    pub(crate) fn with(self, port: u32, tuple: &FiveTuple) -> FlowKey {
+        FlowKey {
+            port,
+            src: tuple.src.to_bits(),
+            dst: tuple.dst.to_bits(),
+            src_port: tuple.src_port,
+            dst_port: tuple.dst_port,
+            ..self
+        }
+    }
 }
 
 const ANSWERS: u8 = 0x80;
@@ -142,14 +158,41 @@ pub(crate) struct Hop {
     pub(crate) epoch: u32,
     /// Index of the ENI.
     pub(crate) to: u32,
+    /// Larger packets ask the whole way.
+    pub(crate) mtu: u16,
+    /// Number of the [`Passage`] on this way.
+    pub(crate) passage: u16,
+}
+
+/// What a way does to packets besides leading somewhere. Few differ, so flows keep a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passage {
+    /// Hops that count.
+    pub(crate) ttl: u8,
+    /// TCP's MSS is lowered to this; 0: untouched.
+    pub(crate) mss: u16,
+    pub(crate) latency_us: u32,
+    pub(crate) shapes: [u16; 3],
+}
+
+/// A port of a NAT gateway that a flow holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Binding {
+    /// Port number of the NAT gateway's ENI.
+    pub(crate) nat: u32,
+    /// Its private address.
+    pub(crate) address: u32,
+    pub(crate) port: u16,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    /// The initiator's side.
-    pub(crate) key: FlowKey,
-    /// Port of the target.
-    pub(crate) target: u32,
+    /// The initiator's side and the target's.
+    pub(crate) keys: [FlowKey; 2],
+    pub(crate) nat: Option<Binding>,
+    pub(crate) way: Way,
+    /// One side's tuple is not the other's turned round.
+    pub(crate) translated: bool,
     pub(crate) state: FlowState,
     /// Sides that are in the index.
     pub(crate) present: [bool; 2],
@@ -157,8 +200,10 @@ pub(crate) struct Flow {
     pub(crate) tracked: [bool; 2],
     pub(crate) fin: [bool; 2],
     pub(crate) reset: bool,
-    /// The target is an endpoint's ENI: a limit on packet size.
-    pub(crate) to_endpoint: bool,
+    /// TCP ends at the target in a stack of ours.
+    pub(crate) terminates: bool,
+    /// The target is an interface endpoint's ENI, with idle times of its own.
+    pub(crate) endpoint: bool,
     /// Counts against the table's bound: tracked at one side at least.
     counted: bool,
     live: bool,
@@ -172,16 +217,19 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(now: Instant, key: FlowKey, target: u32, state: FlowState) -> Flow {
+    pub(crate) fn new(now: Instant, keys: [FlowKey; 2], state: FlowState) -> Flow {
         Flow {
-            key,
-            target,
+            keys,
+            nat: None,
+            way: Way::Private,
+            translated: keys[1] != keys[0].mirrored(keys[1].port),
             state,
             present: [true; 2],
             tracked: [true; 2],
             fin: [false; 2],
             reset: false,
-            to_endpoint: false,
+            terminates: false,
+            endpoint: false,
             counted: false,
             live: false,
             hop: [Hop::default(); 2],
@@ -191,20 +239,6 @@ impl Flow {
             last: now,
             expires: now,
             hash: [0; 2],
-        }
-    }
-
-    #[inline]
-    pub(crate) fn side_key(&self, side: Side) -> FlowKey {
-        if side == INITIATOR { self.key } else { self.key.mirrored(self.target) }
-    }
-
-    #[inline]
-    fn side_is(&self, side: Side, key: &FlowKey) -> bool {
-        if side == INITIATOR {
-            self.key == *key
-        } else {
-            self.target == key.port && self.key == key.mirrored(self.key.port)
         }
     }
 }
@@ -283,7 +317,7 @@ impl FlowTable {
     #[inline]
     pub(crate) fn find(&self, key: &FlowKey) -> Option<(u32, Side)> {
         let hash = key.hash(self.seed) as u32;
-        let slot = self.index.find(hash, |slot| self.get(slot >> 1).side_is((slot & 1) as Side, key))?;
+        let slot = self.index.find(hash, |slot| self.get(slot >> 1).keys[(slot & 1) as Side] == *key)?;
         Some((slot >> 1, (slot & 1) as Side))
     }
 
@@ -309,7 +343,7 @@ impl FlowTable {
         flow.counted = flow.tracked[0] && flow.present[0] || flow.tracked[1] && flow.present[1];
         flow.live = true;
         for side in [INITIATOR, TARGET] {
-            flow.hash[side] = self.hash(&flow.side_key(side)) as u32;
+            flow.hash[side] = self.hash(&flow.keys[side]) as u32;
             if flow.present[side] {
                 self.index.insert(flow.hash[side], id << 1 | side as u32);
             }
@@ -385,7 +419,7 @@ impl FlowTable {
     fn grow(&mut self) -> u32 {
         let first = (self.chunks.len() << CHUNK_BITS) as u32;
         let nobody = FlowKey { port: 0, src: 0, dst: 0, src_port: 0, dst_port: 0, proto: 0, class: 0 };
-        let empty = Flow::new(Instant::ZERO, nobody, 0, FlowState::New);
+        let empty = Flow::new(Instant::ZERO, [nobody; 2], FlowState::New);
         self.chunks.push(vec![empty; CHUNK].into_boxed_slice());
         self.wheel.make_room(CHUNK);
         self.free.reserve(CHUNK);
@@ -410,7 +444,7 @@ mod tests {
     }
 
     fn flow(n: u32, now: Instant, life: Duration) -> Flow {
-        let mut flow = Flow::new(now, key(n), 77, FlowState::New);
+        let mut flow = Flow::new(now, [key(n), key(n).mirrored(77)], FlowState::New);
         flow.expires = now + life;
         flow
     }

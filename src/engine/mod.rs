@@ -12,9 +12,11 @@ mod decide;
 mod event;
 mod flow;
 mod fragments;
+mod gateways;
 mod index;
 mod limiter;
 mod lpm;
+mod nat;
 #[cfg(test)]
 mod oracle;
 mod program;
@@ -23,6 +25,7 @@ mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod verdict;
+mod walk;
 mod wheel;
 
 pub use compile::compile;
@@ -32,4 +35,4 @@ pub use flow::{FlowEnd, FlowState};
 pub use lpm::Lpm;
 pub use program::Program;
 pub use rules::{NACL_STAR, NaclTable, SgMatch, SgTable};
-pub use verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Outcome, Rule, Stage, Verdict};
+pub use verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Outcome, Reaction, Rule, Stage, Verdict, Via};

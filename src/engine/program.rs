@@ -2,12 +2,15 @@
 
 use std::net::Ipv4Addr;
 
+use super::gateways::{Gateways, Latencies};
 use super::lpm::Lpm;
 use super::rules::{NaclTable, SgTable};
+use super::verdict::DropCode;
 use crate::base::{Cidr, EniIx};
-use crate::model::plan::Limits;
+use crate::model::plan::{Impair, Limits, Tracking};
 
-/// Everything the engine asks about a lab. ENIs, subnets, tables and ACLs have the index they have in the `Plan`.
+/// Everything the engine asks about a lab. ENIs, subnets, tables, ACLs and gateways have the index they have in the
+/// `Plan`.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub(crate) generation: u64,
@@ -18,8 +21,13 @@ pub struct Program {
     pub(crate) nacls: Box<[Nacl]>,
     /// One for every list of security groups that some ENI has.
     pub(crate) groups: Box<[Groups]>,
+    pub(crate) gateways: Gateways,
+    /// Impairments; an ENI's `shape` is one more than the place here.
+    pub(crate) shapes: Box<[Impair]>,
+    pub(crate) latency: Latencies,
     pub(crate) limits: Limits,
-    pub(crate) timeouts: Timeouts,
+    /// The lab's, then those of ENIs that have their own.
+    pub(crate) timeouts: Box<[Timeouts]>,
 }
 
 /// How long flows live without packets, in nanoseconds.
@@ -29,6 +37,8 @@ pub(crate) struct Timeouts {
     /// TCP to an interface endpoint: the endpoint's own idle time decides, however short or long security groups
     /// remember.
     pub(crate) endpoint: TcpTimes,
+    /// No flow that passes a NAT gateway lives longer without packets.
+    pub(crate) nat: u64,
     pub(crate) udp: u64,
     pub(crate) udp_stream: u64,
     /// AWS names no time for ICMP; UDP's for one exchange.
@@ -64,14 +74,20 @@ impl TcpTimes {
 
 impl Timeouts {
     pub(crate) fn new(limits: &Limits) -> Timeouts {
+        Timeouts::of(limits, &Tracking::default())
+    }
+
+    /// Of an ENI with idle times of its own.
+    pub(crate) fn of(limits: &Limits, own: &Tracking) -> Timeouts {
         let nanos = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         Timeouts {
-            tcp: TcpTimes::tracked(nanos(limits.sg_tcp_idle)),
+            tcp: TcpTimes::tracked(nanos(own.tcp_idle.unwrap_or(limits.sg_tcp_idle))),
             // Not shorter while it begins: a backend may take longer to answer than a connection may idle.
             endpoint: TcpTimes { open: nanos(limits.endpoint_idle), ..TcpTimes::DEFAULT },
-            udp: nanos(limits.sg_udp_idle),
-            udp_stream: nanos(limits.sg_udp_stream),
-            icmp: nanos(limits.sg_udp_idle),
+            nat: nanos(limits.nat_idle),
+            udp: nanos(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
+            udp_stream: nanos(own.udp_stream.unwrap_or(limits.sg_udp_stream)),
+            icmp: nanos(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
             other: 600 * SECOND,
         }
     }
@@ -93,36 +109,86 @@ impl Program {
         &self.enis[ix.at()]
     }
 
+    /// The VPC of an ENI that is in one.
     #[inline]
-    pub(crate) fn subnet_of(&self, ix: EniIx) -> &Subnet {
-        &self.subnets[self.eni(ix).subnet as usize]
+    pub(crate) fn vpc_of(&self, ix: EniIx) -> Option<&Vpc> {
+        self.vpcs.get(self.eni(ix).vpc as usize)
     }
 
     #[inline]
-    pub(crate) fn vpc_of(&self, ix: EniIx) -> &Vpc {
-        &self.vpcs[self.eni(ix).vpc as usize]
+    pub(crate) fn subnet(&self, at: u32) -> &Subnet {
+        &self.subnets[at as usize]
+    }
+
+    #[inline]
+    pub(crate) fn times(&self, ix: EniIx) -> &Timeouts {
+        &self.timeouts[self.eni(ix).times as usize]
     }
 }
+
+/// In fields of 32 bits: there is none.
+pub(crate) const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Eni {
     /// AWS id: the same ENI in another program.
     pub(crate) id: String,
     pub(crate) ip: u32,
+    /// `NONE` outside VPCs.
     pub(crate) vpc: u32,
     pub(crate) subnet: u32,
+    /// Of an on-premises host; else `NONE`.
+    pub(crate) site: u32,
+    /// `NONE` where no security group is asked.
     pub(crate) groups: u32,
     /// Drop what is not from or for its own address. Always so for an endpoint's ENI.
     pub(crate) source_dest_check: bool,
-    /// TCP ports served, if it is an endpoint's ENI.
-    pub(crate) endpoint: Option<Box<[u16]>>,
+    pub(crate) kind: EniKind,
+    /// It has failed, and what is said of packets from and to it.
+    pub(crate) down: Option<DropCode>,
+    /// A firewall that takes part only in sessions it saw begin.
+    pub(crate) stateful: bool,
+    /// One more than the place in `shapes`; 0 is none.
+    pub(crate) shape: u16,
+    /// In `timeouts`.
+    pub(crate) times: u16,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum EniKind {
+    /// A machine behind a TUN.
+    Host,
+    /// An interface endpoint's; TCP ports served.
+    Endpoint(Box<[u16]>),
+    Nat(u32),
+    TgwAttachment(u32),
+    /// Of a gateway endpoint; TCP ports served.
+    GatewayDoor(u32, Box<[u16]>),
+    PublicDoor,
+}
+
+impl Eni {
+    /// TCP ends in a stack of ours.
+    pub(crate) fn terminates(&self) -> bool {
+        matches!(self.kind, EniKind::Endpoint(_) | EniKind::GatewayDoor(..) | EniKind::PublicDoor)
+    }
+
+    /// Stands for addresses of its own.
+    pub(crate) fn is_door(&self) -> bool {
+        matches!(self.kind, EniKind::GatewayDoor(..) | EniKind::PublicDoor)
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Subnet {
     pub(crate) cidr: Cidr,
+    pub(crate) vpc: u32,
     pub(crate) table: u32,
     pub(crate) nacl: u32,
+    /// Number of its zone id; equal ones are one zone.
+    pub(crate) zone: u16,
+    /// The zone has failed.
+    pub(crate) down: bool,
 }
 
 /// What an address of a subnet is, if it is no host's.
@@ -135,6 +201,11 @@ pub(crate) enum Reserved {
 }
 
 impl Subnet {
+    /// The router's address: what ICMP errors of gateways come from.
+    pub(crate) fn router(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.cidr.network().to_bits() + 1)
+    }
+
     pub(crate) fn reserved(&self, addr: Ipv4Addr) -> Option<Reserved> {
         let offset = addr.to_bits().wrapping_sub(self.cidr.network().to_bits());
         if !self.cidr.contains(addr) {
@@ -152,11 +223,17 @@ impl Subnet {
 #[derive(Clone, Debug)]
 pub(crate) struct Vpc {
     pub(crate) cidrs: Box<[Cidr]>,
+    /// Private addresses with a public one, ascending: private, public.
+    pub(crate) publics: Box<[(u32, u32)]>,
+    /// Blocks that its gateway endpoints serve, with the endpoint.
+    pub(crate) gateway_endpoints: Lpm,
+    /// Transit gateway and attachment.
+    pub(crate) attachments: Box<[(u32, u32)]>,
     pub(crate) resolver: u32,
     pub(crate) dns_support: bool,
     /// Subnet of an address.
     pub(crate) subnets: Lpm,
-    /// ENI of an address, ascending by address.
+    /// ENI of an address, ascending by address; a NAT gateway may have several.
     pub(crate) hosts: Box<[(u32, u32)]>,
 }
 
@@ -165,6 +242,12 @@ impl Vpc {
     pub(crate) fn host(&self, addr: u32) -> Option<EniIx> {
         let at = self.hosts.binary_search_by_key(&addr, |host| host.0).ok()?;
         Some(EniIx(self.hosts[at].1))
+    }
+
+    /// The public address that stands for a private one.
+    pub(crate) fn public(&self, private: u32) -> Option<u32> {
+        let at = self.publics.binary_search_by_key(&private, |pair| pair.0).ok()?;
+        Some(self.publics[at].1)
     }
 
     pub(crate) fn holds(&self, addr: Ipv4Addr) -> bool {
@@ -191,6 +274,12 @@ pub(crate) enum Target {
     Local,
     Eni(EniIx),
     Blackhole,
+    Igw(u32),
+    Nat(u32),
+    Peering(u32),
+    Tgw(u32),
+    Vgw(u32),
+    GatewayEndpoint(u32),
 }
 
 #[derive(Clone, Debug)]

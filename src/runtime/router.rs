@@ -24,11 +24,17 @@ use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts
 use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
 use crate::control::api::Gauges;
-use crate::engine::{Decider, Direction, DropCode, Engine, EngineLimits, FlowClosed, Verdict, drop_record};
+use crate::engine::{
+    Decider, Direction, DropCode, Engine, EngineLimits, FlowClosed, Reaction, Verdict, Via, drop_record,
+};
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
-use crate::wire::make::{UDP_PAYLOAD_OFFSET, write_rst_into, write_udp_into};
-use crate::wire::packet::Packet;
+use crate::wire::edit::answer_echo;
+use crate::wire::fragment::fragment_with;
+use crate::wire::make::{
+    UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
+};
+use crate::wire::packet::{IP_OFFSET, Packet};
 use crate::wire::vnet::VnetHdr;
 
 /// Frames read from one TUN before the next has its turn.
@@ -42,6 +48,9 @@ const COMMANDS: usize = 64;
 
 /// How long a caller waits for the router to take a command and to answer it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// TTL of a door's answers to ping.
+const DOOR_TTL: u8 = 64;
 
 /// TTL of what the resolver sends.
 pub const RESOLVER_TTL: u8 = 255;
@@ -126,6 +135,7 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
         counts: counts.clone(),
         frame: Frame::new(),
         reply: Frame::new(),
+        cuttings: Vec::new(),
         seed,
     };
     for (at, tun) in tuns.into_iter().enumerate() {
@@ -266,6 +276,8 @@ struct Router {
     frame: Frame,
     /// What the resolver sends is made in this one.
     reply: Frame,
+    /// Fragments are cut in this one.
+    cuttings: Vec<u8>,
     seed: u64,
     /// Flows that ended, newest last.
     closed: VecDeque<FlowClosed>,
@@ -340,12 +352,19 @@ impl Router {
 
     #[inline]
     fn decide(&mut self, now: Instant, from: EniIx) {
-        let frame = self.frame.bytes();
+        let frame = self.frame.bytes_mut();
         let port = match self.engine.handle(now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
             Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(from),
-            Verdict::Drop { .. } | Verdict::Reject { .. } | Verdict::Shaped { .. } => return,
-            Verdict::Endpoint { eni } => Port::Endpoint(eni),
+            Verdict::Drop { .. } => return,
+            Verdict::Reject { reaction, .. } => return self.react(now, from, reaction),
+            Verdict::Shaped { to, via } => return self.shaped(now, to, via),
+            Verdict::Endpoint { eni } => {
+                if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) {
+                    return self.answer_ping(now, eni);
+                }
+                Port::Endpoint(eni)
+            }
             Verdict::Imds { from } => Port::Imds(from),
             Verdict::Resolver { from } => match Packet::parse(frame) {
                 Ok(packet) if packet.tuple().proto == Proto::UDP => return self.resolve(now, from, &packet),
@@ -357,7 +376,55 @@ impl Router {
         self.terminal.packet(now, port, frame, &mut out);
     }
 
-    /// A segment of a connection that its endpoint has forgotten: the only drop that is answered.
+    /// Tells the sender of a dropped packet what AWS tells it.
+    #[cold]
+    fn react(&mut self, now: Instant, to: EniIx, reaction: Reaction) {
+        let frame = self.frame.bytes();
+        let Ok(packet) = Packet::parse(frame) else { return };
+        let space = self.reply.space();
+        let len = match reaction {
+            Reaction::FragNeeded { from, mtu } => write_frag_needed_into(space, from, &packet, frame, mtu),
+            Reaction::TimeExceeded { from } => write_time_exceeded_into(space, from, &packet, frame),
+            Reaction::Reset => write_rst_into(space, &packet, frame),
+        };
+        if len > 0 {
+            self.reply.set_len(len);
+            if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
+                self.ports.write(to, self.reply.bytes());
+            }
+        }
+    }
+
+    /// More is to be done with the packet than to hand it over.
+    #[cold]
+    fn shaped(&mut self, now: Instant, to: EniIx, via: Via) {
+        let frame = self.frame.bytes_mut();
+        let tun = self.ports.tuns.get(to.at()).is_some_and(Option::is_some);
+        if via.fragment == 0 || !tun {
+            if tun {
+                return self.ports.write(to, frame);
+            }
+            let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+            return self.terminal.packet(now, Port::Endpoint(to), frame, &mut out);
+        }
+        let ports = &self.ports;
+        let cut = fragment_with(frame, usize::from(via.fragment), &mut self.cuttings, |piece| ports.write(to, piece));
+        if cut.is_err() {
+            add(&self.counts.tun_errors, 1);
+        }
+    }
+
+    /// Doors answer ping, as S3 does behind a gateway endpoint.
+    #[cold]
+    fn answer_ping(&mut self, now: Instant, door: EniIx) {
+        let frame = self.frame.bytes_mut();
+        let Ok(packet) = Packet::parse(frame) else { return };
+        answer_echo(frame, &packet, DOOR_TTL);
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        out.frame(Port::Endpoint(door), frame);
+    }
+
+    /// A segment of a connection that its endpoint has forgotten.
     #[cold]
     fn reset_late(&mut self, to: EniIx) {
         let frame = self.frame.bytes();
@@ -403,11 +470,10 @@ struct Door<'a> {
 impl Sink for Door<'_> {
     fn frame(&mut self, port: Port, frame: &mut [u8]) {
         match port {
-            Port::Endpoint(eni) => {
-                if let Verdict::Deliver { to } = self.engine.handle_from_endpoint(self.now, eni, frame) {
-                    self.ports.write(to, frame);
-                }
-            }
+            Port::Endpoint(eni) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
+                Verdict::Deliver { to } | Verdict::Shaped { to, .. } => self.ports.write(to, frame),
+                _ => {}
+            },
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
             Port::Imds(asker) | Port::Resolver(asker) => {
                 self.engine.count_reply(asker, frame.len().saturating_sub(VnetHdr::LEN));

@@ -6,9 +6,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::hash::Seeded;
 use super::{Port, StackLimits};
 use crate::base::{FiveTuple, Instant};
+use crate::wire::Packet;
+use crate::wire::edit::{mss_of, tcp_option};
 use crate::wire::make::{self, TcpSpec};
 use crate::wire::packet::tcp_flags;
-use crate::wire::{Packet, edit};
 
 /// A SYN, reduced to what the handshake needs. Its payload, if it has one, is not kept: the client sends it again.
 #[derive(Clone, Copy, Debug)]
@@ -34,17 +35,17 @@ const DEFAULT_MSS: u16 = 536;
 impl HalfOpen {
     /// `mtu` is the port's: the client's MSS is lowered to fit it.
     pub(super) fn new(port: Port, packet: &Packet, frame: &[u8], mtu: u16, deadline: Instant) -> HalfOpen {
-        let options = frame.get(packet.l4_offset() + 20..packet.payload().start).unwrap_or(&[]);
+        let tcp = frame.get(packet.l4_offset()..packet.payload().start).unwrap_or(&[]);
         HalfOpen {
             port,
             tuple: packet.tuple(),
             deadline,
             seq: packet.tcp_seq(frame),
             window: packet.tcp_window(frame),
-            mss: edit::mss_of(frame, packet).unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, mtu - 40),
+            mss: mss_of(frame, packet).unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, mtu - 40),
             // RFC 7323, 2.3: a larger shift counts as 14.
-            window_scale: option(options, 3, 3).map(|value| value[0].min(14)),
-            sack_permitted: option(options, 4, 2).is_some(),
+            window_scale: tcp_option(tcp, 3, 3).map(|at| tcp[at].min(14)),
+            sack_permitted: tcp_option(tcp, 4, 2).is_some(),
         }
     }
 
@@ -60,26 +61,6 @@ impl HalfOpen {
             sack_permitted: self.sack_permitted,
             ..TcpSpec::new(client, server, tcp_flags::SYN)
         })
-    }
-}
-
-/// The value of a TCP option of a given kind and length.
-fn option(mut options: &[u8], kind: u8, len: usize) -> Option<&[u8]> {
-    loop {
-        match *options.first()? {
-            0 => return None,
-            1 => options = &options[1..],
-            found => {
-                let size = usize::from(*options.get(1)?);
-                if size < 2 || size > options.len() {
-                    return None;
-                }
-                if found == kind && size == len {
-                    return Some(&options[2..size]);
-                }
-                options = &options[size..];
-            }
-        }
     }
 }
 

@@ -16,28 +16,29 @@ pub fn set_ttl(frame: &mut [u8], ttl: u8) {
     put16(ip, 10, sum);
 }
 
-/// Lowers the MSS option of a SYN to `mss` if it is larger, and gives what it announces afterwards; `None` if this is
-/// no SYN or it has no such option (RFC 9293, 3.7.1: then 536 is meant).
-pub fn clamp_mss(frame: &mut [u8], packet: &Packet, mss: u16) -> Option<u16> {
-    if packet.proto() != Proto::TCP || packet.tcp_flags() & tcp_flags::SYN == 0 || packet.l4_header_len() == 0 {
+/// Lowers the MSS option of a SYN or SYN-ACK to `mss` where it is larger; true if it was. Never raises it, and adds none
+/// where there is none (RFC 9293, 3.7.1: then 536 is meant).
+#[inline]
+pub fn clamp_mss(frame: &mut [u8], packet: &Packet, mss: u16) -> bool {
+    packet.tcp_flags() & tcp_flags::SYN != 0 && lower_mss(frame, packet, mss).is_some()
+}
+
+fn lower_mss(frame: &mut [u8], packet: &Packet, mss: u16) -> Option<()> {
+    let tcp = frame.get_mut(packet.l4_offset()..packet.l4_offset() + packet.l4_header_len())?;
+    let at = tcp_option(tcp, 2, 4)?;
+    let old = u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+    if old <= mss {
         return None;
     }
-    let l4 = packet.l4_offset();
-    let at = l4 + find_mss(frame.get(l4..l4 + packet.l4_header_len())?)?;
-    let old = u16::from_be_bytes([frame[at], frame[at + 1]]);
-    if old <= mss {
-        return Some(old);
-    }
-    put16(frame, at, mss);
+    put16(tcp, at, mss);
     // A partial checksum covers the pseudo header only.
     if !packet.needs_checksum() {
-        let sum = u16::from_be_bytes([frame[l4 + 16], frame[l4 + 17]]);
+        let sum = u16::from_be_bytes([tcp[16], tcp[17]]);
         // An option may lie at an odd offset: its bytes then stand in two words, which sums alike with bytes swapped.
-        let odd = (at - l4) % 2 == 1;
-        let word = |v: u16| if odd { v.swap_bytes() } else { v };
-        put16(frame, l4 + 16, csum::update16(sum, word(old), word(mss)));
+        let word = |v: u16| if at % 2 == 1 { v.swap_bytes() } else { v };
+        put16(tcp, 16, csum::update16(sum, word(old), word(mss)));
     }
-    Some(mss)
+    Some(())
 }
 
 /// The MSS that a SYN announces.
@@ -46,8 +47,24 @@ pub fn mss_of(frame: &[u8], packet: &Packet) -> Option<u16> {
         return None;
     }
     let tcp = frame.get(packet.l4_offset()..packet.l4_offset() + packet.l4_header_len())?;
-    let at = find_mss(tcp)?;
+    let at = tcp_option(tcp, 2, 4)?;
     Some(u16::from_be_bytes([tcp[at], tcp[at + 1]]))
+}
+
+/// Makes the answer of a ping in place: addresses and type are turned round, and the TTL is the answerer's own.
+pub fn answer_echo(frame: &mut [u8], packet: &Packet, ttl: u8) {
+    if packet.icmp() != Some((8, 0)) {
+        return;
+    }
+    let at = packet.l4_offset();
+    super::nat::rewrite(frame, packet, &packet.tuple().reversed().into());
+    set_ttl(frame, ttl);
+    let Some(icmp) = frame.get_mut(at..at + 4) else { return };
+    icmp[0] = 0;
+    if !packet.needs_checksum() {
+        let sum = csum::update16(u16::from_be_bytes([icmp[2], icmp[3]]), 8 << 8, 0);
+        put16(icmp, 2, sum);
+    }
 }
 
 /// Makes a whole checksum of a partial one and clears the virtio flag. Superframes are left alone: their packets have
@@ -69,22 +86,24 @@ pub fn finish_checksum(frame: &mut [u8], packet: &Packet) {
     hdr.write(frame);
 }
 
-/// Offset of the MSS value in a TCP header.
-fn find_mss(tcp: &[u8]) -> Option<usize> {
+/// Offset in a TCP header of the value of an option, by its kind and its length in bytes with kind and length; `None`
+/// if the header has none, or its options cannot be read up to it.
+#[inline]
+pub fn tcp_option(tcp: &[u8], kind: u8, len: u8) -> Option<usize> {
     let mut at = 20;
     loop {
         match *tcp.get(at)? {
             0 => return None,
             1 => at += 1,
-            kind => {
-                let len = usize::from(*tcp.get(at + 1)?);
-                if len < 2 || at + len > tcp.len() {
+            found => {
+                let size = *tcp.get(at + 1)?;
+                if size < 2 || at + usize::from(size) > tcp.len() {
                     return None;
                 }
-                if kind == 2 && len == 4 {
+                if found == kind && size == len {
                     return Some(at + 2);
                 }
-                at += len;
+                at += usize::from(size);
             }
         }
     }

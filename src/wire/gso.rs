@@ -15,6 +15,11 @@ pub fn segment(frame: &[u8], out: impl FnMut(&[u8])) -> Result<u32, Malformed> {
 
 /// [`segment`] with a buffer of the caller's, so that nothing is allocated once it has grown.
 pub fn segment_with(frame: &[u8], buffer: &mut Vec<u8>, mut out: impl FnMut(&[u8])) -> Result<u32, Malformed> {
+    segment_mut(frame, buffer, |packet| out(packet))
+}
+
+/// [`segment_with`], and each packet may be changed by the one who gets it: it is forgotten afterwards.
+pub fn segment_mut(frame: &[u8], buffer: &mut Vec<u8>, mut out: impl FnMut(&mut [u8])) -> Result<u32, Malformed> {
     let packet = Packet::parse(frame)?;
     if packet.gso_size() == 0 {
         buffer.clear();

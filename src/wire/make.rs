@@ -16,6 +16,11 @@ pub const UDP_PAYLOAD_OFFSET: usize = L4_OFFSET + 8;
 /// Bytes of the frame that [`write_rst_into`] makes.
 pub const RST_LEN: usize = L4_OFFSET + 20;
 
+/// Frame offset of the packet that an ICMP error quotes.
+const ICMP_QUOTE: usize = L4_OFFSET + 8;
+/// The longest frame that [`write_icmp_error_into`] makes: an IP packet of 576 bytes (RFC 1812, 4.3.2.3).
+pub const ICMP_ERROR_MAX: usize = IP_OFFSET + 576;
+
 /// A TCP segment to build. `TcpSpec::new` fills in what most tests do not care about.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpSpec<'a> {
@@ -175,20 +180,97 @@ pub fn icmp_echo(src: Ipv4Addr, dst: Ipv4Addr, half: Echo, id: u16, seq: u16, pa
     ipv4(src, dst, Proto::ICMP, TTL, &message)
 }
 
-/// An ICMP error about `frame`, with the quote of its IP header and the first 8 bytes after it (RFC 792). `rest` is
-/// the message's second word: the next-hop MTU for type 3, code 4. `None` where RFC 1122, 3.2.2, forbids one: about
-/// an ICMP error, a later fragment, or a malformed packet.
+/// An ICMP error about `frame`: see [`write_icmp_error_into`]. `rest` is the message's second word: the next-hop MTU
+/// for type 3, code 4.
 pub fn icmp_error(from: Ipv4Addr, kind: u8, code: u8, rest: u32, frame: &[u8]) -> Option<Vec<u8>> {
     let packet = Packet::parse(frame).ok()?;
-    if packet.is_icmp_error() || packet.fragment_offset() != 0 {
-        return None;
+    let mut error = vec![0; ICMP_ERROR_MAX];
+    let len = write_icmp_error_into(&mut error, from, [kind, code], rest, &packet, frame);
+    error.truncate(len);
+    (len != 0).then_some(error)
+}
+
+/// "Fragmentation needed and DF set" with the MTU of the next hop (RFC 1191, 4), from a router to the sender of
+/// `frame`: see [`write_icmp_error_into`].
+pub fn write_frag_needed_into(out: &mut [u8], router: Ipv4Addr, packet: &Packet, frame: &[u8], mtu: u16) -> usize {
+    write_icmp_error_into(out, router, [3, 4], u32::from(mtu), packet, frame)
+}
+
+/// "Time to live exceeded in transit" (RFC 792), from a router to the sender of `frame`: see
+/// [`write_icmp_error_into`].
+pub fn write_time_exceeded_into(out: &mut [u8], router: Ipv4Addr, packet: &Packet, frame: &[u8]) -> usize {
+    write_icmp_error_into(out, router, [11, 0], 0, packet, frame)
+}
+
+/// Writes an ICMP error into a buffer, without allocating: type and code, `rest` as second word, and as much of the
+/// packet as 576 bytes hold (RFC 1812, 4.3.2.3). Of a superframe its first segment is quoted, and a partial checksum
+/// is completed in the quote, as if the packet had been on a wire. Addresses are read from the frame, which may have
+/// been translated since it was parsed. The length of the frame, at most [`ICMP_ERROR_MAX`]; 0 without room for that,
+/// and where RFC 1812, 4.3.2.7 (RFC 1122, 3.2.2) forbids an error: about an ICMP error, a later fragment, a packet to
+/// more than one host, or from no one host.
+pub fn write_icmp_error_into(
+    out: &mut [u8],
+    from: Ipv4Addr,
+    [kind, code]: [u8; 2],
+    rest: u32,
+    packet: &Packet,
+    frame: &[u8],
+) -> usize {
+    let segment = IP_OFFSET..IP_OFFSET + packet.max_segment_ip_len();
+    let Some(segment) = frame.get(segment).filter(|ip| ip.len() >= packet.header_len()) else { return 0 };
+    let address = |at: usize| Ipv4Addr::new(segment[at], segment[at + 1], segment[at + 2], segment[at + 3]);
+    let (src, dst) = (address(12), address(16));
+    let no_host = |a: Ipv4Addr| a.is_multicast() || a.is_broadcast() || a.is_unspecified();
+    if packet.is_icmp_error()
+        || packet.fragment_offset() != 0
+        || no_host(dst)
+        || no_host(src)
+        || src.is_loopback()
+        || out.len() < ICMP_ERROR_MAX
+    {
+        return 0;
     }
-    let mut message = vec![kind, code, 0, 0];
-    message.extend_from_slice(&rest.to_be_bytes());
-    message.extend_from_slice(&frame[IP_OFFSET..(packet.l4_offset() + 8).min(packet.frame_len())]);
-    let sum = csum::checksum(&message);
-    put16(&mut message, 2, sum);
-    Some(ipv4(from, packet.tuple().src, Proto::ICMP, TTL, &message))
+    let quote = segment.len().min(ICMP_ERROR_MAX - ICMP_QUOTE);
+    let out = &mut out[..ICMP_QUOTE + quote];
+    out[ICMP_QUOTE..].copy_from_slice(&segment[..quote]);
+    restate_quote(&mut out[ICMP_QUOTE..], packet, segment, [src, dst]);
+    out[L4_OFFSET..L4_OFFSET + 4].copy_from_slice(&[kind, code, 0, 0]);
+    out[L4_OFFSET + 4..ICMP_QUOTE].copy_from_slice(&rest.to_be_bytes());
+    write_ip_header(out, from, src, Proto::ICMP, TTL);
+    let sum = csum::checksum(&out[L4_OFFSET..]);
+    put16(out, L4_OFFSET + 2, sum);
+    out.len()
+}
+
+/// Makes of a quoted superframe its first segment, and of a partial checksum a whole one.
+fn restate_quote(quote: &mut [u8], packet: &Packet, segment: &[u8], [src, dst]: [Ipv4Addr; 2]) {
+    // Headers have at most 120 bytes: all of them are in the quote.
+    let l4 = packet.header_len();
+    let (proto, payload) = (packet.proto(), l4 + packet.l4_header_len());
+    if packet.gso_size() != 0 {
+        let (old, new) = (u16::from_be_bytes([quote[2], quote[3]]), segment.len() as u16);
+        let sum = csum::update16(u16::from_be_bytes([quote[10], quote[11]]), old, new);
+        put16(quote, 2, new);
+        put16(quote, 10, sum);
+        if proto == Proto::UDP {
+            put16(quote, l4 + 4, new - l4 as u16);
+        } else if packet.segments() > 1 {
+            quote[l4 + 13] &= !(tcp_flags::FIN | tcp_flags::PSH);
+        }
+    }
+    let field = match proto {
+        Proto::TCP => l4 + 16,
+        Proto::UDP => l4 + 6,
+        _ => return,
+    };
+    if packet.needs_checksum() {
+        // The header as it stands in the quote now, and all of the data that the segment has.
+        let end = segment.len().min(packet.payload().end - IP_OFFSET);
+        put16(quote, field, 0);
+        let sum = csum::add(csum::sum(&quote[l4..payload]), csum::sum(&segment[payload..end]));
+        let sum = !csum::add(sum, csum::pseudo_sum(src, dst, proto, (end - l4) as u16));
+        put16(quote, field, if sum == 0 && proto == Proto::UDP { 0xffff } else { sum });
+    }
 }
 
 /// One IPv4 packet of any protocol around finished bytes. They are cut at 65,515.

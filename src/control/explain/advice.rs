@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::path::{self, CLIENT_PORT, eni_at};
-use super::{Explanation, Facts, Target};
+use super::{Explanation, Facts, Target, routes};
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Engine, EngineLimits, NACL_STAR, compile};
 use crate::model::Plan;
@@ -50,11 +50,14 @@ pub(super) fn after_path(facts: &Facts<'_>, src: usize, from: EniIx, dst: Ipv4Ad
 }
 
 /// It works: by which way, and what else matters.
-pub(super) fn reached(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) {
-    let Some(eni) = eni_at(plan, from, dst) else {
-        return;
-    };
-    let (kind, object) = super::owner(plan, eni);
+pub(super) fn reached(plan: &Plan, target: Option<EniIx>, dst: Ipv4Addr, told: &mut Explanation) {
+    let Some(eni) = target else { return };
+    let (kind, mut object) = super::owner(plan, eni);
+    if plan.eni(eni).owner == EniOwner::PublicSide
+        && let Some((service, region)) = catalogue::public_service_at(dst)
+    {
+        object = format!("{} of {region}", service.name);
+    }
     (told.kind, told.object) = (Some(kind.to_owned()), Some(object.clone()));
     if let EniOwner::Endpoint(at) = plan.eni(eni).owner
         && let Some(backend) = plan.services[plan.endpoints[at].service].backend.url()
@@ -236,6 +239,7 @@ fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Op
             let name = object.rsplit('.').next()?;
             Some((format!("{vpc}.route_tables.{name}.routes -= {{ {} }}", told.rule.as_deref()?), false))
         }
+        code if routes::is_about(code) => routes::change(plan, from, dst, told),
         "SRC_DST_CHECK" => {
             let name = object.rsplit('.').next()?;
             Some((format!("{vpc}.instances.{name}.source_dest_check: false"), false))

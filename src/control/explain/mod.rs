@@ -3,8 +3,10 @@
 
 mod advice;
 mod destination;
+mod gateways;
 mod path;
 mod render;
+mod routes;
 #[cfg(test)]
 mod tests;
 
@@ -167,23 +169,24 @@ fn stages(
         let label = told.source.label.clone();
         told.step("there", &label, "loopback", "ok", "its own address: no packet leaves the instance");
         let own = plan.instances[src].enis[0];
-        advice::reached(plan, own, if addr.is_loopback() { plan.eni(own).ip } else { addr }, &mut told);
+        let at = path::eni_at(plan, own, if addr.is_loopback() { plan.eni(own).ip } else { addr });
+        advice::reached(plan, at, addr, &mut told);
         return told;
     }
     let from = path::eni_towards(plan, src, addr);
     let source = source_of(plan, src, from);
     told.source = source;
     let walked = path::walk(plan, engine, from, addr, &mut told);
-    if !walked {
+    if !walked.reached {
         advice::after_path(facts, src, from, addr, &mut told);
         later_stages_not_reached(&mut told);
         return told;
     }
-    let endpoint = endpoint.or_else(|| path::endpoint_at(plan, from, addr));
+    let endpoint = endpoint.or_else(|| plan.eni(walked.target?).owner.endpoint());
     tls_stage(facts, endpoint, &mut told);
     policy_stage(plan, src, endpoint, request, &mut told);
     if told.reachable {
-        advice::reached(plan, from, addr, &mut told);
+        advice::reached(plan, walked.target, addr, &mut told);
     } else {
         advice::client_sees(&mut told);
     }

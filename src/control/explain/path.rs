@@ -2,27 +2,37 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::{Explanation, owner};
-use crate::base::{EniIx, Instant, Proto};
+use super::{Explanation, gateways, owner};
+use crate::base::{EniIx, FiveTuple, Instant, Proto};
 use crate::engine::{
-    Crumb, Decider, Direction, DropCode, DropRecord, Engine, NACL_STAR, Outcome, Rule, Stage, Verdict,
+    Crumb, Decider, Direction, DropCode, DropRecord, Engine, NACL_STAR, Outcome, Rule, Stage, Verdict, Way,
 };
 use crate::model::Plan;
-use crate::model::plan::{EniOwner, NaclRule, RouteTarget, SgRule};
+use crate::model::plan::{EniOwner, EniPlan, NaclRule, RouteTarget, SgRule};
 use crate::wire::make::{self, Echo, TcpSpec};
-use crate::wire::packet::tcp_flags;
+use crate::wire::packet::{Packet, tcp_flags};
 
 /// The client's port in explained packets: in the middle of Linux's range.
 pub(super) const CLIENT_PORT: u16 = 40_000;
 /// Middle instances that a packet may pass before it is said to go round.
 const MIDDLE_MAX: usize = 8;
 
-/// Sends the first packet there and its answer back. True if both arrive.
-pub(super) fn walk(plan: &Plan, engine: Engine, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) -> bool {
+/// Where a walk ended.
+pub(super) struct Walked {
+    /// Both packets arrived.
+    pub(super) reached: bool,
+    /// The ENI that the first one reached, if it reached one.
+    pub(super) target: Option<EniIx>,
+}
+
+/// Sends the first packet there and its answer back.
+pub(super) fn walk(plan: &Plan, engine: Engine, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) -> Walked {
     let mut walker = Walker { plan, engine, dst: told.destination.port, proto: told.destination.proto, told };
-    let Some((last, middle)) = walker.there(from, dst) else { return false };
-    let Some(last) = last else { return true };
-    walker.back(from, last, dst, &middle)
+    let Some((last, middle)) = walker.there(from, dst) else { return Walked { reached: false, target: None } };
+    let Some((target, frame)) = last else { return Walked { reached: true, target: None } };
+    let reached = walker.back(from, target, &frame, &middle);
+    walker.way();
+    Walked { reached, target: Some(target) }
 }
 
 /// The ENI an instance's kernel sends from: the one whose subnet holds the destination, else `eth0`.
@@ -37,15 +47,20 @@ pub(super) fn stays_inside(plan: &Plan, instance: usize, dst: Ipv4Addr) -> bool 
     dst.is_loopback() || plan.instances[instance].enis.iter().any(|eni| plan.eni(*eni).ip == dst)
 }
 
-/// The ENI with an address in the VPC of another ENI.
+/// The ENI that an address means to another ENI: in its own network, else the only one that has it, else who stands
+/// behind the public address.
 pub(super) fn eni_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<EniIx> {
     let home = plan.eni(beside).vpc();
-    let at = plan.enis.iter().position(|eni| eni.vpc() == home && eni.ip == addr && !eni.owner.is_door())?;
-    Some(EniIx(at as u32))
-}
-
-pub(super) fn endpoint_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<usize> {
-    plan.eni(eni_at(plan, beside, addr)?).owner.endpoint()
+    let has = |eni: &&(usize, &EniPlan)| eni.1.ip == addr && !eni.1.owner.is_door();
+    let all: Vec<(usize, &EniPlan)> = plan.enis.iter().enumerate().collect();
+    let own = all.iter().filter(has).find(|(_, eni)| eni.vpc() == home).map(|(at, _)| *at);
+    let mut others = all.iter().filter(has).map(|(at, _)| *at);
+    let only = match (others.next(), others.next()) {
+        (Some(at), None) => Some(at),
+        _ => None,
+    };
+    let at = own.or(only).map(|at| EniIx(at as u32));
+    at.or_else(|| plan.public_addresses.iter().find(|public| public.addr == addr).map(|public| public.eni))
 }
 
 struct Walker<'a> {
@@ -57,49 +72,59 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    /// Where it arrives, `None` for a service of the host; and the middle instances. `None` in all if it is dropped.
-    fn there(&mut self, from: EniIx, dst: Ipv4Addr) -> Option<(Option<EniIx>, Vec<EniIx>)> {
-        let frame = self.packet(self.plan.eni(from).ip, dst, false);
+    /// Where it arrives and how it looks there, `None` for a service of the host; and the middle instances. `None` in
+    /// all if it is dropped.
+    #[allow(clippy::type_complexity, reason = "where and how it arrived, and the middle")]
+    fn there(&mut self, from: EniIx, dst: Ipv4Addr) -> Option<(Option<(EniIx, Vec<u8>)>, Vec<EniIx>)> {
+        let mut frame = self.packet(self.plan.eni(from).ip, dst);
         let mut middle = Vec::new();
         let mut at = from;
         loop {
-            match self.send("there", at, &frame)? {
+            let to = match self.send("there", at, &mut frame)? {
                 Verdict::Resolver { .. } => return self.host("resolver", "resolver"),
                 Verdict::Imds { .. } => return self.host("imds", "instance metadata"),
-                Verdict::Deliver { to } | Verdict::Endpoint { eni: to } => {
-                    if self.plan.eni(to).ip == dst {
-                        return Some((Some(to), middle));
-                    }
-                    let label = self.plan.eni_label(to);
-                    if eni_at(self.plan, from, dst).is_none() {
-                        self.told.notes.push(format!("{dst} is no address of the VPC: {label} is to forward it"));
-                        return Some((None, middle));
-                    }
-                    if middle.contains(&to) || middle.len() == MIDDLE_MAX {
-                        self.told.notes.push(format!("goes round: {label} gets it again and again"));
-                        return Some((None, middle));
-                    }
-                    middle.push(to);
-                    at = to;
-                }
-                Verdict::Shaped { .. } | Verdict::Drop { .. } | Verdict::Reject { .. } => return None,
+                Verdict::Deliver { to } | Verdict::Endpoint { eni: to } | Verdict::Shaped { to, .. } => to,
+                Verdict::Drop { .. } | Verdict::Reject { .. } => return None,
+            };
+            let eni = self.plan.eni(to);
+            let now = Packet::parse(&frame).ok()?.tuple().dst;
+            if eni.ip == now || eni.owner.is_door() {
+                return Some((Some((to, frame)), middle));
             }
+            let label = self.plan.eni_label(to);
+            if !self.forwards(to) {
+                self.told.notes.push(format!("{now} is no address of {label}: it is to forward it"));
+                if eni_at(self.plan, from, now).is_none() {
+                    return Some((None, middle));
+                }
+            }
+            if middle.contains(&to) || middle.len() == MIDDLE_MAX {
+                self.told.notes.push(format!("goes round: {label} gets it again and again"));
+                return Some((None, middle));
+            }
+            middle.push(to);
+            at = to;
         }
     }
 
-    fn host(&mut self, at: &str, what: &str) -> Option<(Option<EniIx>, Vec<EniIx>)> {
+    fn forwards(&self, eni: EniIx) -> bool {
+        matches!(self.plan.eni(eni).owner, EniOwner::Instance(at, _) if self.plan.instances[at].forward.is_some())
+    }
+
+    #[allow(clippy::type_complexity, reason = "as `there`")]
+    fn host(&mut self, at: &str, what: &str) -> Option<(Option<(EniIx, Vec<u8>)>, Vec<EniIx>)> {
         self.told.step("back", at, what, "ok", "answered on the host itself: no rule is asked");
         Some((None, Vec::new()))
     }
 
-    fn back(&mut self, from: EniIx, target: EniIx, dst: Ipv4Addr, middle_there: &[EniIx]) -> bool {
-        let client = self.plan.eni(from).ip;
-        let frame = self.packet(dst, client, true);
+    fn back(&mut self, from: EniIx, target: EniIx, arrived: &[u8], middle_there: &[EniIx]) -> bool {
+        let Ok(packet) = Packet::parse(arrived) else { return false };
+        let mut frame = self.answer(packet.tuple());
         let mut middle = Vec::new();
         let mut at = target;
         loop {
-            let to = match self.send("back", at, &frame) {
-                Some(Verdict::Deliver { to }) => to,
+            let to = match self.send("back", at, &mut frame) {
+                Some(Verdict::Deliver { to } | Verdict::Endpoint { eni: to } | Verdict::Shaped { to, .. }) => to,
                 _ => return false,
             };
             if to == from {
@@ -122,20 +147,31 @@ impl Walker<'_> {
         true
     }
 
-    /// Traces one packet and tells its steps. `None` if it was dropped.
-    fn send(&mut self, stage: &'static str, from: EniIx, frame: &[u8]) -> Option<Verdict> {
+    /// The least private way of the legs that the packet went.
+    fn way(&mut self) {
+        let rank =
+            |way: Way| [Way::Private, Way::GatewayEndpoint, Way::Nat, Way::Internet].iter().position(|w| *w == way);
+        let way = self.engine.flows().map(|flow| flow.way).max_by_key(|way| rank(*way));
+        if let Some(way) = way.filter(|_| self.told.reachable) {
+            self.told.way = Some(way.as_str());
+        }
+    }
+
+    /// Traces one packet and tells its steps; the frame is then as it arrives. `None` if it was dropped.
+    fn send(&mut self, stage: &'static str, from: EniIx, frame: &mut [u8]) -> Option<Verdict> {
         let now = Instant::from_millis(1);
+        let sent = Packet::parse(frame).map_or(Ipv4Addr::UNSPECIFIED, |packet| packet.tuple().src);
         let (verdict, crumbs) = match self.plan.eni(from).owner {
             EniOwner::Instance(..) => self.engine.trace(now, from, frame),
             _ => self.engine.trace_from_endpoint(now, from, frame),
         };
-        let record = match verdict {
-            Verdict::Drop { .. } => self.engine.drops().last().cloned(),
-            _ => None,
-        };
-        let from_ip = self.plan.eni(from).ip;
+        let record = verdict.dropped().and_then(|_| self.engine.drops().last().cloned());
+        let mut source = sent;
         for (at, crumb) in crumbs.iter().enumerate() {
-            self.tell(stage, from, crumb, &crumbs[..at], record.as_ref(), from_ip);
+            self.tell(stage, from, crumb, &crumbs[..at], record.as_ref(), source);
+            if let Outcome::Pass(Rule::Source(addr)) = crumb.outcome {
+                source = addr;
+            }
         }
         match record {
             None => Some(verdict),
@@ -183,6 +219,7 @@ impl Walker<'_> {
             // One line for what is not asked between neighbours: it is told with the route.
             (Stage::NaclOut { .. }, Outcome::NotAsked) => {}
             (Stage::NaclIn { .. }, Outcome::NotAsked) if neighbour => {}
+            // A neighbour's: only the sender's own subnet has any.
             (Stage::Route { .. }, Outcome::NotAsked) => {
                 let subnet = plan.subnet_of(from).map_or("", |subnet| &subnet.common.name);
                 self.told.step(stage, "-", "NACL, route table", "not asked", format!("same subnet {subnet}"));
@@ -202,8 +239,10 @@ impl Walker<'_> {
             (Stage::Resolver, _) => self.told.step(stage, &at, "resolver", "ok", "never filtered"),
             (Stage::Imds, _) => self.told.step(stage, &at, "instance metadata", "ok", "never filtered"),
             (Stage::Endpoint | Stage::Deliver, _) => {}
-            // Gateways of all kinds.
-            _ => {}
+            (gateway, outcome) => {
+                let (at, what, word, detail) = gateways::step(plan, gateway, crumb.eni, outcome, record);
+                self.told.step(stage, &at, &what, word, detail);
+            }
         }
     }
 
@@ -331,7 +370,8 @@ impl Walker<'_> {
             Decider::FlowTable => ("flow-table", plan.name.clone(), None, None),
             other => {
                 let (kind, object) = crate::control::rows::gateway(plan, other);
-                (kind, object, None, None)
+                let (detail, rule) = gateways::rule(plan, record);
+                (kind, object, detail, rule)
             }
         };
         self.told.fail(stage, record.code.as_str(), kind, object);
@@ -341,14 +381,23 @@ impl Walker<'_> {
         self.told.reachability_analyzer = record.code.reachability_analyzer();
     }
 
-    fn packet(&self, src: Ipv4Addr, dst: Ipv4Addr, answer: bool) -> Vec<u8> {
-        let (src_port, dst_port) = if answer { (self.dst, CLIENT_PORT) } else { (CLIENT_PORT, self.dst) };
-        let (src_at, dst_at) = (SocketAddrV4::new(src, src_port), SocketAddrV4::new(dst, dst_port));
+    fn packet(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
+        let (src_at, dst_at) = (SocketAddrV4::new(src, CLIENT_PORT), SocketAddrV4::new(dst, self.dst));
         match self.proto {
-            Proto::TCP if answer => make::tcp(&TcpSpec::new(src_at, dst_at, tcp_flags::SYN | tcp_flags::ACK)),
             Proto::TCP => make::tcp(&TcpSpec::syn(src_at, dst_at)),
             Proto::UDP => make::udp(src_at, dst_at, b""),
-            _ => make::icmp_echo(src, dst, if answer { Echo::Reply } else { Echo::Request }, CLIENT_PORT, 1, &[]),
+            _ => make::icmp_echo(src, dst, Echo::Request, CLIENT_PORT, 1, &[]),
+        }
+    }
+
+    /// What the receiver of a packet answers.
+    fn answer(&self, arrived: FiveTuple) -> Vec<u8> {
+        let FiveTuple { src, src_port, dst, dst_port, .. } = arrived.reversed();
+        let (src_at, dst_at) = (SocketAddrV4::new(src, src_port), SocketAddrV4::new(dst, dst_port));
+        match self.proto {
+            Proto::TCP => make::tcp(&TcpSpec::new(src_at, dst_at, tcp_flags::SYN | tcp_flags::ACK)),
+            Proto::UDP => make::udp(src_at, dst_at, b""),
+            _ => make::icmp_echo(src, dst, Echo::Reply, src_port, 1, &[]),
         }
     }
 }
@@ -395,6 +444,9 @@ pub(super) fn about(code: DropCode) -> &'static str {
         DropCode::CtNoState => "belongs to no flow",
         DropCode::CtIdle => "its flow has expired",
         DropCode::CtFull => "the flow table is full",
+        DropCode::AzDown | DropCode::VpceAzDown => "its zone has failed",
+        DropCode::InstanceDown => "it is down by a fault",
+        DropCode::FwNoState => "the firewall saw no beginning of this session",
         _ => "dropped",
     }
 }

@@ -283,7 +283,7 @@ fn a_full_table_of_a_running_lab_is_seen_and_not_touched() {
     let client = std::net::SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 10), 9);
     let server = std::net::SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 4), 443);
     let syn = crate::wire::make::tcp(&crate::wire::make::TcpSpec::syn(client, server));
-    live.handle(crate::base::Instant::ZERO, eni(0), &syn);
+    live.sent(crate::base::Instant::ZERO, eni(0), &syn);
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let dst = Destination::parse(&lab.plan, "https://s3.eu-west-1.amazonaws.com").expect("destination");

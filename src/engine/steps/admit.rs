@@ -6,6 +6,7 @@ use super::Refusal;
 use crate::base::{EniIx, Proto};
 use crate::engine::program::{Program, Reserved};
 use crate::engine::verdict::{Decider, DropCode};
+use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::wire::packet::Packet;
 
 /// The largest packet inside a VPC, in bytes (EC2 User Guide, "jumbo frames").
@@ -52,7 +53,10 @@ pub(crate) fn check(program: &Program, from: EniIx, packet: &Packet) -> Result<(
 pub(crate) fn local(program: &Program, from: EniIx, packet: &Packet) -> Option<Local> {
     let tuple = packet.tuple();
     let dst = tuple.dst.to_bits();
-    let to_resolver = dst == program.vpc_of(from).resolver || dst == RESOLVER;
+    let to_resolver = match program.vpc_of(from) {
+        Some(vpc) => dst == vpc.resolver || dst == RESOLVER,
+        None => dst == PUBLIC_RESOLVER.to_bits(),
+    };
     if !to_resolver && dst & 0xffff_0000 != LINK_LOCAL {
         return None;
     }
@@ -60,7 +64,7 @@ pub(crate) fn local(program: &Program, from: EniIx, packet: &Packet) -> Option<L
     let udp = tuple.proto == Proto::UDP && !packet.is_fragment();
     Some(if to_resolver && (tcp || udp) && tuple.dst_port == 53 {
         Local::Resolver
-    } else if dst == IMDS && tcp && tuple.dst_port == 80 {
+    } else if dst == IMDS && program.vpc_of(from).is_some() && tcp && tuple.dst_port == 80 {
         Local::Imds
     } else {
         Local::Nothing
@@ -69,7 +73,8 @@ pub(crate) fn local(program: &Program, from: EniIx, packet: &Packet) -> Option<L
 
 /// The resolver serves its own VPC, and only with `dns_support`.
 pub(crate) fn resolver(program: &Program, from: EniIx, src: Ipv4Addr) -> Result<(), Refusal> {
-    let vpc = program.vpc_of(from);
+    // Hosts outside ask a resolver of the Internet's.
+    let Some(vpc) = program.vpc_of(from) else { return Ok(()) };
     let at = Decider::Resolver(from);
     if !vpc.dns_support {
         return Err(Refusal::egress(DropCode::DnsDisabled, at));
@@ -83,7 +88,7 @@ pub(crate) fn resolver(program: &Program, from: EniIx, src: Ipv4Addr) -> Result<
 /// The addresses AWS keeps in every subnet: nothing answers there, and no rule is asked (VPC User Guide: security
 /// groups do not filter the default router's reserved addresses).
 pub(crate) fn reserved(program: &Program, from: EniIx, dst: Ipv4Addr) -> Result<(), Refusal> {
-    let subnet = program.vpc_of(from).subnets.lookup(dst.to_bits());
+    let subnet = program.vpc_of(from).and_then(|vpc| vpc.subnets.lookup(dst.to_bits()));
     let code = match subnet.and_then(|at| program.subnets[at as usize].reserved(dst)) {
         None => return Ok(()),
         Some(Reserved::Router) => DropCode::RouterAddr,

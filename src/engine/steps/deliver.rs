@@ -2,9 +2,11 @@
 
 use super::Refusal;
 use crate::base::{EniIx, Proto};
-use crate::engine::program::Program;
+use crate::engine::program::{EniKind, Program};
 use crate::engine::rules::Traffic;
 use crate::engine::verdict::{Decider, DropCode};
+use crate::model::catalogue;
+use crate::wire::packet::Packet;
 
 /// The largest packet an interface endpoint takes, in bytes; larger ones vanish without an ICMP message (PrivateLink
 /// Guide, quotas).
@@ -19,31 +21,53 @@ pub(crate) fn destination(program: &Program, to: EniIx, dst: u32) -> Result<(), 
     Ok(())
 }
 
-/// An interface endpoint takes TCP on its service's ports, and a segment in the middle only of a connection it knows.
-/// Asked before the endpoint's security groups: no rule could let these in.
+/// What ends in a stack of ours takes TCP on its service's ports, and a segment in the middle only of a connection it
+/// knows; doors answer ping too. Asked before an endpoint's security groups: no rule could let these in.
 pub(crate) fn endpoint(
+    program: &Program,
     to: EniIx,
-    ports: &[u16],
     traffic: &Traffic,
     begins: bool,
     known: bool,
-    fragment: bool,
+    packet: &Packet,
 ) -> Result<(), Refusal> {
-    let refuse = |code| Err(Refusal::ingress(code, Decider::EndpointEni(to)));
-    if traffic.proto != Proto::TCP || fragment {
-        return refuse(DropCode::VpceProto);
+    let refuse = |code, at| Err(Refusal::ingress(code, at));
+    let (at, proto, port, serves) = match &program.eni(to).kind {
+        EniKind::GatewayDoor(endpoint, ports) => {
+            let at = Decider::GatewayEndpoint(*endpoint as usize);
+            (at, DropCode::GweProto, DropCode::VpcePort, ports.contains(&traffic.selector))
+        }
+        EniKind::PublicDoor => {
+            let served = || catalogue::public_service_at(traffic.dst.into()).map(|(service, _)| service.ports);
+            let serves = known
+                || served().is_some_and(|ports| PUBLIC_HTTP == traffic.selector || ports.contains(&traffic.selector));
+            (Decider::Internet, DropCode::PublicPort, DropCode::PublicPort, serves)
+        }
+        EniKind::Endpoint(ports) => {
+            (Decider::EndpointEni(to), DropCode::VpceProto, DropCode::VpcePort, ports.contains(&traffic.selector))
+        }
+        _ => return Ok(()),
+    };
+    if program.eni(to).is_door() && packet.is_icmp_echo() && !packet.is_fragment() {
+        return Ok(());
+    }
+    if traffic.proto != Proto::TCP || packet.is_fragment() {
+        return refuse(proto, at);
     }
     if known {
         return Ok(());
     }
-    if !ports.contains(&traffic.selector) {
-        return refuse(DropCode::VpcePort);
+    if !serves {
+        return refuse(port, at);
     }
     if !begins {
-        return refuse(DropCode::VpceNoState);
+        return refuse(DropCode::VpceNoState, Decider::EndpointEni(to));
     }
     Ok(())
 }
+
+/// The public side of AWS's HTTP services redirects or serves plain HTTP too.
+const PUBLIC_HTTP: u16 = 80;
 
 pub(crate) fn endpoint_size(to: EniIx, bytes: usize) -> Result<(), Refusal> {
     if bytes > ENDPOINT_MTU {

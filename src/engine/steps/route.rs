@@ -10,29 +10,26 @@ use crate::engine::verdict::{Decider, DropCode};
 pub(crate) struct Next {
     /// Index of the route; `None` for a neighbour: its packets never reach the router.
     pub(crate) route: Option<usize>,
-    /// The ENI, or why there is none.
-    pub(crate) to: Result<EniIx, Refusal>,
-    /// Sender and receiver are in one subnet: no network ACL is asked.
-    pub(crate) same_subnet: bool,
+    /// What the route leads to, or why there is none.
+    pub(crate) to: Result<Target, Refusal>,
+    /// The destination is in the block of the sender's own subnet.
+    pub(crate) neighbour: bool,
 }
 
-pub(crate) fn next(program: &Program, from: EniIx, dst: u32) -> Next {
-    let (eni, subnet) = (program.eni(from), program.subnet_of(from));
-    let vpc = program.vpc_of(from);
-    if subnet.cidr.contains(dst.into()) {
-        let to = vpc.host(dst).ok_or(Refusal::egress(DropCode::NoEni, Decider::Eni(from)));
-        return Next { route: None, to, same_subnet: true };
+/// `from`: the ENI that sends, if it stands in the subnet itself; gateways ask the route table for every packet.
+pub(crate) fn next(program: &Program, subnet: u32, from: Option<EniIx>, dst: u32) -> Next {
+    let here = program.subnet(subnet);
+    if from.is_some() && here.cidr.contains(dst.into()) {
+        return Next { route: None, to: Ok(Target::Local), neighbour: true };
     }
-    let table = &program.tables[subnet.table as usize];
-    let at = |route| Decider::RouteTable(subnet.table as usize, route);
+    let table = &program.tables[here.table as usize];
+    let at = |route| Decider::RouteTable(here.table as usize, route);
     let Some(route) = table.lpm.lookup(dst).map(|at| at as usize) else {
-        return Next { route: None, to: Err(Refusal::egress(DropCode::RtNoRoute, at(None))), same_subnet: false };
+        return Next { route: None, to: Err(Refusal::egress(DropCode::RtNoRoute, at(None))), neighbour: false };
     };
     let to = match table.routes[route].target {
-        Target::Local => vpc.host(dst).ok_or(Refusal::egress(DropCode::NoEni, at(Some(route)))),
         Target::Blackhole => Err(Refusal::egress(DropCode::RtBlackhole, at(Some(route)))),
-        Target::Eni(to) => Ok(to),
+        target => Ok(target),
     };
-    let same_subnet = to.is_ok_and(|to| program.eni(to).subnet == eni.subnet);
-    Next { route: Some(route), to, same_subnet }
+    Next { route: Some(route), to, neighbour: false }
 }

@@ -63,7 +63,31 @@ fn last_drop(engine: &Engine) -> DropRecord {
 #[track_caller]
 fn drops(engine: &mut Engine, from: EniIx, frame: &[u8], code: DropCode, decider: Decider) {
     let now = engine.drops().map(|r| r.last).max().unwrap_or(T0) + std::time::Duration::from_nanos(1);
-    assert_eq!(engine.handle(now, from, frame), drop_of(code));
+    assert_eq!(engine.sent(now, from, frame), drop_of(code));
     let record = last_drop(engine);
     assert_eq!((record.from, record.code, record.decider), (from, code, decider));
+}
+
+/// Packets that nobody looks at after they were decided.
+impl Engine {
+    pub(crate) fn sent(&mut self, now: Instant, from: EniIx, frame: &[u8]) -> Verdict {
+        self.handle(now, from, &mut frame.to_vec())
+    }
+
+    pub(crate) fn sent_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &[u8]) -> Verdict {
+        self.handle_from_endpoint(now, eni, &mut frame.to_vec())
+    }
+
+    pub(crate) fn traced(&mut self, now: Instant, from: EniIx, frame: &[u8]) -> (Verdict, Vec<crate::engine::Crumb>) {
+        self.trace(now, from, &mut frame.to_vec())
+    }
+
+    pub(crate) fn traced_from_endpoint(
+        &mut self,
+        now: Instant,
+        eni: EniIx,
+        frame: &[u8],
+    ) -> (Verdict, Vec<crate::engine::Crumb>) {
+        self.trace_from_endpoint(now, eni, &mut frame.to_vec())
+    }
 }

@@ -298,9 +298,9 @@ proptest! {
             let bytes = frame(&p);
             let endpoint = matches!(lab.plan.eni(from).owner, crate::model::plan::EniOwner::Endpoint(_));
             let (verdict, (traced, crumbs)) = if endpoint {
-                (engine.handle_from_endpoint(now, from, &bytes), tracer.trace_from_endpoint(now, from, &bytes))
+                (engine.sent_from_endpoint(now, from, &bytes), tracer.traced_from_endpoint(now, from, &bytes))
             } else {
-                (engine.handle(now, from, &bytes), tracer.trace(now, from, &bytes))
+                (engine.sent(now, from, &bytes), tracer.traced(now, from, &bytes))
             };
             prop_assert_eq!(verdict, expected, "{:?} from {:?}", p, from);
             prop_assert_eq!(traced, expected, "traced {:?} from {:?}", p, from);

@@ -31,11 +31,11 @@ fn open_lab() -> (Lab, [EniIx; 3]) {
 fn the_demo_lets_web_in_and_keeps_guest_out() {
     let mut engine = engine(&demo());
     let request = syn("10.0.1.10:40000", "10.0.2.4:443");
-    assert_eq!(engine.handle(T0, WEB, &request), Verdict::Endpoint { eni: S3_B });
+    assert_eq!(engine.sent(T0, WEB, &request), Verdict::Endpoint { eni: S3_B });
     let answer = tcp("10.0.2.4:443", "10.0.1.10:40000", SYN_ACK);
-    assert_eq!(engine.handle_from_endpoint(T0, S3_B, &answer), to(WEB));
+    assert_eq!(engine.sent_from_endpoint(T0, S3_B, &answer), to(WEB));
     let ack = tcp("10.0.1.10:40000", "10.0.2.4:443", ACK);
-    assert_eq!(engine.handle(T0, WEB, &ack), Verdict::Endpoint { eni: S3_B });
+    assert_eq!(engine.sent(T0, WEB, &ack), Verdict::Endpoint { eni: S3_B });
 
     let refused = syn("10.0.2.10:40000", "10.0.2.4:443");
     drops(&mut engine, GUEST, &refused, DropCode::SgIngress, Decider::SecurityGroups(S3_B));
@@ -71,28 +71,28 @@ fn an_endpoint_says_protocol_and_port_before_its_groups_are_asked() {
 fn an_endpoint_begins_nothing() {
     let mut engine = engine(&demo());
     let frame = syn("10.0.1.4:443", "10.0.1.10:443");
-    assert_eq!(engine.handle_from_endpoint(T0, S3_A, &frame), drop_of(DropCode::CtNoState));
+    assert_eq!(engine.sent_from_endpoint(T0, S3_A, &frame), drop_of(DropCode::CtNoState));
     assert_eq!(last_drop(&engine).decider, Decider::EndpointEni(S3_A));
 }
 
 #[test]
 fn an_endpoint_drops_what_is_over_8500_bytes_on_a_known_flow_too() {
     let mut engine = engine(&demo());
-    engine.handle(T0, WEB, &syn("10.0.1.10:40000", "10.0.1.4:443"));
+    engine.sent(T0, WEB, &syn("10.0.1.10:40000", "10.0.1.4:443"));
     let sized = |payload: usize| {
         let payload = vec![0; payload];
         let spec = TcpSpec { payload: &payload, ..TcpSpec::new(sock("10.0.1.10:40000"), sock("10.0.1.4:443"), ACK) };
         make::tcp(&spec)
     };
     for _ in 0..2 {
-        assert_eq!(engine.handle(T0, WEB, &sized(8_460)), Verdict::Endpoint { eni: S3_A });
+        assert_eq!(engine.sent(T0, WEB, &sized(8_460)), Verdict::Endpoint { eni: S3_A });
         drops(&mut engine, WEB, &sized(8_461), DropCode::MtuDropSilent, Decider::EndpointEni(S3_A));
     }
     // A superframe is as large as its segments.
     let payload = vec![0; 60_000];
     let spec = TcpSpec { payload: &payload, ..TcpSpec::new(sock("10.0.1.10:40000"), sock("10.0.1.4:443"), ACK) };
     let before = engine.counters().enis[0].packets_out.get();
-    assert_eq!(engine.handle(T0, WEB, &make::tcp_superframe(&spec, 8_460)), Verdict::Endpoint { eni: S3_A });
+    assert_eq!(engine.sent(T0, WEB, &make::tcp_superframe(&spec, 8_460)), Verdict::Endpoint { eni: S3_A });
     assert_eq!(engine.counters().enis[0].packets_out.get() - before, 8);
     drops(&mut engine, WEB, &make::tcp_superframe(&spec, 8_461), DropCode::MtuDropSilent, Decider::EndpointEni(S3_A));
     assert_eq!(last_drop(&engine).count, 8 + 1 + 1, "segments, beside the two plain ones of the same tuple");
@@ -103,7 +103,7 @@ fn nothing_over_9001_bytes_enters() {
     let (lab, [x, ..]) = open_lab();
     let mut engine = engine(&lab);
     let frame = make::udp(sock("10.0.1.10:1"), sock("10.0.2.10:2"), &vec![0; 9_001 - 28]);
-    assert_eq!(engine.handle(T0, x, &frame), to(EniIx(1)));
+    assert_eq!(engine.sent(T0, x, &frame), to(EniIx(1)));
     let frame = make::udp(sock("10.0.1.10:1"), sock("10.0.2.10:2"), &vec![0; 9_002 - 28]);
     drops(&mut engine, x, &frame, DropCode::MtuDropSilent, Decider::Eni(x));
 }
@@ -121,8 +121,8 @@ fn network_acls_are_asked_at_the_subnets_edge_only_and_for_replies_too() {
         DropCode::NaclOut,
         Decider::Nacl(closed, super::super::NACL_STAR),
     );
-    assert_eq!(engine.handle(T0, x, &syn("10.0.1.10:4000", "10.0.1.11:22")), to(z), "beside it");
-    assert_eq!(engine.handle(T0, x, &syn("10.0.1.10:4000", "10.0.2.10:80")), to(y), "port 80 may leave");
+    assert_eq!(engine.sent(T0, x, &syn("10.0.1.10:4000", "10.0.1.11:22")), to(z), "beside it");
+    assert_eq!(engine.sent(T0, x, &syn("10.0.1.10:4000", "10.0.2.10:80")), to(y), "port 80 may leave");
     drops(
         &mut engine,
         y,
@@ -147,7 +147,7 @@ fn the_first_network_acl_rule_by_number_decides() {
     let nacl = lab.plan.subnets[1].nacl;
     let mut engine = engine(&lab);
     drops(&mut engine, x, &syn("10.0.1.10:1", "10.0.2.10:22"), DropCode::NaclIn, Decider::Nacl(nacl, 100));
-    assert_eq!(engine.handle(T0, x, &syn("10.0.1.10:1", "10.0.2.10:23")), to(y));
+    assert_eq!(engine.sent(T0, x, &syn("10.0.1.10:1", "10.0.2.10:23")), to(y));
 }
 
 #[test]
@@ -163,8 +163,8 @@ fn routes_by_longest_prefix_and_a_blackhole_wins_too() {
     drops(&mut engine, x, &udp("10.0.1.10:1", "192.168.7.1:1"), DropCode::RtBlackhole, Decider::RouteTable(0, Some(2)));
     drops(&mut engine, x, &udp("10.0.1.10:1", "10.0.2.11:1"), DropCode::NoEni, Decider::RouteTable(0, Some(0)));
     drops(&mut engine, x, &udp("10.0.1.10:1", "10.0.1.12:1"), DropCode::NoEni, Decider::Eni(x));
-    assert_eq!(engine.handle(T0, x, &udp("10.0.1.10:1", "192.168.8.1:1")), to(z));
-    assert_eq!(engine.handle(T0, y, &udp("10.0.2.10:1", "192.168.8.1:1")), to(z));
+    assert_eq!(engine.sent(T0, x, &udp("10.0.1.10:1", "192.168.8.1:1")), to(z));
+    assert_eq!(engine.sent(T0, y, &udp("10.0.2.10:1", "192.168.8.1:1")), to(z));
 }
 
 #[test]
@@ -181,8 +181,8 @@ fn source_and_destination_are_checked_unless_the_check_is_off() {
     assert_eq!(last_drop(&checked).direction, Direction::Ingress);
     lab.plan.enis[z.at()].source_dest_check = false;
     let mut unchecked = engine(&lab);
-    assert_eq!(unchecked.handle(T0, z, &spoofed), to(y));
-    assert_eq!(unchecked.handle(T0, x, &onward), to(z));
+    assert_eq!(unchecked.sent(T0, z, &spoofed), to(y));
+    assert_eq!(unchecked.sent(T0, x, &onward), to(z));
 }
 
 #[test]
@@ -221,10 +221,10 @@ fn services_of_the_host_are_never_filtered() {
     lab.plan.subnets[0].nacl = lab.nacl(0, "none", &[], &[]);
     let mut engine = engine(&lab);
     for dst in ["10.0.0.2:53", "169.254.169.253:53"] {
-        assert_eq!(engine.handle(T0, WEB, &udp("10.0.1.10:999", dst)), Verdict::Resolver { from: WEB });
-        assert_eq!(engine.handle(T0, WEB, &syn("10.0.1.10:999", dst)), Verdict::Resolver { from: WEB });
+        assert_eq!(engine.sent(T0, WEB, &udp("10.0.1.10:999", dst)), Verdict::Resolver { from: WEB });
+        assert_eq!(engine.sent(T0, WEB, &syn("10.0.1.10:999", dst)), Verdict::Resolver { from: WEB });
     }
-    assert_eq!(engine.handle(T0, WEB, &syn("10.0.1.10:999", "169.254.169.254:80")), Verdict::Imds { from: WEB });
+    assert_eq!(engine.sent(T0, WEB, &syn("10.0.1.10:999", "169.254.169.254:80")), Verdict::Imds { from: WEB });
     drops(&mut engine, WEB, &syn("10.0.1.10:999", "169.254.169.254:443"), DropCode::RouterAddr, Decider::Eni(WEB));
     assert_eq!(engine.flow_count(), 0);
 }
@@ -245,16 +245,16 @@ fn link_local_services_take_1024_packets_a_second_and_eni() {
     let mut engine = engine(&demo());
     let query = udp("10.0.1.10:999", "10.0.0.2:53");
     for _ in 0..1_023 {
-        assert_eq!(engine.handle(T0, WEB, &query), Verdict::Resolver { from: WEB });
+        assert_eq!(engine.sent(T0, WEB, &query), Verdict::Resolver { from: WEB });
     }
     let imds = syn("10.0.1.10:999", "169.254.169.254:80");
-    assert_eq!(engine.handle(T0, WEB, &imds), Verdict::Imds { from: WEB });
+    assert_eq!(engine.sent(T0, WEB, &imds), Verdict::Imds { from: WEB });
     drops(&mut engine, WEB, &query, DropCode::DnsPps, Decider::Resolver(WEB));
     drops(&mut engine, WEB, &imds, DropCode::DnsPps, Decider::Imds(WEB));
     let other = udp("10.0.2.10:999", "10.0.0.2:53");
-    assert_eq!(engine.handle(T0, GUEST, &other), Verdict::Resolver { from: GUEST }, "another ENI has its own");
+    assert_eq!(engine.sent(T0, GUEST, &other), Verdict::Resolver { from: GUEST }, "another ENI has its own");
     let later = T0 + std::time::Duration::from_secs(1);
-    assert_eq!(engine.handle(later, WEB, &query), Verdict::Resolver { from: WEB });
+    assert_eq!(engine.sent(later, WEB, &query), Verdict::Resolver { from: WEB });
 }
 
 #[test]
@@ -288,13 +288,13 @@ fn replies_pass_without_a_rule_and_strays_do_not() {
     let at_s = Decider::SecurityGroups(s);
     drops(&mut engine, s, &tcp("10.0.1.11:22", "10.0.1.10:4000", SYN_ACK), DropCode::CtNoState, at_s);
     drops(&mut engine, s, &syn("10.0.1.11:22", "10.0.1.10:4000"), DropCode::SgEgress, at_s);
-    assert_eq!(engine.handle(T0, c, &syn("10.0.1.10:4000", "10.0.1.11:22")), to(s));
-    assert_eq!(engine.handle(T0, s, &tcp("10.0.1.11:22", "10.0.1.10:4000", SYN_ACK)), to(c));
+    assert_eq!(engine.sent(T0, c, &syn("10.0.1.10:4000", "10.0.1.11:22")), to(s));
+    assert_eq!(engine.sent(T0, s, &tcp("10.0.1.11:22", "10.0.1.10:4000", SYN_ACK)), to(c));
     drops(&mut engine, c, &syn("10.0.1.10:4000", "10.0.1.11:23"), DropCode::SgIngress, at_s);
 
     let ping = |half, src, dst| make::icmp_echo(ip(src), ip(dst), half, 7, 1, b"ping");
-    assert_eq!(engine.handle(T0, c, &ping(Echo::Request, "10.0.1.10", "10.0.1.11")), to(s));
-    assert_eq!(engine.handle(T0, s, &ping(Echo::Reply, "10.0.1.11", "10.0.1.10")), to(c));
+    assert_eq!(engine.sent(T0, c, &ping(Echo::Request, "10.0.1.10", "10.0.1.11")), to(s));
+    assert_eq!(engine.sent(T0, s, &ping(Echo::Reply, "10.0.1.11", "10.0.1.10")), to(c));
     let back = ping(Echo::Request, "10.0.1.11", "10.0.1.10");
     drops(&mut engine, s, &back, DropCode::SgEgress, at_s);
 }
@@ -313,8 +313,8 @@ fn icmp_errors_pass_where_the_packet_they_quote_is_tracked() {
     let query = udp("10.0.1.10:4000", "10.0.1.11:53");
     let error = make::icmp_error(ip("10.0.1.11"), 3, 3, 0, &query).expect("error");
     drops(&mut engine, s, &error, DropCode::SgEgress, Decider::SecurityGroups(s));
-    assert_eq!(engine.handle(T0, c, &query), to(s));
-    assert_eq!(engine.handle(T0, s, &error), to(c));
+    assert_eq!(engine.sent(T0, c, &query), to(s));
+    assert_eq!(engine.sent(T0, s, &error), to(c));
     let other = make::icmp_error(ip("10.0.1.11"), 3, 3, 0, &udp("10.0.1.10:4001", "10.0.1.11:53")).expect("error");
     drops(&mut engine, s, &other, DropCode::SgEgress, Decider::SecurityGroups(s));
     assert_eq!(engine.flow_count(), 1, "errors are no flows");
@@ -344,8 +344,8 @@ fn later_fragments_go_the_way_of_the_first() {
     let mut engine = engine(&lab);
     let (first, second) = fragments(53, 1);
     drops(&mut engine, x, &second, DropCode::CtNoState, Decider::FlowTable);
-    assert_eq!(engine.handle(T0, x, &first), to(y));
-    assert_eq!(engine.handle(T0, x, &second), to(y));
+    assert_eq!(engine.sent(T0, x, &first), to(y));
+    assert_eq!(engine.sent(T0, x, &second), to(y));
     let (first, second) = fragments(54, 2);
     drops(&mut engine, x, &first, DropCode::SgEgress, Decider::SecurityGroups(x));
     drops(&mut engine, x, &second, DropCode::SgEgress, Decider::SecurityGroups(x));
@@ -371,12 +371,12 @@ fn vpcs_with_the_same_addresses_do_not_meet() {
     }
     let mut engine = engine(&lab);
     let there = syn("10.0.1.10:4000", "10.0.1.11:80");
-    assert_eq!(engine.handle(T0, EniIx(0), &there), to(EniIx(1)));
+    assert_eq!(engine.sent(T0, EniIx(0), &there), to(EniIx(1)));
     let back = tcp("10.0.1.11:80", "10.0.1.10:4000", SYN_ACK);
     drops(&mut engine, EniIx(3), &back, DropCode::CtNoState, Decider::SecurityGroups(EniIx(3)));
-    assert_eq!(engine.handle(T0, EniIx(2), &there), to(EniIx(3)));
-    assert_eq!(engine.handle(T0, EniIx(3), &back), to(EniIx(2)));
-    assert_eq!(engine.handle(T0, EniIx(1), &back), to(EniIx(0)));
+    assert_eq!(engine.sent(T0, EniIx(2), &there), to(EniIx(3)));
+    assert_eq!(engine.sent(T0, EniIx(3), &back), to(EniIx(2)));
+    assert_eq!(engine.sent(T0, EniIx(1), &back), to(EniIx(0)));
 }
 
 #[test]
@@ -402,9 +402,9 @@ fn way_there_through_a_middle_instance_and_straight_back() {
     let there = syn("10.0.1.10:4000", "10.0.3.10:80");
     let back = tcp("10.0.3.10:80", "10.0.1.10:4000", SYN_ACK);
     for _ in 0..3 {
-        assert_eq!(engine.handle(T0, x, &there), to(m));
-        assert_eq!(engine.handle(T0, m, &there), to(y));
-        assert_eq!(engine.handle(T0, y, &back), to(x), "both ends track it, whichever way it came");
+        assert_eq!(engine.sent(T0, x, &there), to(m));
+        assert_eq!(engine.sent(T0, m, &there), to(y));
+        assert_eq!(engine.sent(T0, y, &back), to(x), "both ends track it, whichever way it came");
     }
     assert_eq!(engine.flow_count(), 2);
 }

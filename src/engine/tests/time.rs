@@ -43,9 +43,9 @@ fn after(secs: f64) -> Instant {
 const THERE: (&str, &str) = ("10.0.1.10:4000", "10.0.2.10:80");
 
 fn handshake(engine: &mut Engine, c: EniIx, s: EniIx) {
-    assert_eq!(engine.handle(T0, c, &syn(THERE.0, THERE.1)), to(s));
-    assert_eq!(engine.handle(T0, s, &tcp(THERE.1, THERE.0, SYN_ACK)), to(c));
-    assert_eq!(engine.handle(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
+    assert_eq!(engine.sent(T0, c, &syn(THERE.0, THERE.1)), to(s));
+    assert_eq!(engine.sent(T0, s, &tcp(THERE.1, THERE.0, SYN_ACK)), to(c));
+    assert_eq!(engine.sent(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
 }
 
 fn publish(engine: &mut Engine, lab: &Lab) {
@@ -60,8 +60,8 @@ fn a_tracked_flow_survives_the_removal_of_its_rule_and_a_new_one_does_not_begin(
     handshake(&mut engine, c, s);
     lab.plan.security_groups[2].ingress.clear();
     publish(&mut engine, &lab);
-    assert_eq!(engine.handle(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
-    assert_eq!(engine.handle(T0, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
+    assert_eq!(engine.sent(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
+    assert_eq!(engine.sent(T0, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
     drops(&mut engine, c, &syn("10.0.1.10:4001", THERE.1), DropCode::SgIngress, Decider::SecurityGroups(s));
 }
 
@@ -77,7 +77,7 @@ fn an_untracked_flow_dies_with_its_rule() {
         drops(&mut engine, c, &tcp(THERE.0, THERE.1, ACK), DropCode::SgIngress, Decider::SecurityGroups(s));
     }
     // The answers of the server are asked for at the client, whose rules still stand.
-    assert_eq!(engine.handle(T0, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
+    assert_eq!(engine.sent(T0, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
 }
 
 #[test]
@@ -89,11 +89,11 @@ fn an_untracked_flow_whose_rule_is_narrowed_becomes_tracked() {
     lab.plan.security_groups[2].ingress.clear();
     lab.allow(2, "tcp 80 from 10.0.1.0/24");
     publish(&mut engine, &lab);
-    assert_eq!(engine.handle(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
+    assert_eq!(engine.sent(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
     assert!(engine.flows().all(|flow| flow.tracked));
     lab.plan.security_groups[2].ingress.clear();
     publish(&mut engine, &lab);
-    assert_eq!(engine.handle(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
+    assert_eq!(engine.sent(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
     lab.plan.security_groups[2] = wide;
 }
 
@@ -110,19 +110,19 @@ fn a_receiver_whose_rule_is_narrowed_tracks_what_comes_another_way_too() {
     lab.plan.subnets[0].route_table = table;
     let mut engine = engine(&lab);
     let (there, back) = (tcp(THERE.0, THERE.1, ACK), tcp(THERE.1, THERE.0, ACK));
-    assert_eq!(engine.handle(T0, c, &there), to(m));
-    assert_eq!(engine.handle(T0, m, &there), to(s));
-    assert_eq!(engine.handle(T0, s, &back), to(c));
+    assert_eq!(engine.sent(T0, c, &there), to(m));
+    assert_eq!(engine.sent(T0, m, &there), to(s));
+    assert_eq!(engine.sent(T0, s, &back), to(c));
     assert!(engine.flows().all(|flow| !flow.tracked));
     // Now the client lets answers in by a narrow rule only: from the next one on it tracks them.
     let client = lab.plan.enis[c.at()].security_groups[0];
     lab.plan.security_groups[client].ingress.clear();
     lab.allow(client, "tcp 4000 from 10.0.2.0/24");
     publish(&mut engine, &lab);
-    assert_eq!(engine.handle(T0, s, &back), to(c));
+    assert_eq!(engine.sent(T0, s, &back), to(c));
     lab.plan.security_groups[client].ingress.clear();
     publish(&mut engine, &lab);
-    assert_eq!(engine.handle(T0, s, &back), to(c));
+    assert_eq!(engine.sent(T0, s, &back), to(c));
 }
 
 #[test]
@@ -133,12 +133,12 @@ fn flows_of_endpoints_are_tracked_however_open_the_rules() {
         lab.allow(group, "all to 0.0.0.0/0");
     }
     let mut engine = engine(&lab);
-    engine.handle(T0, EniIx(0), &syn("10.0.1.10:4000", "10.0.1.4:443"));
+    engine.sent(T0, EniIx(0), &syn("10.0.1.10:4000", "10.0.1.4:443"));
     assert!(engine.flows().all(|flow| flow.tracked));
     lab.plan.security_groups[3].ingress.clear();
     publish(&mut engine, &lab);
     let ack = tcp("10.0.1.10:4000", "10.0.1.4:443", ACK);
-    assert_eq!(engine.handle(T0, EniIx(0), &ack), Verdict::Endpoint { eni: EniIx(2) });
+    assert_eq!(engine.sent(T0, EniIx(0), &ack), Verdict::Endpoint { eni: EniIx(2) });
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn eni_indices_may_move_and_flows_counters_and_drops_follow() {
     let (mut lab, c, s) = tracked_lab();
     let mut engine = engine(&lab);
     handshake(&mut engine, c, s);
-    assert_eq!(engine.handle(T0, s, &syn("10.0.2.10:9", "10.0.1.10:9")), drop_of(DropCode::SgEgress));
+    assert_eq!(engine.sent(T0, s, &syn("10.0.2.10:9", "10.0.1.10:9")), drop_of(DropCode::SgEgress));
     let sent = engine.counters().enis[0].packets_out.get();
     lab.plan.enis.swap(0, 1);
     lab.plan.instances[0].enis = vec![EniIx(1)];
@@ -167,8 +167,8 @@ fn eni_indices_may_move_and_flows_counters_and_drops_follow() {
     assert_eq!(engine.counters().enis[1].packets_out.get(), sent);
     assert_eq!(last_drop(&engine).from, s);
     assert_eq!(last_drop(&engine).decider, Decider::SecurityGroups(s));
-    assert_eq!(engine.handle(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
-    assert_eq!(engine.handle(T0, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
+    assert_eq!(engine.sent(T0, c, &tcp(THERE.0, THERE.1, ACK)), to(s));
+    assert_eq!(engine.sent(T0, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
     let flow = engine.flows().next().expect("a flow");
     assert_eq!((flow.initiator, flow.target), (c, s));
 }
@@ -192,17 +192,17 @@ fn tcp_states_and_their_times() {
     let (lab, c, s) = tracked_lab();
     let mut engine = engine(&lab);
     let state = |engine: &Engine| engine.flows().next().map(|f| (f.state, f.expires.since(f.last).as_secs()));
-    engine.handle(T0, c, &syn(THERE.0, THERE.1));
+    engine.sent(T0, c, &syn(THERE.0, THERE.1));
     assert_eq!(state(&engine), Some((FlowState::New, 60)));
-    engine.handle(T0, s, &tcp(THERE.1, THERE.0, SYN_ACK));
+    engine.sent(T0, s, &tcp(THERE.1, THERE.0, SYN_ACK));
     assert_eq!(state(&engine), Some((FlowState::New, 60)));
-    engine.handle(T0, c, &tcp(THERE.0, THERE.1, ACK));
+    engine.sent(T0, c, &tcp(THERE.0, THERE.1, ACK));
     assert_eq!(state(&engine), Some((FlowState::Established, 432_000)));
-    engine.handle(T0, c, &tcp(THERE.0, THERE.1, FIN_ACK));
+    engine.sent(T0, c, &tcp(THERE.0, THERE.1, FIN_ACK));
     assert_eq!(state(&engine), Some((FlowState::Established, 432_000)), "half closed is open");
-    engine.handle(T0, s, &tcp(THERE.1, THERE.0, FIN_ACK));
+    engine.sent(T0, s, &tcp(THERE.1, THERE.0, FIN_ACK));
     assert_eq!(state(&engine), Some((FlowState::Closing, 10)));
-    engine.handle(after(1.0), c, &tcp(THERE.0, THERE.1, ACK));
+    engine.sent(after(1.0), c, &tcp(THERE.0, THERE.1, ACK));
     engine.expire(after(10.9));
     assert_eq!(engine.flow_count(), 1, "the last ACK counts");
     engine.expire(after(11.3));
@@ -218,13 +218,13 @@ fn a_reset_ends_a_flow_soon_and_a_new_syn_begins_another_at_once() {
     let (mut lab, c, s) = tracked_lab();
     let mut engine = engine(&lab);
     handshake(&mut engine, c, s);
-    assert_eq!(engine.handle(T0, s, &tcp(THERE.1, THERE.0, RST)), to(c));
+    assert_eq!(engine.sent(T0, s, &tcp(THERE.1, THERE.0, RST)), to(c));
     assert_eq!(engine.flows().next().map(|f| f.state), Some(FlowState::Closing));
-    assert_eq!(engine.handle(after(0.1), c, &syn(THERE.0, THERE.1)), to(s));
+    assert_eq!(engine.sent(after(0.1), c, &syn(THERE.0, THERE.1)), to(s));
     assert_eq!(engine.next_closed().map(|c| c.end), Some(FlowEnd::Replaced));
     assert_eq!(engine.flows().next().map(|f| (f.state, f.packets_out)), Some((FlowState::New, 1)));
     // It is a new connection in every way: rules are asked.
-    engine.handle(after(0.1), s, &tcp(THERE.1, THERE.0, RST));
+    engine.sent(after(0.1), s, &tcp(THERE.1, THERE.0, RST));
     lab.plan.security_groups[2].ingress.clear();
     publish(&mut engine, &lab);
     drops(&mut engine, c, &syn(THERE.0, THERE.1), DropCode::SgIngress, Decider::SecurityGroups(s));
@@ -236,19 +236,19 @@ fn udp_lives_30_seconds_and_180_as_a_stream() {
     let mut engine = engine(&lab);
     let life = |engine: &Engine| engine.flows().next().map(|f| (f.state, f.expires.since(f.last).as_secs()));
     let (query, answer) = (udp(THERE.0, THERE.1), udp(THERE.1, THERE.0));
-    engine.handle(T0, c, &query);
-    engine.handle(T0, c, &query);
+    engine.sent(T0, c, &query);
+    engine.sent(T0, c, &query);
     assert_eq!(life(&engine), Some((FlowState::Single, 30)));
-    engine.handle(T0, s, &answer);
+    engine.sent(T0, s, &answer);
     assert_eq!(life(&engine), Some((FlowState::Single, 30)));
-    engine.handle(T0, s, &answer);
+    engine.sent(T0, s, &answer);
     assert_eq!(life(&engine), Some((FlowState::Stream, 180)));
     // Idle for too long: the answer comes to nothing, and the log knows why.
-    let late = engine.handle(after(181.0), s, &answer);
+    let late = engine.sent(after(181.0), s, &answer);
     assert_eq!(late, drop_of(DropCode::CtIdle));
     assert_eq!(engine.next_closed().map(|c| c.end), Some(FlowEnd::Idle));
-    assert_eq!(engine.handle(after(181.0), c, &query), to(s), "the initiator's rule allows it anew");
-    assert_eq!(engine.handle(after(181.0), s, &answer), to(c));
+    assert_eq!(engine.sent(after(181.0), c, &query), to(s), "the initiator's rule allows it anew");
+    assert_eq!(engine.sent(after(181.0), s, &answer), to(c));
 }
 
 #[test]
@@ -256,9 +256,9 @@ fn other_protocols_are_tracked_by_addresses_for_600_seconds() {
     let (lab, c, s) = tracked_lab();
     let mut engine = engine(&lab);
     let gre = |src, dst| make::ipv4(ip(src), ip(dst), base::Proto(47), 64, &[0; 8]);
-    assert_eq!(engine.handle(T0, c, &gre("10.0.1.10", "10.0.2.10")), to(s));
-    assert_eq!(engine.handle(after(599.0), s, &gre("10.0.2.10", "10.0.1.10")), to(c));
-    assert_eq!(engine.handle(after(1_200.0), s, &gre("10.0.2.10", "10.0.1.10")), drop_of(DropCode::CtIdle));
+    assert_eq!(engine.sent(T0, c, &gre("10.0.1.10", "10.0.2.10")), to(s));
+    assert_eq!(engine.sent(after(599.0), s, &gre("10.0.2.10", "10.0.1.10")), to(c));
+    assert_eq!(engine.sent(after(1_200.0), s, &gre("10.0.2.10", "10.0.1.10")), drop_of(DropCode::CtIdle));
 }
 
 #[test]
@@ -268,17 +268,17 @@ fn an_expired_endpoint_flow_is_told_from_a_stray_segment() {
     lab.plan.limits.sg_tcp_idle = Duration::from_secs(60);
     let mut engine = engine(&lab);
     let (client, door) = ("10.0.1.10:4000", "10.0.1.4:443");
-    let eni = match engine.handle(T0, EniIx(0), &syn(client, door)) {
+    let eni = match engine.sent(T0, EniIx(0), &syn(client, door)) {
         Verdict::Endpoint { eni } => eni,
         other => panic!("{other:?}"),
     };
     let ack = tcp(client, door, ACK);
-    engine.handle_from_endpoint(after(59.0), eni, &tcp(door, client, SYN_ACK));
-    assert_eq!(engine.handle(after(60.5), EniIx(0), &ack), Verdict::Endpoint { eni });
-    assert_eq!(engine.handle(after(410.0), EniIx(0), &ack), Verdict::Endpoint { eni });
-    assert_eq!(engine.handle(after(760.5), EniIx(0), &ack), drop_of(DropCode::VpceIdle));
+    engine.sent_from_endpoint(after(59.0), eni, &tcp(door, client, SYN_ACK));
+    assert_eq!(engine.sent(after(60.5), EniIx(0), &ack), Verdict::Endpoint { eni });
+    assert_eq!(engine.sent(after(410.0), EniIx(0), &ack), Verdict::Endpoint { eni });
+    assert_eq!(engine.sent(after(760.5), EniIx(0), &ack), drop_of(DropCode::VpceIdle));
     let stray = tcp("10.0.1.10:4001", "10.0.1.4:443", ACK);
-    assert_eq!(engine.handle(after(760.5), EniIx(0), &stray), drop_of(DropCode::VpceNoState));
+    assert_eq!(engine.sent(after(760.5), EniIx(0), &stray), drop_of(DropCode::VpceNoState));
 }
 
 #[test]
@@ -288,14 +288,14 @@ fn a_full_table_refuses_new_tracked_flows_and_evicts_none() {
     let mut engine = engine(&lab);
     let frame = |port: u16| make::tcp(&TcpSpec::syn(SocketAddrV4::new(ip("10.0.1.10"), port), sock(THERE.1)));
     for port in 0..100 {
-        assert_eq!(engine.handle(T0, c, &frame(port)), to(s));
+        assert_eq!(engine.sent(T0, c, &frame(port)), to(s));
     }
     assert!(engine.is_full());
     drops(&mut engine, c, &frame(100), DropCode::CtFull, Decider::FlowTable);
-    assert_eq!(engine.handle(T0, c, &frame(0)), to(s));
-    assert_eq!(engine.probe().handle(T0, c, &frame(100)), drop_of(DropCode::CtFull));
+    assert_eq!(engine.sent(T0, c, &frame(0)), to(s));
+    assert_eq!(engine.probe().sent(T0, c, &frame(100)), drop_of(DropCode::CtFull));
     engine.expire(after(61.0));
-    assert_eq!(engine.handle(after(61.0), c, &frame(100)), to(s));
+    assert_eq!(engine.sent(after(61.0), c, &frame(100)), to(s));
 }
 
 #[test]
@@ -305,9 +305,9 @@ fn untracked_flows_pass_a_full_table() {
     let mut engine = engine(&lab);
     for port in 0..150 {
         let client = SocketAddrV4::new(ip("10.0.1.10"), port);
-        assert_eq!(engine.handle(T0, c, &make::tcp(&TcpSpec::syn(client, sock(THERE.1)))), to(s));
+        assert_eq!(engine.sent(T0, c, &make::tcp(&TcpSpec::syn(client, sock(THERE.1)))), to(s));
         let answer = TcpSpec::new(sock(THERE.1), client, SYN_ACK);
-        assert_eq!(engine.handle(T0, s, &make::tcp(&answer)), to(c));
+        assert_eq!(engine.sent(T0, s, &make::tcp(&answer)), to(c));
     }
     assert_eq!(engine.flow_count(), 20, "entries for what nobody tracks are bounded too");
 }

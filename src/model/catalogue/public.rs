@@ -41,12 +41,21 @@ pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
     public_name(host).map(PublicName::addr)
 }
 
+/// What stands at an address of the public side: the service, and the region that serves it.
+pub fn public_service_at(addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
+    let offset = addr.to_bits().checked_sub(BASE)?;
+    let region = regions::regions().nth((offset / PER_REGION) as usize)?.name;
+    let at = (offset % PER_REGION).checked_sub(FIRST)?;
+    Some((CATALOGUE.services.get(at as usize)?, region))
+}
+
+const BASE: u32 = Ipv4Addr::new(198, 18, 0, 0).to_bits();
+const PER_REGION: u32 = 2_048;
+/// The first sixteen of each region stay free, so that no service is at the block's first address.
+const FIRST: u32 = 16;
+
 impl PublicName {
     pub fn addr(self) -> Ipv4Addr {
-        const BASE: u32 = Ipv4Addr::new(198, 18, 0, 0).to_bits();
-        const PER_REGION: u32 = 2_048;
-        // The first sixteen of each region stay free, so that no service is at the block's first address.
-        const FIRST: u32 = 16;
         let region = regions::index(self.region).unwrap_or_default() as u32;
         let service = CATALOGUE.by_name.get(self.service.name).copied().unwrap_or_default() as u32;
         Ipv4Addr::from_bits(BASE + region * PER_REGION + FIRST + service)
