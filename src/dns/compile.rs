@@ -71,6 +71,13 @@ impl Zones {
     }
 }
 
+/// A zone that holds one name and no other.
+fn one_name(name: &str, ip: Ipv4Addr, ttl: u32) -> Option<Zone> {
+    let mut zone = Zone::new(ZoneKind::Public, name, Synthesis::Nothing)?;
+    zone.insert(name, Node { addrs: Box::new([ip]), ttl, ..Node::default() });
+    Some(zone)
+}
+
 /// What hosts outside VPCs see: nothing private.
 fn outside() -> VpcZones {
     VpcZones { serves: true, label: "public".to_owned(), zones: BTreeMap::new() }
@@ -97,6 +104,13 @@ fn vpc_zones(plan: &Plan, vpc: usize) -> VpcZones {
     for zone in reverse_zones(plan, vpc) {
         add(Some(zone));
     }
+    // Inside its VPC a public name of an instance means the private address (VPC User Guide, "DNS attributes").
+    for instance in plan.instances.iter().filter(|i| i.vpc() == Some(vpc) && of.dns_support) {
+        let Some(ip) = instance.enis.first().map(|eni| plan.eni(*eni).ip) else { continue };
+        for name in &instance.names {
+            add(one_name(name, ip, plan.limits.dns_ttl));
+        }
+    }
     VpcZones { serves: of.dns_support, label: of.common.path.clone(), zones }
 }
 
@@ -113,9 +127,13 @@ fn private_zone(plan: &Plan, endpoint: usize, apex: &str, at_apex: bool, wildcar
     Some(zone)
 }
 
+/// Interfaces that have failed are left out, unless all have: then the addresses stay and do not answer.
 fn endpoint_node(plan: &Plan, endpoint: usize, enis: &[EniIx]) -> Node {
+    let sick = plan.sick_enis();
+    let healthy: Vec<EniIx> = enis.iter().copied().filter(|eni| !sick.contains(eni)).collect();
+    let given = if healthy.is_empty() { enis } else { healthy.as_slice() };
     Node {
-        addrs: enis.iter().map(|eni| plan.eni(*eni).ip).collect(),
+        addrs: given.iter().map(|eni| plan.eni(*eni).ip).collect(),
         ttl: plan.limits.dns_ttl,
         others: Vec::new(),
         endpoint: Some(endpoint),
@@ -214,6 +232,15 @@ fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
     }
     for zone in local_zones() {
         zones.insert(zone.apex.clone(), zone);
+    }
+    for instance in &plan.instances {
+        let Some(&eni) = instance.enis.first() else { continue };
+        let public = plan.public_addresses.iter().find(|public| public.eni == eni).map(|public| public.addr);
+        for name in &instance.names {
+            if let Some(zone) = one_name(name, public.unwrap_or(plan.eni(eni).ip), ttl) {
+                zones.entry(zone.apex.clone()).or_insert(zone);
+            }
+        }
     }
     for (at, endpoint) in plan.endpoints.iter().enumerate() {
         let Some(apex) = vpce_apex(&endpoint.names.regional) else { continue };

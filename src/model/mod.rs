@@ -6,6 +6,7 @@
 pub mod catalogue;
 pub mod credentials;
 mod diff;
+pub mod fault;
 mod load;
 pub mod plan;
 mod schema;

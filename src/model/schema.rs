@@ -142,7 +142,7 @@ mod tests {
             let name = part.split('"').next().expect("a name");
             assert!(value["$defs"][name].is_object(), "{name}");
         }
-        assert!(value["$defs"]["VPC"]["properties"]["nat_gateways"].is_null());
+        assert!(value["$defs"]["VPC"]["properties"]["load_balancers"].is_null());
         assert_eq!(value["required"], json!(["version", "region", "vpcs"]));
     }
 }

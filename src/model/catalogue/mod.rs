@@ -14,7 +14,10 @@ use std::sync::LazyLock;
 
 use super::plan::PrivateZone;
 
-pub use public::{PUBLIC_RESOLVER, PublicForm, PublicName, public_addr, public_name, public_service_at};
+pub use public::{
+    PUBLIC_RESOLVER, PublicForm, PublicName, prefix_list_blocks, public_addr, public_name, public_names,
+    public_service_at,
+};
 pub use regions::{Region, region, regions};
 
 /// One AWS service that an interface endpoint can lead to.

@@ -147,7 +147,7 @@ pub struct RoutePlan {
     pub origin: RouteOrigin,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RouteDest {
     Cidr(Cidr),
     /// Index in `Plan::prefix_lists`: a route for each of its entries.

@@ -19,10 +19,17 @@ pub enum Kind {
     Instance,
     Endpoint,
     Role,
+    Nat,
+    PrefixList,
+    Peering,
+    Tgw,
+    TgwAttachment,
+    TgwTable,
+    Site,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Vpc,
         Kind::Subnet,
         Kind::RouteTable,
@@ -31,6 +38,13 @@ impl Kind {
         Kind::Instance,
         Kind::Endpoint,
         Kind::Role,
+        Kind::Nat,
+        Kind::PrefixList,
+        Kind::Peering,
+        Kind::Tgw,
+        Kind::TgwAttachment,
+        Kind::TgwTable,
+        Kind::Site,
     ];
 
     /// For messages.
@@ -44,6 +58,13 @@ impl Kind {
             Kind::Instance => "instance",
             Kind::Endpoint => "endpoint",
             Kind::Role => "role",
+            Kind::Nat => "NAT gateway",
+            Kind::PrefixList => "prefix list",
+            Kind::Peering => "peering",
+            Kind::Tgw => "transit gateway",
+            Kind::TgwAttachment => "transit gateway attachment",
+            Kind::TgwTable => "transit gateway route table",
+            Kind::Site => "site",
         }
     }
 
@@ -58,6 +79,13 @@ impl Kind {
             Kind::Instance => &["instance"],
             Kind::Endpoint => &["endpoint"],
             Kind::Role => &["role"],
+            Kind::Nat => &["nat"],
+            Kind::PrefixList => &["pl", "prefix_list"],
+            Kind::Peering => &["peering"],
+            Kind::Tgw => &["tgw"],
+            Kind::TgwAttachment => &["tgw_attachment"],
+            Kind::TgwTable => &["tgw_route_table"],
+            Kind::Site => &["site"],
         }
     }
 
@@ -76,6 +104,13 @@ impl Kind {
             Kind::Instance => "instances",
             Kind::Endpoint => "endpoints",
             Kind::Role => "roles",
+            Kind::Nat => "nat_gateways",
+            Kind::PrefixList => "prefix_lists",
+            Kind::Peering => "peerings",
+            Kind::Tgw => "transit_gateways",
+            Kind::TgwAttachment => "attachments",
+            Kind::TgwTable => "route_tables",
+            Kind::Site => "on_prem",
         }
     }
 
@@ -89,6 +124,13 @@ impl Kind {
             Kind::Instance => "i",
             Kind::Endpoint => "vpce",
             Kind::Role => "AROA",
+            Kind::Nat => "nat",
+            Kind::PrefixList => "pl",
+            Kind::Peering => "pcx",
+            Kind::Tgw => "tgw",
+            Kind::TgwAttachment => "tgw-attach",
+            Kind::TgwTable => "tgw-rtb",
+            Kind::Site => "cgw",
         }
     }
 
@@ -103,6 +145,13 @@ impl Kind {
             Kind::Instance => "InvalidInstanceID.NotFound",
             Kind::Endpoint => "InvalidVpcEndpointId.NotFound",
             Kind::Role => "NoSuchEntity",
+            Kind::Nat => "NatGatewayNotFound",
+            Kind::PrefixList => "InvalidPrefixListID.NotFound",
+            Kind::Peering => "InvalidVpcPeeringConnectionID.NotFound",
+            Kind::Tgw => "InvalidTransitGatewayID.NotFound",
+            Kind::TgwAttachment => "InvalidTransitGatewayAttachmentID.NotFound",
+            Kind::TgwTable => "InvalidRouteTableID.NotFound",
+            Kind::Site => "InvalidCustomerGatewayID.NotFound",
         }
     }
 
@@ -117,6 +166,13 @@ impl Kind {
             Kind::Instance => "InvalidInstanceID.Malformed",
             Kind::Endpoint => "InvalidVpcEndpointId.Malformed",
             Kind::Role => "ValidationError",
+            Kind::Nat => "InvalidNatGatewayID.Malformed",
+            Kind::PrefixList => "InvalidPrefixListID.Malformed",
+            Kind::Peering => "InvalidVpcPeeringConnectionId.Malformed",
+            Kind::Tgw => "InvalidTransitGatewayID.Malformed",
+            Kind::TgwAttachment => "InvalidTransitGatewayAttachmentID.Malformed",
+            Kind::TgwTable => "InvalidRouteTableID.Malformed",
+            Kind::Site => "InvalidCustomerGatewayId.Malformed",
         }
     }
 }
@@ -149,6 +205,9 @@ pub struct Names {
     pub accounts: HashMap<String, String>,
 }
 
+/// Hosts of the emulated Internet stand below this word.
+pub const INTERNET: &str = "internet";
+
 /// More instances than one machine can hold.
 const MAX_INSTANCES: usize = 10_000;
 
@@ -167,9 +226,16 @@ impl Names {
             check_name(Kind::Vpc, vpc, problems);
             let v = names.lists[&Kind::Vpc].len();
             names.add(Kind::Vpc, lab, None, &vpc.key, vpc.key_place, Some(&vpc.node));
-            for kind in
-                [Kind::Subnet, Kind::RouteTable, Kind::Nacl, Kind::SecurityGroup, Kind::Instance, Kind::Endpoint]
-            {
+            for kind in [
+                Kind::Subnet,
+                Kind::RouteTable,
+                Kind::Nacl,
+                Kind::SecurityGroup,
+                Kind::Instance,
+                Kind::Endpoint,
+                Kind::Nat,
+                Kind::PrefixList,
+            ] {
                 let mut main = false;
                 for e in entries(&vpc.node, kind.key()) {
                     check_name(kind, e, problems);
@@ -205,6 +271,33 @@ impl Names {
             check_name(Kind::Role, role, problems);
             names.add(Kind::Role, lab, None, &role.key, role.key_place, Some(&role.node));
         }
+        for kind in [Kind::Peering, Kind::Tgw, Kind::Site, Kind::PrefixList] {
+            for e in entries(root, kind.key()) {
+                check_name(kind, e, problems);
+                names.add(kind, lab, None, &e.key, e.key_place, Some(&e.node));
+            }
+        }
+        for tgw in entries(root, "transit_gateways") {
+            for kind in [Kind::TgwAttachment, Kind::TgwTable] {
+                for e in entries(&tgw.node, kind.key()) {
+                    check_name(kind, e, problems);
+                    names.add_below(kind, lab, &tgw.key, &e.key, e.key_place, Some(&e.node));
+                }
+            }
+            if tgw.node.get("route_tables").is_none() {
+                names.add_below(Kind::TgwTable, lab, &tgw.key, "default", tgw.key_place, None);
+            }
+        }
+        for site in entries(root, "on_prem") {
+            for e in entries(&site.node, "hosts") {
+                check_name(Kind::Instance, e, problems);
+                names.add_below(Kind::Instance, lab, &site.key, &e.key, e.key_place, Some(&e.node));
+            }
+        }
+        for e in entries(root, "internet") {
+            check_name(Kind::Instance, e, problems);
+            names.add_below(Kind::Instance, lab, INTERNET, &e.key, e.key_place, Some(&e.node));
+        }
         for account in entries(root, "accounts") {
             if let Some(number) = account.node.text() {
                 names.accounts.insert(account.key.clone(), number.to_owned());
@@ -219,6 +312,25 @@ impl Names {
             Some(v) => format!("{}.{name}", self.lists[&Kind::Vpc][v].name),
             None => name.to_owned(),
         };
+        self.put(kind, lab, vpc, name, path, place, node);
+    }
+
+    /// Of what is in no VPC but in something else: `dc.dc1`.
+    fn add_below(&mut self, kind: Kind, lab: &str, above: &str, name: &str, place: Place, node: Option<&Node>) {
+        self.put(kind, lab, None, name, format!("{above}.{name}"), place, node);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "all there is to a name")]
+    fn put(
+        &mut self,
+        kind: Kind,
+        lab: &str,
+        vpc: Option<usize>,
+        name: &str,
+        path: String,
+        place: Place,
+        node: Option<&Node>,
+    ) {
         let id = match kind {
             Kind::Role => format!("AROA{}", token36(&["role", lab, &path], 17).to_ascii_uppercase()),
             _ => aws_id(kind.id_prefix(), lab, &path),
@@ -259,6 +371,13 @@ impl Names {
     /// By VPC and exact name.
     pub fn index(&self, kind: Kind, vpc: usize, name: &str) -> Option<usize> {
         self.by_vpc.get(&(kind, vpc, name.to_owned())).copied()
+    }
+
+    /// By whole path.
+    pub fn at_path(&self, kind: Kind, path: &str) -> Option<usize> {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        let named = self.by_name.get(&(kind, name.to_owned()))?;
+        named.iter().copied().find(|at| self.lists[&kind][*at].path == path)
     }
 
     /// What a reference means. `scope` is the VPC it stands in: its own things come first. An error is the problem's

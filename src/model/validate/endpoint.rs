@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use super::eni::EniDraft;
 use super::service::{self, ServicesWritten};
 use super::vpc::VpcFacts;
-use super::{Draft, common, groups, policy};
+use super::{Draft, common, groups, policy, prefix_list};
 use crate::base::ids::aws_id;
 use crate::model::catalogue::{self, Service};
 use crate::model::plan::{Common, EndpointKind, EndpointNames, EndpointPlan, EniOwner, Policy};
@@ -21,7 +21,8 @@ use crate::model::spec::subst::vpce_name;
 /// What `endpoint_defaults` says; each is good unless the endpoint says otherwise.
 #[derive(Default)]
 struct Defaults {
-    kind: bool,
+    gateway: Option<bool>,
+    route_tables: Vec<usize>,
     subnets: Option<Vec<Chosen>>,
     groups: Option<Vec<usize>>,
     private_dns: Option<At<bool>>,
@@ -43,7 +44,8 @@ pub fn read<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, facts: &VpcFacts, services: &S
         && let Some(f) = Fields::open(cx, &keys::ENDPOINT_DEFAULTS, format!("endpoint defaults of {vpc_name}"), entry)
     {
         defaults = Defaults {
-            kind: kind(&f),
+            gateway: kind(&f),
+            route_tables: if f.has("route_tables") { tables(&f, facts.index) } else { Vec::new() },
             subnets: f.has("subnets").then(|| subnets(&f, facts, draft)),
             groups: f.has("security_groups").then(|| groups(&f, facts.index)),
             private_dns: private_dns(&f),
@@ -73,13 +75,15 @@ fn one<'a>(
     draft: &mut Draft,
 ) {
     let cx = f.cx;
+    // AWS's CreateVpcEndpoint without a type makes a gateway endpoint.
+    if kind(f).or(defaults.gateway).unwrap_or(cx.aws_defaults) {
+        return gateway(f, e, index, facts, defaults, services, draft);
+    }
     let common = common(f, Kind::Endpoint, index);
-    if !kind(f) && !f.has("type") && !defaults.kind && cx.aws_defaults {
-        let found = f.error(
-            e.key_place,
-            "with `defaults: aws` an endpoint without `type` is a gateway endpoint: not in this version",
-        );
-        cx.error(found.help("write `type: interface`, here or in `endpoint_defaults`"));
+    if f.has("route_tables") {
+        let _ = f.entry("route_tables");
+        let found = f.error(f.key_place("route_tables"), "RouteTableIds is not applicable to Interface VPC Endpoints");
+        cx.error(found.code("InvalidParameter").help("`type: gateway`, or leave it out"));
     }
     let service = service_of(f, e, facts);
     let chosen = if f.has("subnets") { subnets(f, facts, draft) } else { defaults.subnets.clone().unwrap_or_default() };
@@ -129,6 +133,7 @@ fn one<'a>(
             },
             vpc: facts.index,
             subnet: Some(subnet),
+            outside: None,
             ip: c.ip,
             security_groups: security_groups.clone(),
             source_dest_check: true,
@@ -155,27 +160,114 @@ fn one<'a>(
     });
 }
 
-/// True if an interface endpoint is asked for by name.
-fn kind(f: &Fields<'_>) -> bool {
-    match f.text("type") {
-        Some(t) if t.value == "interface" => true,
-        Some(t) if matches!(t.value, "gateway" | "gateway_load_balancer" | "resource" | "service_network") => {
+/// True if a gateway endpoint is asked for, false if an interface endpoint; `None` if nothing is said.
+fn kind(f: &Fields<'_>) -> Option<bool> {
+    let t = f.text("type")?;
+    match t.value {
+        "interface" => Some(false),
+        "gateway" => Some(true),
+        "gateway_load_balancer" | "resource" | "service_network" => {
             f.not_yet(t.place, &format!("type: {}", t.value));
-            true
+            None
         }
-        Some(t) => {
-            f.cx.error(f.error(t.place, format!("`type` cannot be `{}`", t.value)).help("interface"));
-            true
+        _ => {
+            f.cx.error(f.error(t.place, format!("`type` cannot be `{}`", t.value)).help("interface or gateway"));
+            None
         }
-        None => false,
     }
 }
 
-/// `true` or `false`; `inbound-only` needs gateway and resolver endpoints, which come later.
+/// A gateway endpoint: routes to its service's prefix list in the tables it names (PrivateLink Guide, "gateway
+/// endpoints").
+fn gateway(
+    f: &Fields<'_>,
+    e: &Entry,
+    index: usize,
+    facts: &VpcFacts,
+    defaults: &Defaults,
+    services: &ServicesWritten<'_>,
+    draft: &mut Draft,
+) {
+    let cx = f.cx;
+    let common = common(f, Kind::Endpoint, index);
+    for (key, what) in
+        [("security_groups", "SecurityGroupIds"), ("subnets", "SubnetIds"), ("private_dns", "PrivateDnsEnabled")]
+    {
+        if f.has(key) {
+            let _ = f.entry(key);
+            let message = format!("{what} is not applicable to Gateway VPC Endpoints: leave `{key}` out");
+            cx.error(f.error(f.key_place(key), message).code("InvalidParameter"));
+        }
+    }
+    let Some(service) = service_of(f, e, facts) else { return };
+    let Some(prefix_list) = prefix_list::of_service(draft, service.name, facts.region.name) else {
+        let message = format!("the service {} has no gateway endpoints: s3 and dynamodb have", service.name);
+        cx.error(f.error(f.place, message).code("InvalidServiceName").help("`type: interface`"));
+        return;
+    };
+    let written = f.has("route_tables");
+    let mut route_tables: Vec<usize> = if written { tables(f, facts.index) } else { defaults.route_tables.clone() };
+    if route_tables.is_empty() {
+        let found = f.error(e.key_place, "the endpoint is in no route table, so no packet takes it");
+        cx.warning(found.help("`route_tables: [NAME, ...]`"));
+    }
+    let clash = |table: usize| {
+        draft.endpoints.iter().flatten().find(|other| match &other.kind {
+            EndpointKind::Gateway { route_tables, prefix_list: list, .. } => {
+                *list == prefix_list && route_tables.contains(&table)
+            }
+            EndpointKind::Interface => false,
+        })
+    };
+    route_tables.retain(|&table| {
+        let Some(other) = clash(table) else { return true };
+        let path = &cx.names.get(Kind::RouteTable, table).path;
+        let list = draft.prefix_lists[prefix_list].as_ref().map_or("", |list| &list.common.id);
+        let message = format!(
+            "route table {path} already has a route with destination-prefix-list-id {list}: by endpoint {}",
+            other.common.path
+        );
+        cx.error(f.error(f.key_place("route_tables"), message).code("RouteAlreadyExists"));
+        false
+    });
+    let policy = policy::read(f).or_else(|| defaults.policy.clone()).unwrap_or(Policy::Full);
+    draft.eni_drafts.push(super::gateways::door(
+        &common.name,
+        &format!("{}/door", common.path),
+        EniOwner::GatewayEndpoint(index),
+        f.place,
+    ));
+    let service = service::led_to(f, e, service, facts.region.name, services, draft);
+    draft.endpoints[index] = Some(EndpointPlan {
+        common,
+        vpc: facts.index,
+        service,
+        kind: EndpointKind::Gateway { route_tables, prefix_list, door: crate::base::EniIx(0) },
+        enis: Vec::new(),
+        security_groups: Vec::new(),
+        private_dns: false,
+        policy,
+        names: EndpointNames::default(),
+    });
+}
+
+fn tables(f: &Fields<'_>, vpc: usize) -> Vec<usize> {
+    let mut found = Vec::new();
+    for t in f.texts("route_tables").unwrap_or_default() {
+        let Some(at) = f.reference_within(Kind::RouteTable, vpc, t, "InvalidRouteTableID.NotFound") else { continue };
+        if found.contains(&at) {
+            f.cx.error(f.error(t.place, format!("the route table `{}` stands twice", t.value)));
+        } else {
+            found.push(at);
+        }
+    }
+    found
+}
+
+/// `true` or `false`; `inbound-only` is off inside the VPC.
 fn private_dns(f: &Fields<'_>) -> Option<At<bool>> {
     let t = f.entry("private_dns")?;
     if t.node.text() == Some("inbound-only") {
-        f.not_yet(t.place(), "private_dns: inbound-only");
         return Some(At { value: false, place: t.place() });
     }
     f.bool("private_dns")

@@ -4,22 +4,29 @@
 pub mod checks;
 pub mod endpoint;
 pub mod eni;
+pub mod fault;
+pub mod gateways;
 pub mod instance;
 pub mod limits;
 pub mod listen;
 pub mod nacl;
+pub mod peering;
 pub mod policy;
+pub mod prefix_list;
 pub mod role;
 pub mod routes;
 pub mod security_group;
 pub mod service;
+pub mod site;
 pub mod subnet;
 pub mod table;
+pub mod transit;
 pub mod vpc;
 
 use super::plan::{
-    Common, EndpointPlan, EniPlan, InstancePlan, NaclPlan, Plan, RolePlan, RouteTablePlan, SecurityGroupPlan,
-    ServicePlan, SubnetPlan, VpcPlan,
+    Common, EndpointPlan, EniPlan, InstancePlan, InternetGatewayPlan, Latency, LinkPlan, NaclPlan, NatGatewayPlan,
+    PeeringPlan, Plan, PrefixListPlan, RolePlan, RouteTablePlan, SecurityGroupPlan, ServicePlan, SitePlan, SubnetPlan,
+    TgwAttachmentPlan, TgwRouteTablePlan, TransitGatewayPlan, VgwPlan, VpcPlan,
 };
 use super::spec::fields::{Cx, Fields};
 use super::spec::keys;
@@ -42,6 +49,29 @@ pub struct Draft {
     pub services: Vec<ServicePlan>,
     pub eni_drafts: Vec<EniDraft>,
     pub enis: Vec<EniPlan>,
+    pub internet_gateways: Vec<InternetGatewayPlan>,
+    pub nat_gateways: Vec<Option<NatGatewayPlan>>,
+    pub vgws: Vec<VgwPlan>,
+    /// The file's by the names table, then AWS's own as they are needed.
+    pub prefix_lists: Vec<Option<PrefixListPlan>>,
+    pub peerings: Vec<Option<PeeringPlan>>,
+    pub transit_gateways: Vec<Option<TransitGatewayPlan>>,
+    /// The file's by the names table, then those that a site's link makes.
+    pub tgw_attachments: Vec<Option<TgwAttachmentPlan>>,
+    pub tgw_route_tables: Vec<Option<TgwRouteTablePlan>>,
+    pub sites: Vec<Option<SitePlan>>,
+    pub links: Vec<LinkPlan>,
+    /// Links whose end is an attachment already; the others' is still the transit gateway.
+    pub linked: Vec<usize>,
+    /// Who wants a public address, and the Elastic IP's name if it has one.
+    pub wants_public: Vec<gateways::WantsPublic>,
+    /// Route tables that listen to their virtual private gateway.
+    pub propagating: Vec<usize>,
+    /// Rules that name groups of other VPCs.
+    pub foreign_groups: Vec<security_group::ForeignGroup>,
+    /// Subnets whose instances get public addresses.
+    pub public_subnets: std::collections::BTreeSet<usize>,
+    pub public_side: Option<crate::base::EniIx>,
 }
 
 /// Reads a whole topology. The plan is good only if no problem was noted.
@@ -55,6 +85,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     let mut draft = Draft::sized(cx);
     role::read(cx, &top, &mut draft);
     let written = service::read(cx, &top);
+    prefix_list::read(cx, &top, None, &mut draft);
     let vpcs = top.named("vpcs");
     if vpcs.is_empty() && top.has("vpcs") {
         cx.error(top.error(top.key_place("vpcs"), "there is no VPC").help("vpcs:\n  app: { cidr: 10.0.0.0/16 }"));
@@ -63,13 +94,28 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     for (v, entry) in vpcs.iter().enumerate() {
         tables.extend(vpc::read(cx, entry, v, &written, &mut draft));
     }
+    site::read(cx, &top, &mut draft);
+    site::internet(cx, &top, &mut draft);
+    peering::read(cx, &top, &mut draft);
+    transit::read(cx, &top, &mut draft);
     service::finish(cx, &written, &mut draft);
+    gateways::public_side(&mut draft);
     eni::place(cx, &mut draft);
+    gateways::more_nat_addresses(cx, &mut draft);
+    let public_addresses = gateways::public_addresses(cx, &mut draft);
     routes::read(cx, tables, &mut draft);
+    transit::routes(cx, &top, &mut draft);
+    site::routes(cx, &top, &mut draft);
+    routes::propagate(&mut draft);
+    security_group::references(cx, &draft);
     let limits = limits::read(cx, &top);
     let checks = checks::read(cx, &top, &draft);
-    top.done();
-    Some(Plan {
+    let latency = match top.word("latency").map(|t| t.value) {
+        Some("aws") => Latency::Aws,
+        _ => Latency::Off,
+    };
+    let faults = top.list("faults");
+    let mut plan = Plan {
         name: lab.to_owned(),
         region: cx.region.clone(),
         dir: cx.sources.first().map(|s| s.folder()).unwrap_or_default(),
@@ -86,8 +132,24 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
         services: draft.services,
         checks,
         limits,
-        ..Plan::default()
-    })
+        internet_gateways: draft.internet_gateways,
+        public_addresses,
+        nat_gateways: all(draft.nat_gateways)?,
+        vgws: draft.vgws,
+        prefix_lists: all(draft.prefix_lists)?,
+        peerings: all(draft.peerings)?,
+        transit_gateways: all(draft.transit_gateways)?,
+        tgw_attachments: all(draft.tgw_attachments)?,
+        tgw_route_tables: all(draft.tgw_route_tables)?,
+        sites: all(draft.sites)?,
+        links: draft.links,
+        public_side: draft.public_side,
+        faults: Vec::new(),
+        latency,
+    };
+    plan.faults = fault::read(cx, faults, &plan);
+    top.done();
+    Some(plan)
 }
 
 fn all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
@@ -109,6 +171,13 @@ impl Draft {
             instances: empty(n(Kind::Instance)),
             endpoints: empty(n(Kind::Endpoint)),
             roles: empty(n(Kind::Role)),
+            nat_gateways: empty(n(Kind::Nat)),
+            prefix_lists: empty(n(Kind::PrefixList)),
+            peerings: empty(n(Kind::Peering)),
+            transit_gateways: empty(n(Kind::Tgw)),
+            tgw_attachments: empty(n(Kind::TgwAttachment)),
+            tgw_route_tables: empty(n(Kind::TgwTable)),
+            sites: empty(n(Kind::Site)),
             ..Draft::default()
         }
     }

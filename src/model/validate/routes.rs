@@ -1,11 +1,13 @@
-//! Route tables: local routes first, then what is written. Targets are instances, ENIs and `blackhole`; gateways of
-//! all kinds come with later versions.
+//! Route tables: local routes first, then what is written, what gateway endpoints make, and what virtual private gateways
+//! propagate.
 
 use std::collections::HashMap;
 
-use super::{Draft, common, implied, implied_of};
+use super::{Draft, common, implied, implied_of, prefix_list};
 use crate::base::{Cidr, EniIx};
-use crate::model::plan::{EniOwner, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan, RouteTarget};
+use crate::model::plan::{
+    AttachmentTo, EndpointKind, EniOwner, LinkKind, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan, RouteTarget,
+};
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
 use crate::model::spec::names::{Kind, is_main};
@@ -19,6 +21,17 @@ pub struct TableRead<'a> {
     main: bool,
     /// `None` for the implied main table.
     fields: Option<Fields<'a>>,
+}
+
+impl TableRead<'_> {
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Where the table says that it is associated with this gateway.
+    pub fn edge(&self, word: &str) -> Option<Place> {
+        self.fields.as_ref()?.word("edge").filter(|t| t.value == word).map(|t| t.place)
+    }
 }
 
 /// The VPC's main table.
@@ -76,26 +89,45 @@ pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
             })
             .collect();
         if let Some(f) = table.fields {
-            let mut seen: HashMap<Cidr, Place> = HashMap::new();
+            let mut seen: HashMap<RouteDest, Place> = HashMap::new();
             let title = f.title.clone();
+            let edge = f.word("edge");
+            if let Some(edge) = edge
+                && let Some(subnet) = draft.subnets.iter().flatten().find(|s| s.route_table == table.index)
+            {
+                let message = format!(
+                    "the table routes what comes in by the {}: subnet {} cannot use it",
+                    edge.value, subnet.common.path
+                );
+                cx.error(f.error(edge.place, message).code("Resource.AlreadyAssociated"));
+            }
+            if f.bool("propagate").is_some_and(|b| b.value) {
+                draft.propagating.push(table.index);
+                if !draft.vgws.iter().any(|vgw| vgw.vpc == table.vpc) {
+                    let found = f.error(f.key_place("propagate"), "the VPC has no virtual private gateway");
+                    cx.error(found.code("Gateway.NotAttached").help("`virtual_private_gateway: true` at the VPC"));
+                }
+            }
             for node in f.list("routes") {
                 let place = node.entries().first().map_or(f.key_place("routes"), |e| e.key_place);
                 let Some(r) = Fields::open_node(cx, &keys::ROUTE, title.clone(), node, place) else { continue };
-                let read = Read { vpc: table.vpc, draft, enis: &enis };
-                if let Some((to, target)) = read.route(&r) {
+                let list = r.text("to").filter(|t| t.value.starts_with("pl:"));
+                let list = list.and_then(|t| {
+                    let region = draft.vpcs[table.vpc].as_ref().map(|v| v.region.clone()).unwrap_or_default();
+                    prefix_list::reference(&r, table.vpc, &region, t, draft)
+                });
+                let read = Read { vpc: table.vpc, draft, enis: &enis, edge: edge.is_some() };
+                if let Some((to, target)) = read.route(&r, list) {
+                    let text = r.text("to").map(|t| t.value).unwrap_or_default();
                     if let Some(first) = seen.insert(to.value, to.place) {
-                        let found = r.error(to.place, format!("there is a route to {} already", to.value));
+                        let found = r.error(to.place, format!("there is a route to {text} already"));
                         cx.error(found.code("RouteAlreadyExists").also(first, "here"));
-                    } else if let Some(own) = routes.iter_mut().find(|l| l.to == RouteDest::Cidr(to.value)) {
+                    } else if let Some(own) = routes.iter_mut().find(|l| l.to == to.value) {
                         // AWS's ReplaceRoute: the local route keeps its destination and gets another target.
                         own.target = target;
                     } else {
-                        routes.push(RoutePlan {
-                            id: format!("{}/{}", common.id, to.value),
-                            to: RouteDest::Cidr(to.value),
-                            target,
-                            origin: RouteOrigin::Created,
-                        });
+                        let id = format!("{}/{text}", common.id);
+                        routes.push(RoutePlan { id, to: to.value, target, origin: RouteOrigin::Created });
                     }
                 }
                 r.done();
@@ -106,7 +138,50 @@ pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
             }
             f.done();
         }
+        routes.extend(gateway_endpoint_routes(draft, &common.id, table.index));
         draft.route_tables[table.index] = Some(RouteTablePlan { common, vpc: table.vpc, main: table.main, routes });
+    }
+}
+
+/// The routes that gateway endpoints make in a table.
+fn gateway_endpoint_routes(draft: &Draft, id: &str, table: usize) -> Vec<RoutePlan> {
+    let mut routes = Vec::new();
+    for (at, endpoint) in draft.endpoints.iter().enumerate() {
+        let Some(EndpointKind::Gateway { route_tables, prefix_list, .. }) = endpoint.as_ref().map(|e| &e.kind) else {
+            continue;
+        };
+        if route_tables.contains(&table) {
+            let list = draft.prefix_lists[*prefix_list].as_ref().map(|l| l.common.id.clone()).unwrap_or_default();
+            routes.push(RoutePlan {
+                id: format!("{id}/{list}"),
+                to: RouteDest::PrefixList(*prefix_list),
+                target: RouteTarget::GatewayEndpoint(at),
+                origin: RouteOrigin::Created,
+            });
+        }
+    }
+    routes
+}
+
+/// What virtual private gateways tell the tables that listen to them (`EnableVgwRoutePropagation`): Direct Connect's
+/// blocks before a VPN's.
+pub fn propagate(draft: &mut Draft) {
+    for table in std::mem::take(&mut draft.propagating) {
+        let Some(plan) = &draft.route_tables[table] else { continue };
+        let Some(vgw) = draft.vgws.iter().position(|vgw| vgw.vpc == plan.vpc) else { continue };
+        let mut links = draft.vgws[vgw].links.clone();
+        links.sort_by_key(|at| matches!(draft.links[*at].kind, LinkKind::Vpn { .. }));
+        let mut routes: Vec<RoutePlan> = Vec::new();
+        for to in links.iter().flat_map(|at| &draft.links[*at].site_blocks) {
+            let to = RouteDest::Cidr(*to);
+            if !routes.iter().any(|route| route.to == to) {
+                let id = format!("{}/propagated/{}", plan.common.id, routes.len());
+                routes.push(RoutePlan { id, to, target: RouteTarget::Vgw(vgw), origin: RouteOrigin::Propagated });
+            }
+        }
+        if let Some(plan) = &mut draft.route_tables[table] {
+            plan.routes.extend(routes);
+        }
     }
 }
 
@@ -116,14 +191,20 @@ struct Read<'r> {
     draft: &'r Draft,
     /// By path: `app.web/eth0`.
     enis: &'r HashMap<String, usize>,
+    /// Of a gateway's table.
+    edge: bool,
 }
 
 impl Read<'_> {
-    fn route(&self, r: &Fields<'_>) -> Option<(At<Cidr>, RouteTarget)> {
+    fn route(&self, r: &Fields<'_>, list: Option<usize>) -> Option<(At<RouteDest>, RouteTarget)> {
         // For people who read the file.
         let _ = r.text("description");
-        let to = self.destination(r);
         let target = self.target(r);
+        if let Some(list) = list {
+            let place = r.key_place("to");
+            return Some((At { value: RouteDest::PrefixList(list), place }, target?));
+        }
+        let to = self.destination(r);
         let (to, target) = (to?, target?);
         let vpc = self.draft.vpcs[self.vpc].as_ref()?;
         let inside = vpc.cidrs.iter().find(|c| c.covers(to.value));
@@ -139,6 +220,16 @@ impl Read<'_> {
                 );
                 return None;
             }
+            if !matches!(target, RouteTarget::Eni(_) | RouteTarget::Nat(_)) {
+                refuse(
+                    format!(
+                        "{} is within the VPC ({local}): its traffic can be sent to an ENI or a NAT gateway only",
+                        to.value
+                    ),
+                    "the local route leads to everything in the VPC",
+                );
+                return None;
+            }
             if to.value != *local && !whole_subnet {
                 refuse(
                     format!("{} is more specific than the local route {local} and not the block of a subnet", to.value),
@@ -147,13 +238,23 @@ impl Read<'_> {
                 return None;
             }
         }
-        Some((to, target))
+        if self.edge && (inside.is_none() || !matches!(target, RouteTarget::Eni(_))) {
+            refuse(
+                format!(
+                    "a gateway's route table leads from blocks of the VPC to network interfaces; {} does not",
+                    to.value
+                ),
+                "`to:` a block of the VPC or of one of its subnets, `via: instance:NAME` or `eni:NAME`",
+            );
+            return None;
+        }
+        Some((At { value: RouteDest::Cidr(to.value), place: to.place }, target))
     }
 
     fn destination(&self, r: &Fields<'_>) -> Option<At<Cidr>> {
         let t = r.text("to")?;
         if t.value.starts_with("pl:") {
-            r.not_yet(t.place, t.value);
+            // It was refused when the list was looked up.
             return None;
         }
         let to = r.cidr("to", true)?;
@@ -173,8 +274,26 @@ impl Read<'_> {
             ("blackhole", true) => Some(RouteTarget::Blackhole),
             ("instance", false) => self.instance(r, t),
             ("eni", false) => self.eni(r, At { value: name, place: t.place }),
-            ("igw" | "vgw", true) | ("nat" | "peering" | "tgw" | "vgw" | "endpoint", false) => {
-                r.not_yet(t.place, &format!("via: {}", t.value));
+            ("igw", true) => {
+                let at = self.draft.internet_gateways.iter().position(|igw| igw.vpc == self.vpc);
+                self.attached(r, t, at, "Internet gateway", "internet_gateway", "InvalidInternetGatewayID.NotFound")
+                    .map(RouteTarget::Igw)
+            }
+            ("vgw", true) => {
+                let at = self.draft.vgws.iter().position(|vgw| vgw.vpc == self.vpc);
+                let key = "virtual_private_gateway";
+                self.attached(r, t, at, "virtual private gateway", key, "InvalidVpnGatewayID.NotFound")
+                    .map(RouteTarget::Vgw)
+            }
+            ("nat", false) => {
+                r.reference_within(Kind::Nat, self.vpc, t, "InvalidNatGatewayID.NotFound").map(RouteTarget::Nat)
+            }
+            ("peering", false) => self.peering(r, t),
+            ("tgw", false) => self.tgw(r, t),
+            ("endpoint", false) => {
+                let message = "routes to a gateway endpoint are made by the endpoint: AWS takes none that are written";
+                let found = r.error(t.place, message).code("InvalidParameterValue");
+                r.cx.error(found.help("`route_tables: [NAME]` at the endpoint"));
                 None
             }
             ("local", true) => {
@@ -182,12 +301,63 @@ impl Read<'_> {
                 None
             }
             _ => {
-                let help = did_you_mean(kind, ["instance", "eni", "blackhole"])
-                    .unwrap_or_else(|| "`instance:NAME`, `eni:NAME` or `blackhole`".into());
+                let help = did_you_mean(kind, ["igw", "nat", "peering", "tgw", "vgw", "instance", "eni", "blackhole"])
+                    .unwrap_or_else(|| {
+                        "`igw`, `nat:N`, `peering:N`, `tgw:N`, `vgw`, `instance:N`, `eni:N` or `blackhole`".into()
+                    });
                 r.cx.error(r.error(t.place, format!("`{}` is no target of a route", t.value)).help(help));
                 None
             }
         }
+    }
+
+    fn attached(
+        &self,
+        r: &Fields<'_>,
+        t: At<&str>,
+        at: Option<usize>,
+        what: &str,
+        key: &str,
+        code: &'static str,
+    ) -> Option<usize> {
+        if at.is_none() {
+            let vpc = r.cx.names.get(Kind::Vpc, self.vpc);
+            let message = format!("VPC {} has no {what}", vpc.name);
+            let found = r.error(t.place, message).code(code).also(vpc.place, "the VPC");
+            r.cx.error(found.help(format!("`{key}: true` at the VPC")));
+        }
+        at
+    }
+
+    fn peering(&self, r: &Fields<'_>, t: At<&str>) -> Option<RouteTarget> {
+        let at = r.reference(Kind::Peering, None, t)?;
+        let plan = self.draft.peerings[at].as_ref()?;
+        if plan.other(self.vpc).is_none() {
+            let vpc = &r.cx.names.get(Kind::Vpc, self.vpc).name;
+            let message = format!("VPC {vpc} is no side of peering {}", plan.common.name);
+            let found = r.error(t.place, message).code("InvalidVpcPeeringConnectionID.NotFound");
+            r.cx.error(found.also(r.cx.names.get(Kind::Peering, at).place, "it is here"));
+            return None;
+        }
+        Some(RouteTarget::Peering(at))
+    }
+
+    fn tgw(&self, r: &Fields<'_>, t: At<&str>) -> Option<RouteTarget> {
+        let at = r.reference(Kind::Tgw, None, t)?;
+        let attached = self
+            .draft
+            .tgw_attachments
+            .iter()
+            .flatten()
+            .any(|a| a.tgw == at && matches!(&a.to, AttachmentTo::Vpc(to) if to.vpc == self.vpc));
+        if !attached {
+            let vpc = &r.cx.names.get(Kind::Vpc, self.vpc).name;
+            let message = format!("VPC {vpc} has no attachment to transit gateway {}", t.value);
+            let found = r.error(t.place, message).code("InvalidTransitGatewayID.NotFound");
+            r.cx.error(found.also(r.cx.names.get(Kind::Tgw, at).place, "it is here"));
+            return None;
+        }
+        Some(RouteTarget::Tgw(at))
     }
 
     fn instance(&self, r: &Fields<'_>, t: At<&str>) -> Option<RouteTarget> {

@@ -39,6 +39,9 @@ pub fn read<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, facts: &VpcFacts, tables: &[Ta
                 read.push((c, index));
             }
         }
+        if f.bool("public_ip").is_some_and(|b| b.value) {
+            draft.public_subnets.insert(index);
+        }
         if let (Some(cidr), Some(az), Some(route_table), Some(nacl)) = (cidr, az, route_table, nacl) {
             draft.subnets[index] = Some(SubnetPlan {
                 common,
