@@ -270,7 +270,7 @@ impl Call<'_> {
 
     fn describe_endpoints(&self) -> Result<Object, ApiError> {
         self.allow("DescribeEndpoints", "*")?;
-        let address = format!("dynamodb.{}.amazonaws.com", self.about.endpoint.region);
+        let address = format!("dynamodb.{}.amazonaws.com", self.about.gate.region);
         Ok(object([("Endpoints", json!([{ "Address": address, "CachePeriodInMinutes": 1_440 }]))]))
     }
 
@@ -422,7 +422,7 @@ impl Call<'_> {
     }
 
     fn place(&self) -> Place {
-        (self.caller.account().to_owned(), self.about.endpoint.region.clone())
+        (self.caller.account().to_owned(), self.about.gate.region.clone())
     }
 
     fn text(&self, name: &str) -> Option<&str> {
