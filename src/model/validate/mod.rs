@@ -22,6 +22,7 @@ pub mod subnet;
 pub mod transit;
 pub mod vpc;
 
+use super::catalogue::PublicBlocks;
 use super::plan::{
     Common, EndpointPlan, EniPlan, InstancePlan, InternetGatewayPlan, Latency, LinkPlan, NaclPlan, NatGatewayPlan,
     PeeringPlan, Plan, PrefixListPlan, RolePlan, RouteTablePlan, SecurityGroupPlan, ServicePlan, SitePlan, SubnetPlan,
@@ -70,6 +71,7 @@ pub struct Draft {
     pub foreign_groups: Vec<security_group::ForeignGroup>,
     /// Subnets whose instances get public addresses.
     pub public_subnets: std::collections::BTreeSet<usize>,
+    pub public_blocks: PublicBlocks,
     pub public_side: Option<crate::base::EniIx>,
 }
 
@@ -84,6 +86,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     let mut draft = Draft::sized(cx);
     role::read(cx, &top, &mut draft);
     let written = service::read(cx, &top);
+    draft.public_blocks = service::public_blocks(cx, &written);
     prefix_list::read(cx, &top, None, &mut draft);
     let vpcs = top.named("vpcs");
     if vpcs.is_empty() && top.has("vpcs") {
@@ -100,6 +103,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     service::finish(cx, &written, &mut draft);
     gateways::public_side(&mut draft);
     eni::place(cx, &mut draft);
+    prefix_list::refuse_hosts_in_public_blocks(cx, &draft);
     gateways::more_nat_addresses(cx, &mut draft);
     let public_addresses = gateways::public_addresses(cx, &mut draft);
     routes::read(cx, tables, &mut draft);
@@ -142,6 +146,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
         tgw_route_tables: all(draft.tgw_route_tables)?,
         sites: all(draft.sites)?,
         links: draft.links,
+        public_blocks: draft.public_blocks,
         public_side: draft.public_side,
         faults: Vec::new(),
         latency,
