@@ -5,6 +5,7 @@ pub mod checks;
 pub mod endpoint;
 pub mod eni;
 pub mod fault;
+pub mod gateway_endpoint;
 pub mod gateways;
 pub mod instance;
 pub mod limits;
@@ -13,6 +14,7 @@ pub mod nacl;
 pub mod peering;
 pub mod policy;
 pub mod prefix_list;
+pub mod private_dns;
 pub mod role;
 pub mod routes;
 pub mod security_group;
@@ -101,7 +103,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     peering::read(cx, &top, &mut draft);
     transit::read(cx, &top, &mut draft);
     service::finish(cx, &written, &mut draft);
-    gateways::public_side(&mut draft);
+    gateways::public_side(lab, &mut draft);
     eni::place(cx, &mut draft);
     prefix_list::refuse_hosts_in_public_blocks(cx, &draft);
     gateways::more_nat_addresses(cx, &mut draft);
@@ -111,6 +113,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     site::routes(cx, &top, &mut draft);
     routes::propagate(&mut draft);
     security_group::references(cx, &draft);
+    security_group::limits(cx, &draft);
     let limits = limits::read(cx, &top);
     let checks = checks::read(cx, &top, &draft);
     let latency = match top.word("latency").map(|t| t.value) {
@@ -241,6 +244,10 @@ pub fn groups(f: &Fields<'_>, vpc: usize) -> Vec<usize> {
         f.cx.error(found.code("InvalidParameterValue").help("left out, it is the VPC's `default` group"));
     }
     // The default quota is 5 and can be raised to 16.
+    if (6..=16).contains(&written.len()) {
+        let message = format!("{} security groups on one ENI: the default quota of AWS is 5", written.len());
+        f.cx.warning(f.error(f.key_place("security_groups"), message).help("the quota can be raised to 16"));
+    }
     if written.len() > 16 {
         let found = f.error(f.key_place("security_groups"), "more than 16 security groups on one ENI");
         f.cx.error(found.code("SecurityGroupsPerInterfaceLimitExceeded"));
