@@ -186,6 +186,9 @@ impl<'a, T: Trail> Walk<'a, T> {
 
     fn walk(&mut self) -> Result<Arrived, Refusal> {
         let eni = self.program.eni(self.from);
+        if eni.masquerade && self.traffic.src != eni.ip && self.known.client.is_none() {
+            self.masquerade(eni.ip)?;
+        }
         let mut place = match eni.kind {
             EniKind::GatewayDoor(endpoint, _) => self.from_gateway_endpoint(endpoint)?,
             EniKind::PublicDoor => Place::Internet,
@@ -451,6 +454,30 @@ impl<'a, T: Trail> Walk<'a, T> {
         let binding = Binding { nat: port, address, port: taken };
         self.found.binding = Some(binding);
         Ok(binding)
+    }
+
+    /// A NAT instance: its kernel forwards, and what it forwards goes on under its own address. The translation is the
+    /// engine's, so that no tool is needed in the instance; its own captures show the packets before it.
+    fn masquerade(&mut self, own: u32) -> Result<(), Refusal> {
+        let at = Decider::Eni(self.from);
+        let port = self.ports[self.from.at()];
+        let taken = match self.known.binding.filter(|b| b.nat == port) {
+            Some(binding) => Ok(binding),
+            None => {
+                let src = (self.traffic.src, self.tuple.src_port);
+                let dst = (self.traffic.dst, self.tuple.dst_port);
+                let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
+                self.found.fresh = taken.is_some();
+                let taken = taken.map(|(address, taken)| Binding { nat: port, address, port: taken });
+                taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
+            }
+        };
+        let rule = |binding: Binding| Rule::Source(binding.address.into());
+        self.trail.add(|| crumb(Stage::Masquerade, Some(self.from), outcome(taken.map(rule))));
+        let binding = taken?;
+        self.found.binding = Some(binding);
+        self.set_src(binding.address, Some(binding.port));
+        Ok(())
     }
 
     /// What comes to a NAT gateway's address: an answer for a client behind it, or nothing that it takes.
@@ -748,6 +775,14 @@ impl<'a, T: Trail> Walk<'a, T> {
                 return Err(Refusal::ingress(DropCode::RouterAddr, Decider::Eni(to)));
             }
             _ => {}
+        }
+        if eni.masquerade
+            && let Some(binding) = self.known.binding.filter(|b| b.nat == self.ports[to.at()])
+            && let Some((addr, port)) = self.known.client.filter(|_| binding.address == self.traffic.dst)
+        {
+            self.trail.add(|| crumb(Stage::Masquerade, Some(to), Outcome::Pass(Rule::Destination(addr.into()))));
+            self.set_dst(addr, Some(port));
+            self.found.binding = Some(binding);
         }
         if !eni.is_door()
             && let Err(refusal) = deliver::destination(program, to, self.traffic.dst)

@@ -315,7 +315,7 @@ impl Names {
                     names.add_below(kind, lab, &tgw.key, &e.key, e.key_place, Some(&e.node));
                 }
             }
-            if tgw.node.get("route_tables").is_none() {
+            if tgw.node.get("route_tables").is_none_or(|tables| matches!(tables.value, Value::Null)) {
                 names.add_below(Kind::TgwTable, lab, &tgw.key, "default", tgw.key_place, None);
             }
         }

@@ -21,10 +21,7 @@ pub fn elastic(names: &Names) -> BTreeMap<String, Ipv4Addr> {
 
 /// Each name's address, none of them in `taken`. A name begins at the place its hash says and takes the next free one,
 /// in the order of the names; those for which none is left are left out.
-pub fn assign(
-    names: impl IntoIterator<Item = String>,
-    taken: &BTreeSet<Ipv4Addr>,
-) -> BTreeMap<String, Ipv4Addr> {
+pub fn assign(names: impl IntoIterator<Item = String>, taken: &BTreeSet<Ipv4Addr>) -> BTreeMap<String, Ipv4Addr> {
     let names: BTreeSet<String> = names.into_iter().collect();
     let mut used: BTreeSet<Ipv4Addr> = taken.clone();
     let mut given = BTreeMap::new();

@@ -67,8 +67,22 @@ pub fn lab(root: &mut Node, names: &mut Names, default_region: &str, problems: &
 /// Texts that look like ids of AWS's form and belong to nothing in this lab, each once.
 pub fn stray_ids(root: &Node, known: &BTreeSet<&str>) -> Vec<(Place, String)> {
     const PREFIXES: [&str; 16] = [
-        "vpc-", "vpce-", "subnet-", "rtb-", "acl-", "sg-", "eni-", "i-", "igw-", "nat-", "vgw-", "pl-", "eipalloc-",
-        "pcx-", "tgw-", "cgw-",
+        "vpc-",
+        "vpce-",
+        "subnet-",
+        "rtb-",
+        "acl-",
+        "sg-",
+        "eni-",
+        "i-",
+        "igw-",
+        "nat-",
+        "vgw-",
+        "pl-",
+        "eipalloc-",
+        "pcx-",
+        "tgw-",
+        "cgw-",
     ];
     let mut stray = Vec::new();
     let mut seen = BTreeSet::new();
@@ -211,7 +225,8 @@ fn id_of(
 /// What can be put in of prefix lists beside ids: `pl.corp.cidrs`, and of AWS's own `pl.s3.cidrs` and `pl.s3.id`.
 fn prefix_lists(root: &Node, names: &Names, default_region: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
-    for (service, region) in ["s3", "dynamodb"].into_iter().flat_map(|s| catalogue::regions().map(move |r| (s, r.name))) {
+    for (service, region) in ["s3", "dynamodb"].into_iter().flat_map(|s| catalogue::regions().map(move |r| (s, r.name)))
+    {
         let written = root.get("services").and_then(|s| s.get(service)).and_then(|s| s.get("prefixes"));
         let written = written.filter(|_| region == default_region).map(texts_of).filter(|blocks| !blocks.is_empty());
         let usual = || catalogue::prefix_list_blocks(service, region).iter().map(ToString::to_string).collect();

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use super::eni::EniDraft;
+use super::private_dns::{self, Claims, PrivateDns};
 use super::service::{self, ServicesWritten};
 use super::vpc::VpcFacts;
-use super::private_dns::{self, Claims, PrivateDns};
 use super::{Draft, common, gateway_endpoint, groups, policy};
 use crate::base::ids::aws_id;
 use crate::model::catalogue::{self, Service};
@@ -84,7 +84,8 @@ fn one<'a>(
     let common = common(f, Kind::Endpoint, index);
     if f.has("route_tables") {
         let _ = f.entry("route_tables");
-        let found = f.error(f.key_place("route_tables"), "Route table IDs are only supported for Gateway type VPC Endpoint");
+        let found =
+            f.error(f.key_place("route_tables"), "Route table IDs are only supported for Gateway type VPC Endpoint");
         cx.error(found.code("InvalidParameter").help("`type: gateway`, or leave it out"));
     }
     let service = service_of(f, e, facts);

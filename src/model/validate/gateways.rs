@@ -70,7 +70,11 @@ pub fn edges(cx: &Cx<'_>, vpc: &Fields<'_>, index: usize, tables: &[TableRead<'_
     };
     let (igw_table, vgw_table) = (edge("igw", igw), edge("vgw", vgw));
     if igw {
-        draft.internet_gateways.push(InternetGatewayPlan { common: of(Kind::InternetGateway, "igw"), vpc: index, edge_table: igw_table });
+        draft.internet_gateways.push(InternetGatewayPlan {
+            common: of(Kind::InternetGateway, "igw"),
+            vpc: index,
+            edge_table: igw_table,
+        });
     }
     if vgw {
         draft.vgws.push(VgwPlan { common: of(Kind::Vgw, "vgw"), vpc: index, links: Vec::new(), edge_table: vgw_table });
@@ -199,7 +203,8 @@ pub fn public_ip(f: &Fields<'_>, vpc: usize, instance: usize, counted: bool, dra
         text if text.starts_with("eip:") => {
             let vpc = f.cx.names.get(Kind::Vpc, vpc);
             if counted {
-                let message = "one Elastic IP for several instances: `public_ip: eip:NAME` and `count` exclude each other";
+                let message =
+                    "one Elastic IP for several instances: `public_ip: eip:NAME` and `count` exclude each other";
                 refuse(message.to_owned(), "InvalidParameterCombination");
             } else if !gateway {
                 let message = format!("Network {} is not attached to any internet gateway", vpc.id);
@@ -291,9 +296,7 @@ pub fn public_addresses(cx: &Cx<'_>, draft: &mut Draft) -> Vec<PublicAddressPlan
                     "{}: Elastic IP address {} is already associated: {} is with {owner}",
                     want.owner, named.id, named.name
                 );
-                cx.error(
-                    Found::at(want.place, message).code("Resource.AlreadyAssociated").also(*first, "in use here"),
-                );
+                cx.error(Found::at(want.place, message).code("Resource.AlreadyAssociated").also(*first, "in use here"));
                 continue;
             }
             used.insert(eip, (want.owner.clone(), want.place));
@@ -307,12 +310,9 @@ pub fn public_addresses(cx: &Cx<'_>, draft: &mut Draft) -> Vec<PublicAddressPlan
             continue;
         };
         let common = match named {
-            Some(named) => Common {
-                name: named.name.clone(),
-                path: named.path.clone(),
-                id: named.id.clone(),
-                ..Common::default()
-            },
+            Some(named) => {
+                Common { name: named.name.clone(), path: named.path.clone(), id: named.id.clone(), ..Common::default() }
+            }
             None => Common {
                 name: want.name,
                 id: aws_id("eipalloc", &want.id, &want.path),

@@ -48,8 +48,11 @@ fn one(cx: &Cx<'_>, e: &Entry, node: &Node, index: usize, vpc: Option<usize>, dr
     }
     let max = f.int("max_entries");
     if let Some(max) = max.filter(|max| (max.value as usize) < entries.len()) {
-        let message =
-            format!("you've reached the maximum number of entries: {} entries, and `max_entries` is {}", entries.len(), max.value);
+        let message = format!(
+            "you've reached the maximum number of entries: {} entries, and `max_entries` is {}",
+            entries.len(),
+            max.value
+        );
         cx.error(f.error(max.place, message).code("PrefixListMaxEntriesExceeded"));
     }
     let count = entries.len().max(1) as u32;

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use super::{Draft, common, implied, implied_of, prefix_list};
 use crate::base::{Cidr, EniIx};
 use crate::model::plan::{
-    AttachmentTo, EndpointKind, EndpointPlan, EniOwner, LinkKind, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan, RouteTarget,
+    AttachmentTo, EndpointKind, EndpointPlan, EniOwner, LinkKind, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan,
+    RouteTarget,
 };
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
@@ -339,9 +340,7 @@ impl Read<'_> {
                 let at = self.draft.vgws.iter().position(|vgw| vgw.vpc == self.vpc);
                 self.attached(r, t, at, "virtual private gateway", "virtual_private_gateway").map(RouteTarget::Vgw)
             }
-            ("nat", false) => {
-                r.reference_within(Kind::Nat, self.vpc, t, "InvalidParameterValue").map(RouteTarget::Nat)
-            }
+            ("nat", false) => r.reference_within(Kind::Nat, self.vpc, t, "InvalidParameterValue").map(RouteTarget::Nat),
             ("peering", false) => self.peering(r, t),
             ("tgw", false) => self.tgw(r, t),
             ("endpoint", false) => {

@@ -90,7 +90,7 @@ fn direction(
                         vpc,
                         other,
                         group: g,
-                        place: w.place,
+                        place: *place,
                         title: f.title.clone(),
                     });
                 }
@@ -129,7 +129,8 @@ const DEFAULT_RULES: usize = 60;
 const MOST_RULES: usize = 1_000;
 
 fn refuse_rules(f: &Fields<'_>, way: Way, count: &str) {
-    let message = format!("The maximum number of rules per security group has been reached: {count} {} rules", way.key());
+    let message =
+        format!("The maximum number of rules per security group has been reached: {count} {} rules", way.key());
     f.cx.error(f.error(f.key_place(way.key()), message).code("RulesPerSecurityGroupLimitExceeded"));
 }
 
