@@ -77,7 +77,10 @@ pub fn tunnel(plan: &Plan, text: &str) -> Result<FaultPlan, String> {
     }
     let vpns = plan.links.iter().filter(|link| matches!(link.kind, LinkKind::Vpn { .. }));
     let known: Vec<&str> = vpns.map(|link| plan.sites[link.site].common.name.as_str()).collect();
-    Err(format!("{}; sites with a VPN: {}", wrong(), known.join(", ")))
+    match known[..] {
+        [] => Err(format!("{}; no site has a VPN", wrong())),
+        _ => Err(format!("{}; sites with a VPN: {}", wrong(), known.join(", "))),
+    }
 }
 
 pub fn instance(plan: &Plan, name: &str) -> Result<FaultPlan, String> {

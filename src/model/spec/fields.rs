@@ -128,7 +128,7 @@ impl<'a> Fields<'a> {
             let refused = match self.noun.find(&e.key) {
                 None if top && e.key.starts_with("x-") => true,
                 None => {
-                    let known = || self.noun.all().filter(|k| k.state != State::Later).map(|k| k.name);
+                    let known = || self.noun.all().filter(|k| k.usable()).map(|k| k.name);
                     if self.cx.problems.is_full() {
                         return;
                     }
@@ -143,6 +143,10 @@ impl<'a> Fields<'a> {
                 Some(key) => match key.state {
                     State::Later => {
                         self.not_yet(e.key_place, &e.key);
+                        true
+                    }
+                    State::Not(why) => {
+                        self.cx.error(Found::at(e.key_place, format!("{}: `{}`: {why}", self.title, e.key)));
                         true
                     }
                     State::Only(values) => {
