@@ -13,7 +13,7 @@ use crate::control::api::{ExplainAsk, FlowRow};
 use crate::control::checks::{self, CheckResult, Ran, Reached};
 use crate::control::rows;
 use crate::model::Plan;
-use crate::model::plan::{CheckPlan, CheckWhat};
+use crate::model::plan::{CheckPlan, CheckWhat, InstanceHome};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -111,17 +111,18 @@ fn told(plan: &Plan, asker: usize, to: &str) -> Result<Reached, Failure> {
         (Some(object), None) => object.clone(),
         _ => String::new(),
     };
-    Ok(Reached { reachable: told.reachable, code: told.code, rule, way })
+    let passed = told.passed.into_iter().chain(told.way.map(str::to_owned)).collect();
+    Ok(Reached { reachable: told.reachable, code: told.code, rule, way, passed })
 }
 
-/// No way of a kind: addresses that only such a way could reach must be out of reach.
+/// No way of a kind: no address outside is reached by it. Hosts outside have no such ways to lose.
 fn never(plan: &Plan, check: &CheckPlan, asker: usize, way: &str) -> CheckResult {
-    // Of the emulated Internet's other hosts (RFC 5737) and of its AWS services (RFC 2544).
-    for address in ["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1"] {
+    let vpc = plan.instances[asker].vpc();
+    for address in vpc.map(|_| outside(plan, asker)).unwrap_or_default() {
         match told(plan, asker, &format!("{address}:443")) {
-            Ok(reached) if reached.reachable => {
+            Ok(reached) if reached.reachable && reached.passed.iter().any(|passed| passed == way) => {
                 let name = &plan.instances[asker].common.path;
-                return checks::not_made(check, format!("{name} reaches {address}: a way to {way}"));
+                return checks::not_made(check, format!("{name} reaches {address} by {}", reached.passed.join(", ")));
             }
             Ok(_) => {}
             Err(failure) => return checks::not_made(check, failure.message),
@@ -130,6 +131,21 @@ fn never(plan: &Plan, check: &CheckPlan, asker: usize, way: &str) -> CheckResult
     let mut result = checks::not_made(check, format!("no way to {way}"));
     result.ok = true;
     result
+}
+
+/// Addresses outside that a way could lead to: services of the asker's region and of another, every Internet host, and
+/// every public address of others.
+fn outside(plan: &Plan, asker: usize) -> Vec<Ipv4Addr> {
+    let region = plan.region_of(&plan.instances[asker]);
+    let other = if region == "us-east-1" { "eu-west-1" } else { "us-east-1" };
+    let services = ["s3", "dynamodb", "sts"];
+    let names = [region, other].into_iter().flat_map(|r| services.map(|s| format!("{s}.{r}.amazonaws.com")));
+    let public = names.filter_map(|name| crate::model::catalogue::public_addr(&name));
+    let hosts = plan.instances.iter().filter(|i| i.home == InstanceHome::Internet);
+    let hosts = hosts.filter_map(|i| Some(plan.eni(*i.enis.first()?).ip));
+    let own = &plan.instances[asker].enis;
+    let others = plan.public_addresses.iter().filter(|public| !own.contains(&public.eni)).map(|public| public.addr);
+    public.chain(hosts).chain(others).collect()
 }
 
 fn dns(plan: &Plan, check: &CheckPlan, asker: usize, name: &str, rtype: &str) -> CheckResult {

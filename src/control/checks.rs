@@ -31,6 +31,8 @@ pub struct Reached {
     pub rule: String,
     /// `endpoint:s3`, `instance:web`: the way it took.
     pub way: Option<String>,
+    /// What it passed on the way, and the kind of way: `nat:app.natgw-a`, `igw`, `nat`.
+    pub passed: Vec<String>,
 }
 
 /// What a command or query gave.
@@ -61,7 +63,7 @@ pub fn judge_reached(check: &CheckPlan, reached: &Reached) -> CheckResult {
         // A destination has no exit code; `exit: 0` is read as reachable.
         Expect::Result { exit, .. } => reached.reachable == exit.is_none_or(|code| code == 0),
     };
-    let ways: Vec<String> = reached.way.iter().cloned().collect();
+    let ways: Vec<String> = reached.way.iter().chain(&reached.passed).cloned().collect();
     let (way_ok, way_note) = judge_ways(check, &ways, reached.reachable);
     result(check, as_expected && way_ok, seen + &way_note, reached.rule.clone())
 }

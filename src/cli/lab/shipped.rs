@@ -17,7 +17,7 @@ macro_rules! bases {
     };
 }
 
-bases! { "t-iso" }
+bases! { "t-solo" "t-iso" "t-hub" "t-peer" "t-hyb" "t-insp" }
 
 shipped! {
     "01-endpoint-sg": "README.md" "alt-fixes/by-group.patch.yaml" "alt-fixes/member.patch.yaml" "break.patch.yaml"
@@ -28,13 +28,51 @@ shipped! {
         "wrong-fixes/ephemeral.patch.yaml" "wrong-fixes/open-all.patch.yaml";
     "03-ping": "README.md" "alt-fixes/keep-icmp.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
         "solution.sh" "wrong-fixes/all-icmp.patch.yaml" "wrong-fixes/other-port.patch.yaml";
+    "04-blackhole-route": "README.md" "alt-fixes/longer.patch.yaml" "alt-fixes/same-prefix.patch.yaml"
+        "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "wrong-fixes/internet-gateway.patch.yaml"
+        "wrong-fixes/security-group.patch.yaml" "wrong-fixes/shorter.patch.yaml";
     "05-nacl-return": "README.md" "alt-fixes/own-acl-gone.patch.yaml" "alt-fixes/second-rule.patch.yaml"
         "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
         "wrong-fixes/deny-first.patch.yaml" "wrong-fixes/ingress.patch.yaml" "wrong-fixes/security-group.patch.yaml"
         "wrong-fixes/this-linux-only.patch.yaml";
+    "06-sg-removed": "README.md" "alt-fixes/at-the-client.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/client-group.patch.yaml" "wrong-fixes/deny-all.patch.yaml"
+        "wrong-fixes/too-late.patch.yaml";
+    "07-private-dns": "README.md" "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
+        "wrong-fixes/no-nat.patch.yaml" "wrong-fixes/security-group.patch.yaml";
+    "08-one-az": "README.md" "alt-fixes/moved.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/other-subnet.patch.yaml"
+        "wrong-fixes/repair-the-zone.patch.yaml" "wrong-fixes/security-group.patch.yaml";
+    "09-free-endpoint": "README.md" "alt-fixes/one-table.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/main-table.patch.yaml" "wrong-fixes/moved.patch.yaml"
+        "wrong-fixes/security-group.patch.yaml";
+    "10-prefix-list": "README.md" "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
+        "wrong-fixes/open-all.patch.yaml" "wrong-fixes/route.patch.yaml" "wrong-fixes/vpc-block.patch.yaml";
+    "11-not-your-gateway": "README.md" "alt-fixes/own-gateway.patch.yaml" "break.patch.yaml" "fix.patch.yaml"
+        "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/group.patch.yaml"
+        "wrong-fixes/more-tables.patch.yaml" "wrong-fixes/no-such-address.patch.yaml";
+    "12-nat-instance": "README.md" "alt-fixes/nat-gateway.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/client-check.patch.yaml"
+        "wrong-fixes/public-address.patch.yaml" "wrong-fixes/security-group.patch.yaml";
+    "13-nat-subnet": "README.md" "alt-fixes/new-public-subnet.patch.yaml" "break.patch.yaml" "fix.patch.yaml"
+        "lab.yaml" "solution.sh" "wrong-fixes/internet-gateway.patch.yaml"
+        "wrong-fixes/other-private-subnet.patch.yaml" "wrong-fixes/security-group.patch.yaml";
+    "14-nat-idle": "README.md" "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
+        "wrong-fixes/security-group.patch.yaml" "wrong-fixes/timer.patch.yaml" "wrong-fixes/too-slow.patch.yaml";
+    "15-the-bill": "README.md" "alt-fixes/private-only.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/interface.patch.yaml" "wrong-fixes/no-nat.patch.yaml";
     "17-dns-flood": "README.md" "alt-fixes/hosts-file.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
         "solution.sh" "topology.patch.yaml" "wrong-fixes/limit.patch.yaml" "wrong-fixes/retries.patch.yaml"
         "wrong-fixes/security-group.patch.yaml";
+    "20-return-route": "README.md" "alt-fixes/all-spokes.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "wrong-fixes/other-direction.patch.yaml" "wrong-fixes/security-group.patch.yaml"
+        "wrong-fixes/transit-gateway.patch.yaml" "wrong-fixes/wrong-spoke.patch.yaml";
+    "22-not-transitive": "README.md" "alt-fixes/transit-gateway.patch.yaml" "break.patch.yaml" "fix.patch.yaml"
+        "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/no-routes.patch.yaml"
+        "wrong-fixes/one-side.patch.yaml" "wrong-fixes/security-groups.patch.yaml";
+    "25-appliance-mode": "README.md" "alt-fixes/one-appliance.patch.yaml" "break.patch.yaml" "fix.patch.yaml"
+        "lab.yaml" "solution.sh" "wrong-fixes/bypass.patch.yaml" "wrong-fixes/exchanged.patch.yaml"
+        "wrong-fixes/security-group.patch.yaml" "wrong-fixes/spokes-mode.patch.yaml";
 }
 
 /// The labs' files.
