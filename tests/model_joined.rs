@@ -293,7 +293,9 @@ fn a_change_shows_as_what_it_changes() {
 peerings: { hub-far: null, hub-spoke: { dns: false } }
 transit_gateways: { core: { pmtud: true, route_tables: { inner: { routes: [] } } } }
 on_prem: { branch: { routes: [ { to: 10.0.0.0/16, via: vpn } ], vpn: { tunnels: 2 } } }
-vpcs: { hub: { instances: { web: { impair: null } } } }
+vpcs:
+  hub:
+    instances: { web: { impair: null, public_ip: 'eip:back' }, api: { names: [api.example.com], forward: masquerade, source_dest_check: false } }
 latency: off
 faults: [ { az: a, for: 60s } ]
 ";
@@ -305,6 +307,9 @@ faults: [ { az: a, for: 60s } ]
     for wanted in [
         "~ lab latency",
         "~ instance hub.web",
+        "~ instance hub.api",
+        "+ public address eip:back",
+        "- public address eip:front",
         "~ peering hub-spoke",
         "- peering hub-far",
         "~ transit gateway core",

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::plan::{EniOwner, Plan, Policy};
 
+mod gateways;
 mod joined;
 
 /// One object that differs.
@@ -168,19 +169,17 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 .iter()
                 .map(|i| {
                     let role = i.role.map(|r| p.roles[r].common.name.clone()).unwrap_or_default();
-                    of(
-                        &i.common,
-                        vec![
-                            ("role", role),
-                            ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
-                            ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
-                            ("mtu", i.mtu.to_string()),
-                            ("impair", i.impair.map(|impair| format!("{impair:?}")).unwrap_or_default()),
-                            ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
-                            ("user_data", i.user_data.clone().unwrap_or_default()),
-                            ("env", join(i.env.iter().map(|(k, v)| format!("{k}={v}")).collect())),
-                        ],
-                    )
+                    let mut attributes = gateways::of_instance(i);
+                    attributes.extend(vec![
+                        ("role", role),
+                        ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
+                        ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
+                        ("mtu", i.mtu.to_string()),
+                        ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
+                        ("user_data", i.user_data.clone().unwrap_or_default()),
+                        ("env", join(i.env.iter().map(|(k, v)| format!("{k}={v}")).collect())),
+                    ]);
+                    of(&i.common, attributes)
                 })
                 .collect(),
         ),
@@ -215,14 +214,13 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
             p.endpoints
                 .iter()
                 .map(|e| {
-                    of(
-                        &e.common,
-                        vec![
-                            ("service", p.services[e.service].full_name.clone()),
-                            ("private_dns", e.private_dns.to_string()),
-                            ("policy", policy(&e.policy)),
-                        ],
-                    )
+                    let mut attributes = gateways::of_endpoint(p, e);
+                    attributes.extend(vec![
+                        ("service", p.services[e.service].full_name.clone()),
+                        ("private_dns", e.private_dns.to_string()),
+                        ("policy", policy(&e.policy)),
+                    ]);
+                    of(&e.common, attributes)
                 })
                 .collect(),
         ),
@@ -269,6 +267,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 .collect(),
         ),
     ];
+    all.extend(gateways::objects(p, &of));
     all.extend(joined::objects(p, &of));
     all
 }

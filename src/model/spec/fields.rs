@@ -153,9 +153,9 @@ impl<'a> Fields<'a> {
                         let fits = e.node.text().is_some_and(|t| values.contains(&t));
                         if !fits {
                             let place = if matches!(e.node.value, Value::Text(_)) { e.place() } else { e.key_place };
-                            let written = e.node.text().map(|t| format!(" {t}")).unwrap_or_default();
+                            let written = e.node.text().map(|t| format!(": {t}")).unwrap_or_default();
                             self.cx.error(
-                                Found::at(place, format!("{}: {}:{written}: not in this version", self.title, e.key))
+                                Found::at(place, format!("{}: {}{written}: not in this version", self.title, e.key))
                                     .help(format!("leave it out, or write `{}: {}`", e.key, values.join(" or "))),
                             );
                         }

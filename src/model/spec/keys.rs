@@ -591,7 +591,7 @@ pub static SITE_HOST: Noun = Noun {
         key("impair", Shape::Noun(&IMPAIR), "delay, loss and rate of its interface"),
         key("env", Shape::TextMap, "variables that exec, shell and run set"),
         key("forward", Shape::OneOf(&["true", "masquerade", "stateful", "false"]), "it forwards what is not for it"),
-        later("dns_server"),
+        only("dns_server", &["false"], "no DNS server of ours runs on it"),
         not("subnet", "a host on premises is in no subnet: its address is in the site's `cidr`"),
         not("enis", "a host on premises has one interface, with `ip`"),
         not("security_groups", "security groups are of VPCs: nothing is filtered at a host on premises"),
