@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use vpclab::base::Cidr;
 use vpclab::model::plan::{
     AttachmentTo, EniOwner, Fault, Forward, Home, Impair, InstanceHome, Latency, LinkEnd, LinkKind, Plan, RouteTarget,
@@ -329,4 +330,35 @@ faults: [ { az: a, for: 60s } ]
     let new = load(&more, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan;
     let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
     assert!(seen.iter().all(|text| text.starts_with("+ ") && text.contains("hub.aaa")), "{seen:#?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A good file in which words changed places, vanished or were doubled: a plan, or problems that have a place.
+    #[test]
+    fn files_with_words_out_of_place_never_panic(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..4), 1..8),
+    ) {
+        let mut words: Vec<&str> = JOINED.split_inclusive([' ', '\n', ',', ':', '[', ']', '{', '}']).collect();
+        for (one, other, what) in edits {
+            let (one, other) = (one.index(words.len()), other.index(words.len()));
+            match what {
+                0 | 1 => words[one] = words[other],
+                2 => words.swap(one, other),
+                _ => { words.remove(one); }
+            }
+        }
+        match load(&[Source::new("joined.yaml", words.concat())], &Around::default()) {
+            Ok(loaded) => {
+                // What was accepted can be shown, compared and broken.
+                prop_assert!(diff(&loaded.plan, &loaded.plan).is_empty());
+                let _ = fault::parse(&loaded.plan, &["az", "a"]);
+            }
+            Err(report) => {
+                prop_assert!(!report.is_empty());
+                prop_assert!(report.problems.iter().all(|p| p.line > 0 && p.col > 0), "{report}");
+            }
+        }
+    }
 }

@@ -113,7 +113,7 @@ pub fn rate(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bits = number * unit;
-    (bits >= 1_000.0 && bits <= 1e12).then_some(bits as u64)
+    (1_000.0..=1e12).contains(&bits).then_some(bits as u64)
 }
 
 impl Plan {
