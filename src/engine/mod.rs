@@ -34,6 +34,7 @@ pub use core::{Engine, EngineLimits, drop_record};
 pub use event::{Counters, FlowClosed, FlowSnapshot, Way};
 pub use flow::{FlowEnd, FlowState};
 pub use lpm::Lpm;
+pub use nat::{Allocator as NatAllocator, Taken as NatPort};
 pub use program::Program;
 pub use rules::{NACL_STAR, NaclTable, SgMatch, SgTable};
 pub use shape::Shaper;

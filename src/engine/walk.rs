@@ -179,8 +179,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             && self.found.fresh
             && let Some(binding) = self.found.binding
         {
-            let dst = (self.tuple.dst.to_bits(), self.tuple.dst_port);
-            self.nat.release(binding.nat, binding.address, self.tuple.proto, dst, binding.port);
+            self.nat.release(binding.at, binding.port);
         }
         walked
     }
@@ -470,9 +469,8 @@ impl<'a, T: Trail> Walk<'a, T> {
         let src = (self.traffic.src, self.tuple.src_port);
         let dst = (self.traffic.dst, self.tuple.dst_port);
         let taken = self.nat.allocate(port, &gateway.addresses, proto, src, dst);
-        let (address, taken) = taken.ok_or(refuse(DropCode::NatNoPort))?;
+        let binding = Binding::new(port, taken.ok_or(refuse(DropCode::NatNoPort))?);
         self.found.fresh = true;
-        let binding = Binding { nat: port, address, port: taken };
         self.found.binding = Some(binding);
         Ok(binding)
     }
@@ -489,7 +487,7 @@ impl<'a, T: Trail> Walk<'a, T> {
                 let dst = (self.traffic.dst, self.tuple.dst_port);
                 let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
                 self.found.fresh = taken.is_some();
-                let taken = taken.map(|(address, taken)| Binding { nat: port, address, port: taken });
+                let taken = taken.map(|taken| Binding::new(port, taken));
                 taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
             }
         };

@@ -492,7 +492,12 @@ impl Sink for Door<'_> {
     fn frame(&mut self, port: Port, frame: &mut [u8]) {
         match port {
             Port::Endpoint(eni) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
-                Verdict::Deliver { to } | Verdict::Shaped { to, .. } => self.ports.write(to, frame),
+                Verdict::Deliver { to } => self.ports.write(to, frame),
+                Verdict::Shaped { to, via } => {
+                    let ports = &mut *self.ports;
+                    let lost = self.links.send(self.now, to, via, frame, |piece| ports.write(to, piece));
+                    lose(self.engine, self.now, eni, to, frame, lost);
+                }
                 _ => {}
             },
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
