@@ -1,6 +1,5 @@
 //! What stands behind endpoint ENIs: a task for each connection, which asks the services to open it and serves it.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -10,11 +9,11 @@ use futures::future::BoxFuture;
 use tokio::task::AbortHandle;
 
 use super::bridge::{BridgeGauges, TaskCount};
+use super::tables::Tables;
 use super::terminal::{Backends, Ticket};
 use crate::base::{EniIx, FiveTuple};
 use crate::host::client::KeeperClient;
 use crate::host::cmd::DialAddr;
-use crate::model::Plan;
 use crate::model::plan::UpstreamAddr;
 use crate::services::{ConnContext, Dialer, Opened, Services, Stream};
 
@@ -23,32 +22,22 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct ServiceBackends {
     services: Arc<Services>,
-    /// Endpoint and VPC by the index of the ENI.
-    endpoints: HashMap<u32, (usize, usize)>,
     tokio: tokio::runtime::Handle,
     gauges: Arc<BridgeGauges>,
 }
 
 impl ServiceBackends {
-    pub fn new(
-        services: Arc<Services>,
-        plan: Arc<Plan>,
-        tokio: tokio::runtime::Handle,
-        gauges: Arc<BridgeGauges>,
-    ) -> ServiceBackends {
-        let endpoints = plan
-            .endpoints
-            .iter()
-            .enumerate()
-            .flat_map(|(at, endpoint)| endpoint.enis.iter().map(move |eni| (eni.0, (at, endpoint.vpc))))
-            .collect();
-        ServiceBackends { services, endpoints, tokio, gauges }
+    pub fn new(services: Arc<Services>, tokio: tokio::runtime::Handle, gauges: Arc<BridgeGauges>) -> ServiceBackends {
+        ServiceBackends { services, tokio, gauges }
     }
 }
 
 impl Backends for ServiceBackends {
-    fn open(&mut self, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
-        let found = self.endpoints.get(&eni.0).copied();
+    fn open(&mut self, tables: &Tables, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
+        let plan = &tables.plan;
+        let found = plan.eni(eni).owner.endpoint().map(|endpoint| (endpoint, plan.endpoints[endpoint].vpc));
+        // Of the same plan as the index: both are replaced in one command of this thread.
+        let in_force = self.services.in_force();
         let services = self.services.clone();
         let count = TaskCount::new(&self.gauges);
         let task = self.tokio.spawn(async move {
@@ -59,7 +48,7 @@ impl Backends for ServiceBackends {
                 client: SocketAddrV4::new(tuple.src, tuple.src_port),
                 server: SocketAddrV4::new(tuple.dst, tuple.dst_port),
             };
-            match services.open(context).await {
+            match services.open_in(&in_force, context).await {
                 Opened::Refused => ticket.refused(),
                 Opened::Silent => ticket.silent(),
                 Opened::Ready(session) => {

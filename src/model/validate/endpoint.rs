@@ -313,7 +313,11 @@ fn judge_private_dns(
             vpc.name, facts.dns_support, facts.dns_hostnames
         );
         let found = f.error(place, message).code("InvalidParameter").also(vpc.place, "the VPC");
-        cx.error(found.help("set both at the VPC, or write `private_dns: false`"));
+        if cx.standing.contains(&format!("{}.{}", vpc.name, e.key)) {
+            cx.warning(found.help("AWS lets the attributes of the VPC be changed later: its private names are then not answered"));
+        } else {
+            cx.error(found.help("set both at the VPC, or write `private_dns: false`"));
+        }
     }
     true
 }
