@@ -301,7 +301,7 @@ impl Change<'_> {
         listened: &Listens,
     ) -> Result<(), Refused> {
         let Change { shared, before, next } = self;
-        let mut one = |done: &mut Done, at: usize| {
+        let one = |done: &mut Done, at: usize| {
             let made = node::make_instance(&shared.keeper, &next.plan, at, shared.clock.unix());
             let (made, tuns) = made.map_err(|e| Refused { message: format!("{e:#}"), exit: 3 })?;
             done.instances.push((at, Arc::new(made)));
