@@ -187,10 +187,7 @@ fn a_rule_that_closes_a_path_closes_it_at_once_and_for_new_connections() {
     let lab = Lab::up(LAB);
     assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 0);
     let said = patch(&lab, "vpcs: { app: { security_groups: { api: { ingress: [] } } } }").ok();
-    assert_eq!(
-        said,
-        "~ security group app.api\n    ingress: tcp 80 from sg:web, icmp from 10.0.0.0/16 -> nothing\n"
-    );
+    assert_eq!(said, "~ security group app.api\n    ingress: tcp 80 from sg:web, icmp from 10.0.0.0/16 -> nothing\n");
     assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 28, "a timeout, as in AWS");
     assert!(lab.vpclab("drops", &["--code", "SG_INGRESS"]).ok().contains("sg:app.api"));
     assert!(lab.vpclab("explain", &["web", "10.0.2.10:80"]).out.contains("SG_INGRESS"));
@@ -257,7 +254,8 @@ fn a_refused_change_leaves_the_old_state_running() {
     };
     let before = ps(&lab);
     // AWS would refuse it.
-    let said = patch(&lab, "vpcs: { app: { subnets: { c: { cidr: 10.0.2.128/25, az: a } }, endpoints: { sqs: null } } }");
+    let said =
+        patch(&lab, "vpcs: { app: { subnets: { c: { cidr: 10.0.2.128/25, az: a } }, endpoints: { sqs: null } } }");
     let report = said.fails_with(2);
     assert!(report.contains("InvalidSubnet.Conflict") && report.contains("10.0.2.128/25"), "{report}");
     // The host cannot: the folder is not there. What was made for it is removed, what was in the way comes back.
@@ -342,11 +340,20 @@ fn an_instance_whose_address_changes_is_made_anew_and_others_are_not() {
     let lab = Lab::up(LAB);
     let echo = Going::start(&lab, "web", ECHO);
     let said = patch(&lab, "vpcs: { app: { instances: { api: { ip: 10.0.2.11 } } } }").ok();
-    assert!(said.contains("~ instance app.api is made anew, and what runs in it ends (eth0: address 10.0.2.10 -> 10.0.2.11)"), "{said}");
+    assert!(
+        said.contains(
+            "~ instance app.api is made anew, and what runs in it ends (eth0: address 10.0.2.10 -> 10.0.2.11)"
+        ),
+        "{said}"
+    );
     assert_eq!(get(&lab, "web", "http://10.0.2.11/"), 0);
     assert_ne!(get(&lab, "web", "http://10.0.2.10/"), 0);
-    assert!(lab.exec("api", &["curl", "-sS", "-m", "3", "http://169.254.169.254/latest/meta-data/local-ipv4"]).out.is_empty()
-        || lab.sh("api", "hostname -I").out.contains("10.0.2.11"));
+    assert!(
+        lab.exec("api", &["curl", "-sS", "-m", "3", "http://169.254.169.254/latest/meta-data/local-ipv4"])
+            .out
+            .is_empty()
+            || lab.sh("api", "hostname -I").out.contains("10.0.2.11")
+    );
     assert_eq!(echo.end(), "True");
 }
 
@@ -423,7 +430,8 @@ fn a_zone_fails_at_once_and_dns_notices_later() {
     let names = |lab: &Lab| {
         let said = lab.vpclab("dns", &["web", "sqs.eu-west-1.amazonaws.com", "-f", "json"]).ok();
         let answer: serde_json::Value = serde_json::from_str(&said).expect("json");
-        let mut answers: Vec<String> = answer["answers"].as_array().expect("list").iter().map(ToString::to_string).collect();
+        let mut answers: Vec<String> =
+            answer["answers"].as_array().expect("list").iter().map(ToString::to_string).collect();
         answers.sort();
         answers.join(" ")
     };

@@ -40,11 +40,7 @@ pub fn patch(base: &Accepted, patches: &[Source], standing: &BTreeSet<String>) -
     Ok(Accepted { dir: base.dir.clone(), ..accepted })
 }
 
-fn judge(
-    sources: &[Source],
-    around: &Around<'_>,
-    standing: &BTreeSet<String>,
-) -> Result<(Accepted, Loaded), Failure> {
+fn judge(sources: &[Source], around: &Around<'_>, standing: &BTreeSet<String>) -> Result<(Accepted, Loaded), Failure> {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match store::accept_over(sources, around, &std::env::current_dir()?, standing) {
         Ok((accepted, loaded)) => {
@@ -63,7 +59,8 @@ pub fn name_of(files: &[PathBuf]) -> Option<String> {
     let sources = paths.iter().map(|path| source(path).ok()).collect::<Option<Vec<Source>>>()?;
     let env = |name: &str| std::env::var(name).ok();
     let (accepted, _) =
-        store::accept(&sources, &Around { env: &env, files: &Disk, name: None }, &std::env::current_dir().ok()?).ok()?;
+        store::accept(&sources, &Around { env: &env, files: &Disk, name: None }, &std::env::current_dir().ok()?)
+            .ok()?;
     Some(accepted.name)
 }
 
@@ -113,7 +110,7 @@ impl Files for Over<'_> {
 }
 
 /// Files as they are on this machine.
-struct Disk;
+pub(super) struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {

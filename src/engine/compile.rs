@@ -11,11 +11,11 @@ use super::program::{Eni, EniKind, Groups, NONE, Nacl, Program, Route, Subnet, T
 use super::rules::{NaclTable, SgTable};
 use super::verdict::DropCode;
 use crate::base::{Cidr, EniIx};
-use crate::model::Plan;
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, EniPlan, Fault, Forward, Home, Impair, LinkEnd, LinkKind, PeeringPlan,
     RouteOrigin, RouteTablePlan, RouteTarget, SecurityGroupPlan, SgPeer, SgRule, SiteTarget, TgwTarget,
 };
+use crate::model::{Plan, catalogue};
 
 /// Compiles a plan. `generation` must differ from that of the program it replaces.
 pub fn compile(plan: &Plan, generation: u64) -> Program {
@@ -63,6 +63,7 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
             kind: kind(plan, eni),
             down: failed(plan, EniIx(at as u32)),
             stateful: instance.is_some_and(|i| i.forward == Some(Forward::Stateful)),
+            masquerade: instance.is_some_and(|i| i.forward == Some(Forward::Masquerade)),
             shape,
             times,
         });
@@ -326,12 +327,17 @@ fn gateways(plan: &Plan) -> Gateways {
         igws: plan
             .internet_gateways
             .iter()
-            .map(|igw| Igw { vpc: igw.vpc as u32, edge: igw.edge_table.map(|at| at as u32) })
+            .map(|igw| Igw {
+                vpc: igw.vpc as u32,
+                border: catalogue::border_router(&plan.vpcs[igw.vpc].region),
+                edge: igw.edge_table.map(|at| at as u32),
+            })
             .collect(),
         nats: plan
             .nat_gateways
             .iter()
             .map(|nat| Nat {
+                id: nat.common.id.clone(),
                 subnet: nat.subnet as u32,
                 eni: nat.eni,
                 public: nat.public,

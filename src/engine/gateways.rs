@@ -29,11 +29,15 @@ pub(crate) struct Gateways {
 #[derive(Clone, Debug)]
 pub(crate) struct Igw {
     pub(crate) vpc: u32,
+    /// The first router beyond it.
+    pub(crate) border: Ipv4Addr,
     pub(crate) edge: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Nat {
+    /// AWS id: the same gateway in another program.
+    pub(crate) id: String,
     pub(crate) subnet: u32,
     pub(crate) eni: EniIx,
     pub(crate) public: bool,

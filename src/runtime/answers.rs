@@ -3,9 +3,11 @@
 use std::os::fd::OwnedFd;
 
 use super::change;
+use super::gateways;
 use super::node::{self, Shared};
 use super::router::RouterGone;
 use super::state::State;
+use crate::base::counters::WAYS;
 use crate::base::{Clock, EniIx};
 use crate::control::api::{
     Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply, Request,
@@ -14,7 +16,7 @@ use crate::control::api::{
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
 use crate::control::store::Accepted;
-use crate::engine::FlowSnapshot;
+use crate::engine::{FlowSnapshot, Way};
 use crate::model::Plan;
 use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Limits, VpcPlan};
@@ -122,7 +124,7 @@ fn exec_info(shared: &Shared, state: &State, at: usize) -> ExecInfo {
 }
 
 fn ps(shared: &Shared) -> Result<Reply, Refused> {
-    let (state, counters, flows) = shared.router.call(|inside| {
+    let (state, counters, ways, nats, flows) = shared.router.call(|inside| {
         let count = inside.tables.plan.enis.len();
         let counters: Vec<Counters> = (0..count)
             .map(|at| {
@@ -136,7 +138,10 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                 }
             })
             .collect();
-        (inside.tables.state.clone(), counters, inside.engine.flows().collect::<Vec<_>>())
+        let ways: Vec<[u64; WAYS]> =
+            (0..count).map(|at| inside.engine.counters().enis[at].ways.each_ref().map(|way| way.get())).collect();
+        let flows = inside.engine.flows().collect::<Vec<_>>();
+        (inside.tables.state.clone(), counters, ways, gateways::nat_metrics(inside.engine), flows)
     })?;
     let plan = &state.plan;
     let instances = plan.instances.iter().zip(&state.instances).map(|(i, made)| {
@@ -163,10 +168,15 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
             netns_fd: None,
             counters: sum,
             role: i.role.map(|r| plan.roles[r].common.name.clone()),
-            ways: vec![("private".into(), sum.bytes_in + sum.bytes_out)],
+            ways: Way::ALL
+                .into_iter()
+                .map(|way| (way.as_str().to_owned(), i.enis.iter().map(|eni| ways[eni.at()][way as usize]).sum()))
+                .filter(|(way, bytes)| *bytes > 0 || way == Way::Private.as_str())
+                .collect(),
         }
     });
-    let endpoints = plan.endpoints.iter().enumerate().map(|(at, e)| {
+    let doors = plan.endpoints.iter().enumerate().filter(|(_, e)| !e.is_gateway());
+    let endpoints = doors.map(|(at, e)| {
         let service = &plan.services[e.service];
         let is_here = |eni: EniIx| plan.eni(eni).owner == EniOwner::Endpoint(at);
         PsEndpoint {
@@ -199,6 +209,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         region: plan.region.clone(),
         instances: instances.collect(),
         endpoints: endpoints.collect(),
+        gateways: gateways::rows(&plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
         limits: changed_limits(&plan.limits),
@@ -258,6 +269,7 @@ fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
     let rows = events.iter().map(|e| RequestRow {
         time_ms: e.time.0.saturating_mul(1_000),
         endpoint: e.endpoint.clone(),
+        gate: e.gate.as_str().to_owned(),
         client: e.client.to_string(),
         principal: e.principal.clone().unwrap_or_else(|| "anonymous".into()),
         action: e.action.clone(),

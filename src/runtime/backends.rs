@@ -1,7 +1,6 @@
 //! What stands behind endpoint ENIs: a task for each connection, which asks the services to open it and serves it.
 
 use std::io;
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,21 +33,12 @@ impl ServiceBackends {
 
 impl Backends for ServiceBackends {
     fn open(&mut self, tables: &Tables, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
-        let plan = &tables.plan;
-        let found = plan.eni(eni).owner.endpoint().map(|endpoint| (endpoint, plan.endpoints[endpoint].vpc));
-        // Of the same plan as the index: both are replaced in one command of this thread.
-        let in_force = self.services.in_force();
+        let found = ConnContext::at(&tables.plan, eni, tuple);
         let services = self.services.clone();
         let count = TaskCount::new(&self.gauges);
         let task = self.tokio.spawn(async move {
-            let Some((endpoint, vpc)) = found else { return ticket.refused() };
-            let context = ConnContext {
-                endpoint,
-                vpc,
-                client: SocketAddrV4::new(tuple.src, tuple.src_port),
-                server: SocketAddrV4::new(tuple.dst, tuple.dst_port),
-            };
-            match services.open_in(&in_force, context).await {
+            let Some(context) = found else { return ticket.refused() };
+            match services.open(context).await {
                 Opened::Refused => ticket.refused(),
                 Opened::Silent => ticket.silent(),
                 Opened::Ready(session) => {

@@ -36,12 +36,7 @@ pub struct Changing {
 }
 
 /// What [`crate::control::api::Request::Apply`] asks.
-pub fn apply(
-    shared: &Shared,
-    mut accepted: Accepted,
-    patches: Option<usize>,
-    dry_run: bool,
-) -> Result<Reply, Refused> {
+pub fn apply(shared: &Shared, mut accepted: Accepted, patches: Option<usize>, dry_run: bool) -> Result<Reply, Refused> {
     let began = shared.clock.now();
     let mut changing = lock(shared);
     let before = shared.state();
@@ -293,13 +288,7 @@ impl Change<'_> {
     }
 
     /// Everything that may fail, in an order in which the least is lost if it does.
-    fn make(
-        &self,
-        done: &mut Done,
-        work: &mut Work,
-        listens: &Listens,
-        listened: &Listens,
-    ) -> Result<(), Refused> {
+    fn make(&self, done: &mut Done, work: &mut Work, listens: &Listens, listened: &Listens) -> Result<(), Refused> {
         let Change { shared, before, next } = self;
         let one = |done: &mut Done, at: usize| {
             let made = node::make_instance(&shared.keeper, &next.plan, at, shared.clock.unix());
@@ -442,8 +431,7 @@ impl Change<'_> {
 
         let (old, new) = (work::commands(&before.plan, &hands.ca_bundle), work::commands(&next.plan, &hands.ca_bundle));
         let gone: Vec<&String> = next.steps.gone.iter().map(|&at| &before.plan.instances[at].common.path).collect();
-        let anew: Vec<&String> =
-            next.steps.anew.iter().map(|a| &next.plan.instances[a.after].common.path).collect();
+        let anew: Vec<&String> = next.steps.anew.iter().map(|a| &next.plan.instances[a.after].common.path).collect();
         let ended: Vec<RunKey> = changed(&old, &new).filter(|key| !gone.contains(&&key.0)).cloned().collect();
         work.end_runs(hands, &ended);
         for path in gone {

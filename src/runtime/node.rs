@@ -257,7 +257,8 @@ impl Node {
         })
         .context("router thread")?;
 
-        let hands = Hands { keeper: keeper.clone(), tokio: tokio.handle().clone(), clock, ca_bundle: run_dir.ca_bundle() };
+        let hands =
+            Hands { keeper: keeper.clone(), tokio: tokio.handle().clone(), clock, ca_bundle: run_dir.ca_bundle() };
         let listens = work::listens(&plan);
         let bound = listens.values().map(|(who, listener)| work::bind(&hands, &ca, who, listener));
         let bound = bound.collect::<anyhow::Result<Vec<_>>>()?;
@@ -349,6 +350,7 @@ pub(super) fn instance_host(plan: &Plan, instance: &InstancePlan) -> InstanceHos
         path: instance.common.path.clone(),
         enis: enis.collect(),
         syn_retries: Some(plan.limits.syn_retries),
+        forward: instance.forward.is_some(),
         congestion: Some("cubic".into()),
         rmem: Some(RMEM),
         wmem: Some(WMEM),

@@ -26,7 +26,8 @@ impl Numbers {
     /// Of the plan that follows. Interfaces are recognised by their AWS id; `fresh` says of which (by its index in `new`)
     /// nothing may be carried over all the same, because another kernel is behind it.
     pub fn next(&self, old: &Plan, new: &Plan, fresh: impl Fn(EniIx) -> bool) -> Numbers {
-        let known: HashMap<&str, EniIx> = old.enis.iter().zip(&self.of).map(|(e, n)| (e.common.id.as_str(), *n)).collect();
+        let known: HashMap<&str, EniIx> =
+            old.enis.iter().zip(&self.of).map(|(e, n)| (e.common.id.as_str(), *n)).collect();
         let mut enis = vec![None; self.enis.len()];
         let mut of = Vec::with_capacity(new.enis.len());
         for (at, eni) in new.enis.iter().enumerate() {

@@ -185,7 +185,8 @@ roles: { r: { policy: full } }",
     #[test]
     fn an_endpoint_that_moves_is_another_and_retries_change_in_place() {
         let old = plan("");
-        let new = plan("vpcs: { app: { endpoints: { sqs: { subnets: { a: 10.0.1.98 } } } } }\nlimits: { syn_retries: 1 }");
+        let new =
+            plan("vpcs: { app: { endpoints: { sqs: { subnets: { a: 10.0.1.98 } } } } }\nlimits: { syn_retries: 1 }");
         let steps = steps(&old, &new);
         assert!(steps.kept.len() == 3 && steps.kept.iter().all(|k| k.syn_retries && !k.files), "{steps:?}");
         let fresh: Vec<String> = steps.fresh(&old, &new).iter().map(|ix| new.eni_label(*ix)).collect();

@@ -33,7 +33,7 @@ const LOCAL_TTL: u8 = 64;
 /// Rounds of events and polls in one turn: a bound against two sides that answer each other for ever.
 const ROUNDS: usize = 64;
 
-/// Opens what stands behind an endpoint ENI.
+/// Opens what stands behind endpoints' ENIs and doors.
 pub trait Backends: Send {
     /// A client wants a connection to the interface `eni` of the tables' plan: begin to open it, and answer by the ticket.
     fn open(&mut self, tables: &Tables, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle;

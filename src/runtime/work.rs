@@ -70,9 +70,10 @@ pub fn commands(plan: &Plan, ca_bundle: &Path) -> Runs {
         user: run.user.clone(),
         ca_bundle: Some(ca_bundle.to_owned()),
     };
-    let all = plan.instances.iter().flat_map(|i| {
-        i.run.iter().enumerate().map(move |(n, run)| ((i.common.path.clone(), n), of(i, run)))
-    });
+    let all = plan
+        .instances
+        .iter()
+        .flat_map(|i| i.run.iter().enumerate().map(move |(n, run)| ((i.common.path.clone(), n), of(i, run))));
     all.collect()
 }
 

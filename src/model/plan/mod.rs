@@ -105,6 +105,14 @@ impl VpcPlan {
     pub fn internal_domain(&self) -> String {
         if self.region == "us-east-1" { "ec2.internal".into() } else { format!("{}.compute.internal", self.region) }
     }
+
+    /// Of the names of public addresses: `eu-west-1.compute.amazonaws.com`, or `compute-1.amazonaws.com` in us-east-1.
+    pub fn public_domain(&self) -> String {
+        match self.region.as_str() {
+            "us-east-1" => "compute-1.amazonaws.com".into(),
+            region => format!("{region}.compute.amazonaws.com"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -560,6 +568,18 @@ pub struct Contents {
     pub topics: Vec<String>,
     /// Name and value.
     pub secrets: Vec<(String, String)>,
+    pub tables: Vec<TablePlan>,
+}
+
+/// A DynamoDB table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TablePlan {
+    pub name: String,
+    /// Attribute and type: `S`, `N` or `B`.
+    pub partition: (String, char),
+    pub sort: Option<(String, char)>,
+    /// In DynamoDB's own form: `{"pk": {"S": "a"}}`.
+    pub items: Vec<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

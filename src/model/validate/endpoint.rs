@@ -314,7 +314,11 @@ fn judge_private_dns(
         );
         let found = f.error(place, message).code("InvalidParameter").also(vpc.place, "the VPC");
         if cx.standing.contains(&format!("{}.{}", vpc.name, e.key)) {
-            cx.warning(found.help("AWS lets the attributes of the VPC be changed later: its private names are then not answered"));
+            cx.warning(
+                found.help(
+                    "AWS lets the attributes of the VPC be changed later: its private names are then not answered",
+                ),
+            );
         } else {
             cx.error(found.help("set both at the VPC, or write `private_dns: false`"));
         }
