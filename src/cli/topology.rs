@@ -64,7 +64,7 @@ fn source(path: &Path) -> Result<Source, Failure> {
 }
 
 /// Files as they are on this machine.
-struct Disk;
+pub(super) struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {

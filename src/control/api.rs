@@ -116,6 +116,8 @@ pub struct Ps {
     pub region: String,
     pub instances: Vec<PsInstance>,
     pub endpoints: Vec<PsEndpoint>,
+    #[serde(default)]
+    pub gateways: Vec<PsGateway>,
     /// Of the process that owns the packets.
     pub router_pid: u32,
     /// Milliseconds since the lab was ready.
@@ -157,6 +159,25 @@ pub struct PsEndpoint {
     pub enis: Vec<PsEni>,
     /// Open connections.
     pub conns: u64,
+}
+
+/// A gateway of any kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PsGateway {
+    /// `internet-gateway`, `nat-gateway`, `gateway-endpoint`, `peering`, `transit-gateway`, `vpn`, ...
+    pub kind: String,
+    pub path: String,
+    pub id: String,
+    /// Public or private addresses, where it has some; tunnels of a VPN.
+    pub addresses: Vec<String>,
+    pub az: String,
+    /// `available`, or what is broken of it.
+    pub state: String,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub drops: u64,
+    /// Metrics as CloudWatch names them.
+    pub metrics: Vec<(String, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,5 +3,6 @@
 pub mod api;
 pub mod checks;
 pub mod explain;
+pub mod lab;
 pub mod rows;
 pub mod store;

@@ -7,6 +7,7 @@ use crate::base::{Cidr, EniIx};
 use crate::model::plan::{EndpointPlan, VpcPlan};
 use crate::model::{Plan, catalogue};
 
+use super::hosts;
 use super::name::{self, WireName};
 use super::zone::{Node, QType, Synthesis, Zone, ZoneKind};
 
@@ -71,13 +72,6 @@ impl Zones {
     }
 }
 
-/// A zone that holds one name and no other.
-fn one_name(name: &str, ip: Ipv4Addr, ttl: u32) -> Option<Zone> {
-    let mut zone = Zone::new(ZoneKind::Public, name, Synthesis::Nothing)?;
-    zone.insert(name, Node { addrs: Box::new([ip]), ttl, ..Node::default() });
-    Some(zone)
-}
-
 /// What hosts outside VPCs see: nothing private.
 fn outside() -> VpcZones {
     VpcZones { serves: true, label: "public".to_owned(), zones: BTreeMap::new() }
@@ -98,18 +92,11 @@ fn vpc_zones(plan: &Plan, vpc: usize) -> VpcZones {
             }
         }
     }
-    for zone in instance_zones(plan, vpc) {
+    for zone in instance_zones(plan, vpc).into_iter().chain(hosts::inside_zones(plan, vpc)) {
         add(Some(zone));
     }
     for zone in reverse_zones(plan, vpc) {
         add(Some(zone));
-    }
-    // Inside its VPC a public name of an instance means the private address (VPC User Guide, "DNS attributes").
-    for instance in plan.instances.iter().filter(|i| i.vpc() == Some(vpc) && of.dns_support) {
-        let Some(ip) = instance.enis.first().map(|eni| plan.eni(*eni).ip) else { continue };
-        for name in &instance.names {
-            add(one_name(name, ip, plan.limits.dns_ttl));
-        }
     }
     VpcZones { serves: of.dns_support, label: of.common.path.clone(), zones }
 }
@@ -233,15 +220,6 @@ fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
     for zone in local_zones() {
         zones.insert(zone.apex.clone(), zone);
     }
-    for instance in &plan.instances {
-        let Some(&eni) = instance.enis.first() else { continue };
-        let public = plan.public_addresses.iter().find(|public| public.eni == eni).map(|public| public.addr);
-        for name in &instance.names {
-            if let Some(zone) = one_name(name, public.unwrap_or(plan.eni(eni).ip), ttl) {
-                zones.entry(zone.apex.clone()).or_insert(zone);
-            }
-        }
-    }
     for (at, endpoint) in plan.endpoints.iter().enumerate() {
         let Some(apex) = vpce_apex(&endpoint.names.regional) else { continue };
         let Some(key) = name::wire(&apex) else { continue };
@@ -253,6 +231,7 @@ fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
             insert_vpce_names(plan, at, zone);
         }
     }
+    hosts::publish(plan, &mut zones);
     zones
 }
 

@@ -254,7 +254,15 @@ impl Zone {
             if *name.as_bytes() == *self.apex {
                 given |= self.give_apex(asked, emit);
             }
-            return if given { Outcome::Records } else { Outcome::NoData };
+            if given {
+                return Outcome::Records;
+            }
+            // A name that is here only because others are below it does not hide what is made up for it:
+            // `db.x.eu-west-1.rds.amazonaws.com` is no reason for `rds.amazonaws.com` to be empty.
+            return match node.is_empty().then(|| self.synthesise(name, asked, emit)) {
+                Some(Outcome::Records) => Outcome::Records,
+                _ => Outcome::NoData,
+            };
         }
         self.synthesise(name, asked, emit)
     }
@@ -321,6 +329,10 @@ impl Zone {
 }
 
 impl Node {
+    fn is_empty(&self) -> bool {
+        self.addrs.is_empty() && self.others.is_empty()
+    }
+
     fn give(&self, asked: QType, emit: &mut impl FnMut(QType, u32, &[u8])) -> bool {
         let mut given = false;
         if QType::A.answers(asked) {

@@ -63,6 +63,7 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
             kind: kind(plan, eni),
             down: failed(plan, EniIx(at as u32)),
             stateful: instance.is_some_and(|i| i.forward == Some(Forward::Stateful)),
+            masquerade: instance.is_some_and(|i| i.forward == Some(Forward::Masquerade)),
             shape,
             times,
         });
@@ -332,6 +333,7 @@ fn gateways(plan: &Plan) -> Gateways {
             .nat_gateways
             .iter()
             .map(|nat| Nat {
+                id: nat.common.id.clone(),
                 subnet: nat.subnet as u32,
                 eni: nat.eni,
                 public: nat.public,

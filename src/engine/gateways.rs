@@ -34,6 +34,8 @@ pub(crate) struct Igw {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Nat {
+    /// AWS id: the same gateway in another program.
+    pub(crate) id: String,
     pub(crate) subnet: u32,
     pub(crate) eni: EniIx,
     pub(crate) public: bool,

@@ -187,6 +187,9 @@ impl<'a, T: Trail> Walk<'a, T> {
 
     fn walk(&mut self) -> Result<Arrived, Refusal> {
         let eni = self.program.eni(self.from);
+        if eni.masquerade && self.traffic.src != eni.ip && self.known.client.is_none() {
+            self.masquerade(eni.ip)?;
+        }
         let mut place = match eni.kind {
             EniKind::GatewayDoor(endpoint, _) => self.from_gateway_endpoint(endpoint)?,
             EniKind::PublicDoor => Place::Internet,
@@ -293,9 +296,13 @@ impl<'a, T: Trail> Walk<'a, T> {
         }
     }
 
+    /// Nobody in the VPC has the address. Its resolver serves the VPC's own instances only, and those on their host.
     fn nobody(&mut self, decider: Decider) -> Next {
-        self.trail.add(|| crumb(Stage::Deliver, None, Outcome::Drop(DropCode::NoEni)));
-        Err(Refusal::egress(DropCode::NoEni, decider))
+        let resolver = self.program.vpcs.iter().any(|vpc| vpc.resolver == self.traffic.dst);
+        let home = self.program.vpc_of(self.from).map(|vpc| vpc.resolver);
+        let code = if resolver && home != Some(self.traffic.dst) { DropCode::DnsNotLocal } else { DropCode::NoEni };
+        self.trail.add(|| crumb(Stage::Deliver, None, Outcome::Drop(code)));
+        Err(Refusal::egress(code, decider))
     }
 
     /// One to one between a private address and the public one that stands for it (VPC User Guide, "internet gateways").
@@ -448,6 +455,30 @@ impl<'a, T: Trail> Walk<'a, T> {
         let binding = Binding { nat: port, address, port: taken };
         self.found.binding = Some(binding);
         Ok(binding)
+    }
+
+    /// A NAT instance: its kernel forwards, and what it forwards goes on under its own address. The translation is the
+    /// engine's, so that no tool is needed in the instance; its own captures show the packets before it.
+    fn masquerade(&mut self, own: u32) -> Result<(), Refusal> {
+        let at = Decider::Eni(self.from);
+        let port = self.ports[self.from.at()];
+        let taken = match self.known.binding.filter(|b| b.nat == port) {
+            Some(binding) => Ok(binding),
+            None => {
+                let src = (self.traffic.src, self.tuple.src_port);
+                let dst = (self.traffic.dst, self.tuple.dst_port);
+                let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
+                self.found.fresh = taken.is_some();
+                let taken = taken.map(|(address, taken)| Binding { nat: port, address, port: taken });
+                taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
+            }
+        };
+        let rule = |binding: Binding| Rule::Source(binding.address.into());
+        self.trail.add(|| crumb(Stage::Masquerade, Some(self.from), outcome(taken.map(rule))));
+        let binding = taken?;
+        self.found.binding = Some(binding);
+        self.set_src(binding.address, Some(binding.port));
+        Ok(())
     }
 
     /// What comes to a NAT gateway's address: an answer for a client behind it, or nothing that it takes.
@@ -745,6 +776,14 @@ impl<'a, T: Trail> Walk<'a, T> {
                 return Err(Refusal::ingress(DropCode::RouterAddr, Decider::Eni(to)));
             }
             _ => {}
+        }
+        if eni.masquerade
+            && let Some(binding) = self.known.binding.filter(|b| b.nat == self.ports[to.at()])
+            && let Some((addr, port)) = self.known.client.filter(|_| binding.address == self.traffic.dst)
+        {
+            self.trail.add(|| crumb(Stage::Masquerade, Some(to), Outcome::Pass(Rule::Destination(addr.into()))));
+            self.set_dst(addr, Some(port));
+            self.found.binding = Some(binding);
         }
         if !eni.is_door()
             && let Err(refusal) = deliver::destination(program, to, self.traffic.dst)

@@ -94,6 +94,9 @@ pub struct InstanceHost {
     pub enis: Vec<EniHost>,
     /// `net.ipv4.tcp_syn_retries`, 1 to 127; `None`: the kernel's.
     pub syn_retries: Option<u8>,
+    /// `net.ipv4.ip_forward`: its kernel forwards what is not for it.
+    #[serde(default)]
+    pub forward: bool,
     /// Congestion control set by the route metric, `cubic`; `None`: the kernel's default.
     pub congestion: Option<String>,
     /// `net.ipv4.tcp_rmem` and `tcp_wmem`: minimum, default, maximum, in bytes; `None`: the kernel's.

@@ -170,6 +170,15 @@ fn sysctls(wanted: &InstanceHost) -> io::Result<()> {
         std::fs::write(&path, value).map_err(|err| explain(err, &format!("write {path}")))
     };
     let three = |[least, usual, most]: [u32; 3]| format!("{least} {usual} {most}");
+    if wanted.forward {
+        set("ip_forward", "1".into())?;
+        // One-armed routers are what VPCs have: no redirects, and packets come and go as routes in the VPC say.
+        // `default` is what the devices start from, which are made after this.
+        for dir in ["all", "default"] {
+            set(&format!("conf/{dir}/send_redirects"), "0".into())?;
+            set(&format!("conf/{dir}/rp_filter"), "0".into())?;
+        }
+    }
     if let Some(retries) = wanted.syn_retries {
         set("tcp_syn_retries", retries.to_string())?;
     }

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::plan::{EniOwner, Plan, Policy};
 
+mod joined;
+
 /// One object that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
@@ -86,8 +88,14 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
         more.extend([("id", c.id.clone()), ("description", c.description.clone()), ("tags", tags(c))]);
         (c.path.clone(), more)
     };
-    vec![
-        ("lab", BTreeMap::from([("limits".to_owned(), vec![("limits", format!("{:?}", p.limits))])])),
+    let mut all = vec![
+        (
+            "lab",
+            BTreeMap::from([
+                ("limits".to_owned(), vec![("limits", format!("{:?}", p.limits))]),
+                ("latency".to_owned(), vec![("latency", joined::latency(p))]),
+            ]),
+        ),
         (
             "VPC",
             p.vpcs
@@ -167,6 +175,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                             ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
                             ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
                             ("mtu", i.mtu.to_string()),
+                            ("impair", i.impair.map(|impair| format!("{impair:?}")).unwrap_or_default()),
                             ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
                             ("user_data", i.user_data.clone().unwrap_or_default()),
                             ("env", join(i.env.iter().map(|(k, v)| format!("{k}={v}")).collect())),
@@ -259,7 +268,9 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 })
                 .collect(),
         ),
-    ]
+    ];
+    all.extend(joined::objects(p, &of));
+    all
 }
 
 fn policy(p: &Policy) -> String {

@@ -26,10 +26,16 @@ pub fn parse(plan: &Plan, words: &[&str]) -> Result<FaultPlan, String> {
 const USAGE: &str = "a fault is `az ZONE`, `endpoint NAME [ZONE]`, `tunnel SITE/N`, `instance NAME`, `target NAME` or \
                      `link NAME [down] [delay T] [jitter T] [loss P%] [rate R]`";
 
-/// A zone by letter, name or id.
+/// A zone by letter, name or id. A letter may mean several zones, as accounts and regions map it differently: the first
+/// VPC of the lab's region decides, then the first of any.
+///
+/// # Errors
+/// A sentence about the zone.
 pub fn zone(plan: &Plan, text: &str) -> Result<FaultPlan, String> {
     let is = |s: &&super::plan::SubnetPlan| s.az_id == text || s.az_name == text || s.az.to_string() == text;
-    match plan.subnets.iter().find(is) {
+    let own = |s: &&super::plan::SubnetPlan| plan.vpcs[s.vpc].region == plan.region;
+    let found = plan.subnets.iter().filter(own).find(is).or_else(|| plan.subnets.iter().find(is));
+    match found {
         Some(subnet) => Ok(made(format!("az {}", subnet.az), Fault::Zone { az_id: subnet.az_id.clone() })),
         None => {
             let mut known: Vec<String> = plan.subnets.iter().map(|s| s.az.to_string()).collect();

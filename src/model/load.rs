@@ -249,7 +249,7 @@ mod tests {
         assert!(warnings.is_empty(), "{warnings}");
         assert_eq!((plan.name.as_str(), plan.region.as_str()), ("demo", "eu-west-1"));
         assert_eq!((plan.vpcs.len(), plan.subnets.len(), plan.instances.len(), plan.endpoints.len()), (1, 2, 2, 5));
-        assert_eq!(plan.enis.len(), 2 + 5 * 2);
+        assert_eq!(plan.enis.len(), 2 + 5 * 2 + 1, "the public side last");
         // The implied ones come after what is written.
         let groups: Vec<&str> = plan.security_groups.iter().map(|g| g.common.path.as_str()).collect();
         assert_eq!(groups, ["app.app", "app.guest", "app.doors", "app.default"]);

@@ -2,8 +2,10 @@
 
 use std::os::fd::OwnedFd;
 
+use super::gateways;
 use super::node::{self, Shared};
 use super::router::RouterGone;
+use crate::base::counters::WAYS;
 use crate::base::{Clock, EniIx};
 use crate::control::api::{
     Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply, Request,
@@ -11,7 +13,7 @@ use crate::control::api::{
 };
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
-use crate::engine::FlowSnapshot;
+use crate::engine::{FlowSnapshot, Way};
 use crate::model::Plan;
 use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Limits, VpcPlan};
@@ -110,7 +112,7 @@ fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
 fn ps(shared: &Shared) -> Result<Reply, Refused> {
     let plan = shared.plan.clone();
     let count = plan.enis.len();
-    let (counters, flows) = shared.router.call(move |inside| {
+    let (counters, ways, nats, flows) = shared.router.call(move |inside| {
         let counters: Vec<Counters> = (0..count)
             .map(|at| {
                 let c = &inside.engine.counters().enis[at];
@@ -123,7 +125,9 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                 }
             })
             .collect();
-        (counters, inside.engine.flows().collect::<Vec<_>>())
+        let ways: Vec<[u64; WAYS]> =
+            (0..count).map(|at| inside.engine.counters().enis[at].ways.each_ref().map(|way| way.get())).collect();
+        (counters, ways, gateways::nat_metrics(inside.engine), inside.engine.flows().collect::<Vec<_>>())
     })?;
     let instances = plan.instances.iter().zip(&shared.instances).map(|(i, made)| {
         let mut sum = Counters::default();
@@ -149,10 +153,15 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
             netns_fd: None,
             counters: sum,
             role: i.role.map(|r| plan.roles[r].common.name.clone()),
-            ways: vec![("private".into(), sum.bytes_in + sum.bytes_out)],
+            ways: Way::ALL
+                .into_iter()
+                .map(|way| (way.as_str().to_owned(), i.enis.iter().map(|eni| ways[eni.at()][way as usize]).sum()))
+                .filter(|(way, bytes)| *bytes > 0 || way == Way::Private.as_str())
+                .collect(),
         }
     });
-    let endpoints = plan.endpoints.iter().enumerate().map(|(at, e)| {
+    let doors = plan.endpoints.iter().enumerate().filter(|(_, e)| !e.is_gateway());
+    let endpoints = doors.map(|(at, e)| {
         let service = &plan.services[e.service];
         let is_here = |eni: EniIx| plan.eni(eni).owner == EniOwner::Endpoint(at);
         PsEndpoint {
@@ -185,6 +194,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         region: plan.region.clone(),
         instances: instances.collect(),
         endpoints: endpoints.collect(),
+        gateways: gateways::rows(&plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
         limits: changed_limits(&plan.limits),

@@ -304,6 +304,7 @@ fn instance_host(plan: &Plan, instance: &InstancePlan) -> InstanceHost {
         path: instance.common.path.clone(),
         enis: enis.collect(),
         syn_retries: Some(plan.limits.syn_retries),
+        forward: instance.forward.is_some(),
         congestion: Some("cubic".into()),
         rmem: Some(RMEM),
         wmem: Some(WMEM),

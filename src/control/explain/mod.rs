@@ -7,6 +7,7 @@ mod gateways;
 mod path;
 mod render;
 mod routes;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::model::plan::{Backend, EniOwner, InstanceHome, InstancePlan};
 use crate::policy::{self, Document, Kind};
 
 pub use destination::{Destination, Target};
+pub use steps::{of_live, refusal};
 
 /// What explaining looks at.
 pub struct Facts<'a> {
@@ -65,6 +67,8 @@ pub struct Explanation {
     pub stage: Option<&'static str>,
     /// How bytes go if they do: `private`.
     pub way: Option<&'static str>,
+    /// What the packet passes on its way there: `nat:app.natgw-a`, `igw`, `peering:a-b`, `tgw:core`, `instance:app.fw`.
+    pub passed: Vec<String>,
     /// What AWS's Reachability Analyzer calls it.
     pub reachability_analyzer: Option<&'static str>,
     /// What a user of curl and aws-cli sees.
@@ -245,6 +249,7 @@ fn blank(plan: &Plan, src: usize, destination: Destination) -> Explanation {
         direction: None,
         stage: None,
         way: Some("private"),
+        passed: Vec::new(),
         reachability_analyzer: None,
         client_sees: None,
         source: source_of(plan, src, eni),

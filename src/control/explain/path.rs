@@ -2,13 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::{Explanation, gateways, owner};
+use super::Explanation;
+use super::steps::{self, Teller};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
-use crate::engine::{
-    Crumb, Decider, Direction, DropCode, DropRecord, Engine, NACL_STAR, Outcome, Rule, Stage, Verdict, Way,
-};
+use crate::engine::{Direction, DropRecord, Engine, Verdict, Way};
 use crate::model::Plan;
-use crate::model::plan::{EniOwner, EniPlan, NaclRule, RouteTarget, SgRule};
+use crate::model::plan::{EniOwner, EniPlan};
 use crate::wire::make::{self, Echo, TcpSpec};
 use crate::wire::packet::{Packet, tcp_flags};
 
@@ -103,6 +102,7 @@ impl Walker<'_> {
                 return Some((None, middle));
             }
             middle.push(to);
+            self.told.passed.push(format!("instance:{}", super::owner(self.plan, to).1));
             at = to;
         }
     }
@@ -166,11 +166,14 @@ impl Walker<'_> {
             _ => self.engine.trace_from_endpoint(now, from, frame),
         };
         let record = verdict.dropped().and_then(|_| self.engine.drops().last().cloned());
-        let mut source = sent;
-        for (at, crumb) in crumbs.iter().enumerate() {
-            self.tell(stage, from, crumb, &crumbs[..at], record.as_ref(), source);
-            if let Outcome::Pass(Rule::Source(addr)) = crumb.outcome {
-                source = addr;
+        let Walker { plan, proto, dst, .. } = *self;
+        let mut teller = Teller { plan, proto, port: dst, steps: &mut self.told.steps };
+        teller.tell_all(stage, from, sent, &crumbs, record.as_ref());
+        for crumb in
+            crumbs.iter().filter(|crumb| matches!(crumb.outcome, crate::engine::Outcome::Pass(_)) && stage == "there")
+        {
+            if let Some(way) = super::gateways::way(plan, &crumb.stage).filter(|way| !self.told.passed.contains(way)) {
+                self.told.passed.push(way);
             }
         }
         match record {
@@ -182,202 +185,13 @@ impl Walker<'_> {
         }
     }
 
-    fn tell(
-        &mut self,
-        stage: &'static str,
-        from: EniIx,
-        crumb: &Crumb,
-        before: &[Crumb],
-        record: Option<&DropRecord>,
-        from_ip: Ipv4Addr,
-    ) {
-        let plan = self.plan;
-        let at = crumb.eni.map_or_else(|| "-".to_owned(), |eni| plan.eni_label(eni));
-        let neighbour = before.iter().any(|c| matches!(c.stage, Stage::Route { .. }) && c.outcome == Outcome::NotAsked);
-        let dropped = match crumb.outcome {
-            Outcome::Drop(code) => Some(code),
-            _ => None,
-        };
-        match (&crumb.stage, &crumb.outcome) {
-            (Stage::SourceDestCheck, Outcome::Pass(_)) if stage == "back" => {}
-            (Stage::SourceDestCheck, Outcome::Pass(_)) => {
-                let off = crumb.eni.is_some_and(|eni| !plan.eni(eni).source_dest_check);
-                self.told.step(stage, &at, "source/dest check", if off { "off" } else { "ok" }, "");
-            }
-            (Stage::SourceDestCheck, _) => {
-                let detail = dropped.map_or_else(String::new, |code| about(code).to_owned());
-                self.told.step(stage, &at, "source/dest check", "DENY", detail);
-            }
-            (Stage::SgEgress, outcome) => self.security_group(stage, &at, from, true, outcome, from_ip),
-            (Stage::SgIngress, outcome) => {
-                self.security_group(stage, &at, crumb.eni.unwrap_or(from), false, outcome, from_ip);
-            }
-            (Stage::Tracked, Outcome::Pass(_)) => {
-                self.told.step(stage, &at, "tracked flow", "ok", "no rule is asked");
-            }
-            (Stage::Tracked, _) => self.told.step(stage, "-", "flow table", "DENY", "full"),
-            // One line for what is not asked between neighbours: it is told with the route.
-            (Stage::NaclOut { .. }, Outcome::NotAsked) => {}
-            (Stage::NaclIn { .. }, Outcome::NotAsked) if neighbour => {}
-            // A neighbour's: only the sender's own subnet has any.
-            (Stage::Route { .. }, Outcome::NotAsked) => {
-                let subnet = plan.subnet_of(from).map_or("", |subnet| &subnet.common.name);
-                self.told.step(stage, "-", "NACL, route table", "not asked", format!("same subnet {subnet}"));
-            }
-            (Stage::NaclOut { nacl } | Stage::NaclIn { nacl }, outcome) => {
-                let out = matches!(crumb.stage, Stage::NaclOut { .. });
-                self.network_acl(stage, *nacl, out, outcome, record);
-            }
-            (Stage::Route { table }, outcome) => self.route(stage, *table, outcome, record),
-            (Stage::Endpoint, Outcome::Drop(code)) => {
-                let detail = self.endpoint_limit(*code, crumb.eni);
-                self.told.step(stage, &at, "endpoint", "DENY", detail);
-            }
-            (Stage::Resolver | Stage::Imds | Stage::Deliver, Outcome::Drop(code)) => {
-                self.told.step(stage, &at, "destination", "DENY", about(*code));
-            }
-            (Stage::Resolver, _) => self.told.step(stage, &at, "resolver", "ok", "never filtered"),
-            (Stage::Imds, _) => self.told.step(stage, &at, "instance metadata", "ok", "never filtered"),
-            (Stage::Endpoint | Stage::Deliver, _) => {}
-            (gateway, outcome) => {
-                let (at, what, word, detail) = gateways::step(plan, gateway, crumb.eni, outcome, record);
-                self.told.step(stage, &at, &what, word, detail);
-            }
-        }
-    }
-
-    fn security_group(
-        &mut self,
-        stage: &'static str,
-        at: &str,
-        eni: EniIx,
-        egress: bool,
-        outcome: &Outcome,
-        from_ip: Ipv4Addr,
-    ) {
-        let plan = self.plan;
-        let direction = if egress { "egress" } else { "ingress" };
-        if let Outcome::Pass(Rule::Sg(group, rule)) = outcome {
-            let group = &plan.security_groups[*group];
-            let rule = if egress { &group.egress[*rule] } else { &group.ingress[*rule] };
-            let left_out = if rule.implied { " (left out)" } else { "" };
-            let what = format!("sg {} {direction}", group.common.name);
-            self.told.step(stage, at, &what, "allow", format!("{}{left_out}", rule.text));
-            return;
-        }
-        let names: Vec<&str> =
-            plan.eni(eni).security_groups.iter().map(|g| plan.security_groups[*g].common.name.as_str()).collect();
-        let what = format!("sg {} {direction}", names.join(","));
-        let detail = no_match(plan, eni, egress, from_ip);
-        self.told.step(stage, at, &what, "DENY", detail);
-    }
-
-    fn network_acl(
-        &mut self,
-        stage: &'static str,
-        nacl: usize,
-        out: bool,
-        outcome: &Outcome,
-        record: Option<&DropRecord>,
-    ) {
-        let acl = &self.plan.network_acls[nacl];
-        let (rules, word) = if out { (&acl.egress, "out") } else { (&acl.ingress, "in") };
-        let number = match (outcome, record.map(|r| r.decider)) {
-            (Outcome::Pass(Rule::Nacl(number)), _) => *number,
-            (_, Some(Decider::Nacl(_, number))) => number,
-            _ => NACL_STAR,
-        };
-        let what = format!("NACL {} {word}", acl.common.name);
-        let passed = matches!(outcome, Outcome::Pass(_));
-        self.told.step(stage, "-", &what, if passed { "allow" } else { "DENY" }, acl_rule_text(rules, number));
-    }
-
-    fn route(&mut self, stage: &'static str, table: usize, outcome: &Outcome, record: Option<&DropRecord>) {
-        let plan = self.plan;
-        let table = &plan.route_tables[table];
-        let what = format!("route table {}", table.common.name);
-        let (word, detail) = match (outcome, record.map(|r| r.decider)) {
-            (Outcome::Pass(Rule::Route(at)), _) => {
-                let route = &table.routes[*at];
-                match route.target {
-                    RouteTarget::Local => ("local", plan.dest_text(route.to)),
-                    RouteTarget::Blackhole => ("DENY", plan.route_text(route)),
-                    _ => ("route", plan.route_text(route)),
-                }
-            }
-            (_, Some(Decider::RouteTable(_, Some(at)))) => ("DENY", plan.route_text(&table.routes[at])),
-            _ => ("DENY", format!("no route to {}", record.map_or(Ipv4Addr::UNSPECIFIED, |r| r.tuple.dst))),
-        };
-        self.told.step(stage, "-", &what, word, detail);
-    }
-
-    fn endpoint_limit(&self, code: DropCode, eni: Option<EniIx>) -> String {
-        let endpoint = eni.and_then(|eni| self.plan.eni(eni).owner.endpoint());
-        let ports = endpoint.map(|at| &self.plan.services[self.plan.endpoints[at].service].ports);
-        match (code, ports) {
-            (DropCode::VpcePort, Some(ports)) => {
-                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-                format!("port {} is not served, only {}", self.dst, ports.join(", "))
-            }
-            (DropCode::VpceProto, _) => format!("{} is not carried, only tcp", self.proto),
-            (code, _) => about(code).to_owned(),
-        }
-    }
-
     /// Line 2 of a drop: where, by what rule.
     fn refused(&mut self, stage: &'static str, record: &DropRecord) {
-        let plan = self.plan;
-        let egress = record.direction == Direction::Egress;
-        let eni_detail = |eni: EniIx| {
-            let zone = plan.subnet_of(eni)?.az;
-            Some(format!("ENI {} (zone {zone})", plan.eni(eni).ip))
-        };
-        let (kind, object, detail, rule) = match record.decider {
-            Decider::Eni(eni) | Decider::Imds(eni) => {
-                let (kind, object) = owner(plan, eni);
-                (kind, object, None, None)
-            }
-            Decider::EndpointEni(eni) => {
-                let (kind, object) = owner(plan, eni);
-                (kind, object, eni_detail(eni), Some(self.endpoint_limit(record.code, Some(eni))))
-            }
-            Decider::SecurityGroups(eni) => {
-                let (kind, object) = owner(plan, eni);
-                let detail = if kind == "endpoint" { eni_detail(eni) } else { None };
-                (kind, object, detail, Some(no_match(plan, eni, egress, record.tuple.src)))
-            }
-            Decider::Nacl(at, number) => {
-                let acl = &plan.network_acls[at];
-                let rules = if egress { &acl.egress } else { &acl.ingress };
-                let number_text = if number == NACL_STAR { "*".to_owned() } else { number.to_string() };
-                let rule = acl_rule_text(rules, number);
-                ("nacl", acl.common.path.clone(), Some(format!("rule {number_text}")), Some(rule))
-            }
-            Decider::RouteTable(at, route) => {
-                let table = &plan.route_tables[at];
-                let rule = match route {
-                    None => format!("no route to {}", record.tuple.dst),
-                    Some(at) => plan.route_text(&table.routes[at]),
-                };
-                ("route-table", table.common.path.clone(), Some(rule.clone()), Some(rule))
-            }
-            Decider::Resolver(eni) => (
-                "resolver",
-                plan.vpc_of(eni).map_or_else(|| "public".to_owned(), |vpc| vpc.common.path.clone()),
-                None,
-                None,
-            ),
-            Decider::FlowTable => ("flow-table", plan.name.clone(), None, None),
-            other => {
-                let (kind, object) = crate::control::rows::gateway(plan, other);
-                let (detail, rule) = gateways::rule(plan, record);
-                (kind, object, detail, rule)
-            }
-        };
+        let steps::Refused { kind, object, detail, rule } = steps::refused(self.plan, record);
         self.told.fail(stage, record.code.as_str(), kind, object);
         self.told.detail = detail;
         self.told.rule = rule;
-        self.told.direction = Some(if egress { "egress" } else { "ingress" });
+        self.told.direction = Some(if record.direction == Direction::Egress { "egress" } else { "ingress" });
         self.told.reachability_analyzer = record.code.reachability_analyzer();
     }
 
@@ -399,54 +213,5 @@ impl Walker<'_> {
             Proto::UDP => make::udp(src_at, dst_at, b""),
             _ => make::icmp_echo(src, dst, Echo::Reply, src_port, 1, &[]),
         }
-    }
-}
-
-fn acl_rule_text(rules: &[NaclRule], number: u16) -> String {
-    let rule = rules.iter().find(|rule| rule.number == number);
-    rule.map_or_else(|| "* deny: no rule matches".to_owned(), |rule| rule.text.clone())
-}
-
-/// `1 rule, no match: tcp 443 from sg:app (guest is in: guest)`.
-fn no_match(plan: &Plan, eni: EniIx, egress: bool, peer: Ipv4Addr) -> String {
-    const SHOWN: usize = 3;
-    let groups = plan.eni(eni).security_groups.iter().map(|g| &plan.security_groups[*g]);
-    let rules: Vec<&SgRule> = groups.flat_map(|g| if egress { &g.egress } else { &g.ingress }).collect();
-    if rules.is_empty() {
-        return "no rules: nothing is allowed".to_owned();
-    }
-    let texts: Vec<&str> = rules.iter().take(SHOWN).map(|rule| rule.text.as_str()).collect();
-    let more = if rules.len() > SHOWN { ", ..." } else { "" };
-    let count = if rules.len() == 1 { "1 rule".to_owned() } else { format!("{} rules", rules.len()) };
-    let named = rules.iter().any(|rule| matches!(rule.peer, crate::model::plan::SgPeer::Group(_)));
-    let sender = eni_at(plan, eni, peer).filter(|_| named && !egress);
-    let member = sender.map_or_else(String::new, |sender| {
-        let groups: Vec<&str> =
-            plan.eni(sender).security_groups.iter().map(|g| plan.security_groups[*g].common.name.as_str()).collect();
-        format!(" ({} is in: {})", plan.eni_label(sender), groups.join(", "))
-    });
-    format!("{count}, no match: {}{more}{member}", texts.join(", "))
-}
-
-/// What a code means, where no rule can be named.
-pub(super) fn about(code: DropCode) -> &'static str {
-    match code {
-        DropCode::SrcDstCheck => "not an address of the ENI, and its check is on",
-        DropCode::Broadcast => "a VPC has no broadcast",
-        DropCode::Multicast => "a VPC has no multicast",
-        DropCode::Ipv6 => "only IPv4 is carried",
-        DropCode::NoEni => "no ENI has this address",
-        DropCode::RouterAddr => "reserved by AWS: nothing answers there",
-        DropCode::DnsDisabled => "the VPC has dns_support: false",
-        DropCode::DnsNotLocal => "the resolver serves its own VPC only",
-        DropCode::DnsPps => "over the limit of packets per second",
-        DropCode::MtuDropSilent => "too large",
-        DropCode::CtNoState => "belongs to no flow",
-        DropCode::CtIdle => "its flow has expired",
-        DropCode::CtFull => "the flow table is full",
-        DropCode::AzDown | DropCode::VpceAzDown => "its zone has failed",
-        DropCode::InstanceDown => "it is down by a fault",
-        DropCode::FwNoState => "the firewall saw no beginning of this session",
-        _ => "dropped",
     }
 }

@@ -105,6 +105,14 @@ impl VpcPlan {
     pub fn internal_domain(&self) -> String {
         if self.region == "us-east-1" { "ec2.internal".into() } else { format!("{}.compute.internal", self.region) }
     }
+
+    /// Of the names of public addresses: `eu-west-1.compute.amazonaws.com`, or `compute-1.amazonaws.com` in us-east-1.
+    pub fn public_domain(&self) -> String {
+        match self.region.as_str() {
+            "us-east-1" => "compute-1.amazonaws.com".into(),
+            region => format!("{region}.compute.amazonaws.com"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -547,7 +547,7 @@ pub static VPN: Noun = Noun {
     keys: &[
         must("to", Shape::Text, "`tgw:NAME` or `vgw:VPC`"),
         key("tunnels", Shape::Any, "how many (2 if left out), or a list of maps"),
-        key("routing", Shape::OneOf(&["bgp", "static"]), "left out: bgp"),
+        key("routing", Shape::Any, "bgp (if left out), static, or a list of the site's blocks: static routes"),
         key("mtu", Shape::Int(576, 1_500), "largest packet inside a tunnel, bytes; left out: 1446"),
         key("mss", Shape::Text, "TCP's MSS is lowered to this; `false`: untouched; left out: 40 less than the MTU"),
     ],
@@ -641,6 +641,7 @@ pub static FAULT: Noun = Noun {
         key("loss", Shape::Text, "of `link`"),
         key("rate", Shape::Text, "of `link`"),
         key("down", Shape::Bool, "of `link`"),
+        key("seed", Shape::Int(0, i64::MAX), "of `link`"),
         key("after", Shape::Duration, "from the start; left out: at once"),
         key("for", Shape::Duration, "left out: until it is cleared"),
     ],

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::fields::{At, Fields};
-use super::node::{Entry, Node};
+use super::node::{Entry, Node, Value};
 use super::report::{Found, Problems, did_you_mean};
 use super::source::Place;
 use crate::base::ids::{aws_id, token36};
@@ -284,7 +284,7 @@ impl Names {
                     names.add_below(kind, lab, &tgw.key, &e.key, e.key_place, Some(&e.node));
                 }
             }
-            if tgw.node.get("route_tables").is_none() {
+            if tgw.node.get("route_tables").is_none_or(|tables| matches!(tables.value, Value::Null)) {
                 names.add_below(Kind::TgwTable, lab, &tgw.key, "default", tgw.key_place, None);
             }
         }

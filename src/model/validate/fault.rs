@@ -15,7 +15,8 @@ pub fn read(cx: &Cx<'_>, list: &[Node], plan: &Plan) -> Vec<FaultPlan> {
         let word = |key: &str| f.text(key).map(|t| t.value);
         let (az, endpoint) = (word("az"), word("endpoint"));
         let others = ["tunnel", "target", "instance", "link"].map(|key| word(key).map(|value| (key, value)));
-        let impair = super::instance::impair_keys(&f);
+        let seed = f.int("seed").map(|n| n.value as u64);
+        let impair = Impair { seed, ..super::instance::impair_keys(&f) };
         let others: Vec<(&str, &str)> = others.into_iter().flatten().collect();
         let what = match (endpoint, az, &others[..]) {
             (Some(endpoint), az, []) => fault::endpoint(plan, endpoint, az),

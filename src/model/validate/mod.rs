@@ -8,6 +8,7 @@ pub mod fault;
 pub mod gateways;
 pub mod instance;
 pub mod limits;
+pub mod link;
 pub mod listen;
 pub mod nacl;
 pub mod peering;
@@ -188,6 +189,17 @@ pub fn common(f: &Fields<'_>, kind: Kind, index: usize) -> Common {
     let named = f.cx.names.get(kind, index);
     // The names table has it already.
     let _ = f.entry("id");
+    Common {
+        name: named.name.clone(),
+        path: named.path.clone(),
+        id: named.id.clone(),
+        description: f.text("description").map(|t| t.value.to_owned()).unwrap_or_default(),
+        tags: tags(f),
+    }
+}
+
+/// `tags:`, within AWS's limits.
+pub fn tags(f: &Fields<'_>) -> Vec<(String, String)> {
     let tags = f.text_map("tags");
     for (key, value) in &tags {
         if key.value.starts_with("aws:") {
@@ -202,13 +214,7 @@ pub fn common(f: &Fields<'_>, kind: Kind, index: usize) -> Common {
     if tags.len() > 50 {
         f.cx.error(f.error(f.key_place("tags"), "more than 50 tags").code("TagLimitExceeded"));
     }
-    Common {
-        name: named.name.clone(),
-        path: named.path.clone(),
-        id: named.id.clone(),
-        description: f.text("description").map(|t| t.value.to_owned()).unwrap_or_default(),
-        tags: tags.into_iter().map(|(k, v)| (k.value.to_owned(), v.value.to_owned())).collect(),
-    }
+    tags.into_iter().map(|(k, v)| (k.value.to_owned(), v.value.to_owned())).collect()
 }
 
 /// Of what the file does not write: a VPC's main table, default NACL and default group.

@@ -30,12 +30,22 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &mut Draft) {
                 let meet = pa.cidrs.iter().find_map(|x| pb.cidrs.iter().find(|y| x.overlaps(**y)).map(|y| (*x, *y)));
                 if let Some((x, y)) = meet.filter(|_| a != b) {
                     let message = format!(
-                        "PEER_OVERLAP: the VPCs have overlapping CIDR blocks: {} has {x}, {} has {y}",
+                        "Failed due to incorrect VPC-ID, Account ID, or overlapping CIDR range: {} has {x}, {} has {y}",
                         va.name, vb.name
                     );
-                    let found = f.error(f.place, message).code("OverlappingCidrBlock");
+                    let found = f.error(f.place, message).code("PEER_OVERLAP");
                     let found = found.also(va.place, va.name.as_str()).also(vb.place, vb.name.as_str());
                     cx.error(found.help("overlapping VPCs are joined by an endpoint service, not by a peering"));
+                }
+                let nameless = [(pa, va), (pb, vb)].into_iter().find(|(vpc, _)| !vpc.dns_support || !vpc.dns_hostnames);
+                if let Some((_, named)) = nameless.filter(|_| dns) {
+                    let message = format!(
+                        "To enable DNS hostname resolution for the VPC peering connection, DNS hostname support must be enabled for the VPCs: it is not for {}",
+                        named.name
+                    );
+                    let found = f.error(f.key_place("dns"), message);
+                    let found = found.code("InvalidVpcPeeringConnectionState.DnsHostnamesDisabled");
+                    cx.error(found.also(named.place, "the VPC").help("`dns_support: true, dns_hostnames: true` at both"));
                 }
                 draft.peerings[index] =
                     Some(PeeringPlan { common, requester: a, accepter: b, dns, same_region: pa.region == pb.region });

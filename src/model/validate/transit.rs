@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::eni::EniDraft;
-use super::{Draft, common, site};
+use super::{Draft, common, link, site};
 use crate::base::ids::aws_id;
 use crate::model::plan::{
     AttachmentTo, Common, EniOwner, LinkEnd, LinkKind, TgwAttachmentPlan, TgwRoutePlan, TgwRouteTablePlan, TgwTarget,
@@ -13,6 +13,8 @@ use crate::model::plan::{
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
 use crate::model::spec::names::Kind;
+use crate::model::spec::node::Value;
+use crate::model::spec::report::Found;
 use crate::model::spec::source::Place;
 
 /// Gateways and attachments; what tables hold follows when all of them are known: [`routes`].
@@ -67,8 +69,8 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &mut Draft) {
         let tables: Vec<usize> = (0..cx.names.list(Kind::TgwTable).len())
             .filter(|at| cx.names.get(Kind::TgwTable, *at).path.split('.').next() == Some(e.key.as_str()))
             .collect();
-        // Read in `routes`.
-        let _ = f.entry("route_tables");
+        // What stands there is read in `routes`.
+        let _ = f.named("route_tables");
         draft.transit_gateways[index] =
             Some(TransitGatewayPlan { common, region, account, pmtud, attachments, route_tables: tables });
         f.done();
@@ -90,6 +92,13 @@ fn attachment(
         return None;
     };
     if one != "vpc" {
+        for key in ["subnets", "appliance_mode", "security_group_referencing"] {
+            if f.has(key) {
+                let _ = f.entry(key);
+                let message = format!("`{key}` is for attachments of VPCs");
+                cx.error(f.error(f.key_place(key), message).code("InvalidParameterCombination"));
+            }
+        }
         let t = f.text(one)?;
         let site = f.reference(Kind::Site, None, t)?;
         let is = |at: &usize| {
@@ -97,11 +106,17 @@ fn attachment(
             link.site == site && matches!(link.kind, LinkKind::Vpn { .. }) == (one == "vpn")
         };
         let link = (0..draft.links.len()).find(is);
-        let ends_here = link.is_some_and(|at| draft.links[at].end == LinkEnd::Tgw(tgw) && !draft.linked.contains(&at));
-        let Some(link) = link.filter(|_| ends_here) else {
+        let taken = link.filter(|at| draft.linked.contains(at));
+        if taken.is_some_and(|at| attachment_of_link(draft, at).is_some_and(|other| other.tgw == tgw)) {
+            let message = format!("the {one} of site {} has an attachment already", t.value);
+            cx.error(f.error(t.place, message).code("DuplicateTransitGatewayAttachment"));
+            return None;
+        }
+        let Some(link) = link.filter(|at| taken.is_none() && draft.links[*at].end == LinkEnd::Tgw(tgw)) else {
             let message = format!("site {} has no {one} that ends at this transit gateway", t.value);
-            let help = format!("`{one}: {{ to: tgw:{} }}` at the site", cx.names.get(Kind::Tgw, tgw).name);
-            cx.error(f.error(t.place, message).help(help));
+            let help = format!("`{one}: {{ to: \"tgw:{}\" }}` at the site", cx.names.get(Kind::Tgw, tgw).name);
+            let found = f.error(t.place, message).also(cx.names.get(Kind::Site, site).place, "the site");
+            cx.error(found.help(help));
             return None;
         };
         join(draft, link, index);
@@ -111,13 +126,14 @@ fn attachment(
     let vpc = f.reference(Kind::Vpc, None, t)?;
     let named = cx.names.get(Kind::Vpc, vpc);
     if let Some(first) = vpcs.insert(vpc, t.place) {
-        let message = format!("VPC {} has an attachment to this transit gateway already", named.name);
+        let gateway = &cx.names.get(Kind::Tgw, tgw).name;
+        let message = format!("{gateway} has non-deleted Transit Gateway Attachments with same VPC ID: {}", named.name);
         cx.error(f.error(t.place, message).code("DuplicateTransitGatewayAttachment").also(first, "the other one"));
         return None;
     }
     if draft.vpcs[vpc].as_ref().is_some_and(|v| v.region != region) {
         let message = format!("VPC {} is in another region than the transit gateway ({region})", named.name);
-        cx.error(f.error(t.place, message).code("InvalidVpcID.NotFound"));
+        cx.error(f.error(t.place, message).code("InvalidVpcID.NotFound").also(named.place, "the VPC"));
     }
     let mut zones: HashMap<char, (usize, Place)> = HashMap::new();
     let subnets = f.texts("subnets").unwrap_or_default();
@@ -131,7 +147,8 @@ fn attachment(
         let Some(plan) = draft.subnets[subnet].as_ref() else { continue };
         if let Some((other, first)) = zones.insert(plan.az, (subnet, t.place)) {
             let other = &cx.names.get(Kind::Subnet, other).path;
-            let message = format!("{} and {other} are both in zone {}", plan.common.path, plan.az);
+            let message =
+                format!("Duplicate Subnets for same AZ: {} and {other} are in {}", plan.common.path, plan.az_name);
             cx.error(f.error(t.place, message).code("DuplicateSubnetsInSameZone").also(first, other.as_str()));
             continue;
         }
@@ -161,6 +178,10 @@ fn attachment(
     }))
 }
 
+fn attachment_of_link(draft: &Draft, link: usize) -> Option<&TgwAttachmentPlan> {
+    draft.tgw_attachments.iter().flatten().find(|a| matches!(a.to, AttachmentTo::Link(at) if at == link))
+}
+
 /// A link's end is from here on its attachment.
 fn join(draft: &mut Draft, link: usize, attachment: usize) {
     draft.links[link].end = LinkEnd::Tgw(attachment);
@@ -172,13 +193,16 @@ pub fn routes<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &mut Draft) {
     for e in top.named("transit_gateways") {
         let Some(tgw) = cx.names.at_path(Kind::Tgw, &e.key) else { continue };
         let Some(plan) = draft.transit_gateways[tgw].clone() else { continue };
-        let Some(written) = e.node.get("route_tables") else {
+        let tables = e.node.get("route_tables").filter(|tables| !matches!(tables.value, Value::Null));
+        let Some(written) = tables else {
             let Some(&table) = plan.route_tables.first() else { continue };
             let common = super::implied(cx, Kind::TgwTable, table);
             for at in &plan.attachments {
                 associate(draft, *at, table);
             }
-            let routes = ordered(draft, &common.id, Vec::new(), &plan.attachments);
+            let all: Vec<(usize, Place)> = plan.attachments.iter().map(|at| (*at, e.key_place)).collect();
+            let title = format!("transit gateway {}", e.key);
+            let routes = ordered(cx, draft, &title, &common.id, Vec::new(), all);
             draft.tgw_route_tables[table] = Some(TgwRouteTablePlan { common, tgw, routes });
             continue;
         };
@@ -196,11 +220,22 @@ pub fn routes<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &mut Draft) {
                 let Some(at) = find(text) else { continue };
                 own.push(at);
                 if let Some(first) = associated.insert(at, text.place) {
-                    let message = format!("attachment {} is associated with a route table already", text.value);
+                    let message =
+                        format!("Transit Gateway Attachment {} is already associated to a route table", text.value);
                     cx.error(f.error(text.place, message).code("Resource.AlreadyAssociated").also(first, "here"));
                 }
             }
-            let propagate: Vec<usize> = f.texts("propagate").unwrap_or_default().into_iter().filter_map(find).collect();
+            let mut propagate: Vec<(usize, Place)> = Vec::new();
+            for text in f.texts("propagate").unwrap_or_default() {
+                let Some(at) = find(text) else { continue };
+                if let Some((_, first)) = propagate.iter().find(|(other, _)| *other == at) {
+                    let message = format!("{} propagates to this table already", text.value);
+                    let found = f.error(text.place, message).code("TransitGatewayRouteTablePropagation.Duplicate");
+                    cx.error(found.also(*first, "here"));
+                } else {
+                    propagate.push((at, text.place));
+                }
+            }
             let mut statics = Vec::new();
             let mut seen = HashMap::new();
             for node in f.list("routes") {
@@ -222,7 +257,7 @@ pub fn routes<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &mut Draft) {
                 }
                 r.done();
             }
-            let routes = ordered(draft, &common.id, statics, &propagate);
+            let routes = ordered(cx, draft, &f.title, &common.id, statics, propagate);
             draft.tgw_route_tables[table] = Some(TgwRouteTablePlan { common, tgw, routes });
             for at in own {
                 associate(draft, at, table);
@@ -258,30 +293,63 @@ fn attachment_of(f: &Fields<'_>, draft: &Draft, plan: &TransitGatewayPlan, t: At
     found
 }
 
-/// Static routes, then those of VPCs, of Direct Connect, of VPNs. An equal block that came before hides what comes after.
-fn ordered(draft: &Draft, id: &str, statics: Vec<TgwRoutePlan>, propagate: &[usize]) -> Vec<TgwRoutePlan> {
-    let rank = |at: &usize| match draft.tgw_attachments[*at].as_ref().map(|a| &a.to) {
+/// Static routes, then those of VPCs, of Direct Connect, of VPNs. An equal block that came before hides what comes after;
+/// of two VPCs with one block only the first is known ("route evaluation order"; "transit gateway quotas").
+fn ordered(
+    cx: &Cx<'_>,
+    draft: &Draft,
+    title: &str,
+    id: &str,
+    statics: Vec<TgwRoutePlan>,
+    mut from: Vec<(usize, Place)>,
+) -> Vec<TgwRoutePlan> {
+    let name = |at: usize| draft.tgw_attachments[at].as_ref().map_or("", |a| a.common.name.as_str());
+    from.sort_by_key(|(at, _)| rank(draft, *at));
+    let mut routes = statics;
+    for (at, place) in from {
+        let behind = site::blocks_behind(draft, at);
+        if let Some(AttachmentTo::Link(link)) = draft.tgw_attachments[at].as_ref().map(|a| &a.to)
+            && link::is_static(&draft.links[*link].kind)
+            && !routes.iter().any(|route| route.target == TgwTarget::Attachment(at))
+        {
+            let message = format!("{title}: a VPN with static routing propagates nothing: {}", name(at));
+            let help = format!("`routes: [{{ to: {}, via: {} }}]` in a route table", blocks(draft, *link), name(at));
+            cx.warning(Found::at(place, message).help(help));
+        }
+        for to in behind {
+            let same = routes.iter().find(|route| route.to == to);
+            let Some(same) = same else {
+                let id = format!("{id}/{to}");
+                routes.push(TgwRoutePlan { id, to, target: TgwTarget::Attachment(at), propagated: true });
+                continue;
+            };
+            if let TgwTarget::Attachment(first) = same.target
+                && same.propagated
+                && rank(draft, first) == rank(draft, at)
+            {
+                let message = format!(
+                    "{title}: {to} of {} is not propagated: {} has the identical block",
+                    name(at),
+                    name(first)
+                );
+                cx.warning(Found::at(place, message).help("only one of them is reached by way of this table"));
+            }
+        }
+    }
+    routes
+}
+
+fn blocks(draft: &Draft, link: usize) -> String {
+    draft.links[link].site_blocks.first().map(ToString::to_string).unwrap_or_default()
+}
+
+/// VPC, Direct Connect, VPN.
+fn rank(draft: &Draft, attachment: usize) -> u8 {
+    match draft.tgw_attachments[attachment].as_ref().map(|a| &a.to) {
         Some(AttachmentTo::Link(link)) => match draft.links[*link].kind {
             LinkKind::DirectConnect { .. } => 1,
             LinkKind::Vpn { .. } => 2,
         },
         _ => 0,
-    };
-    let mut from: Vec<usize> = propagate.to_vec();
-    from.sort_by_key(rank);
-    let mut routes = statics;
-    for at in from {
-        for to in site::blocks_behind(draft, at) {
-            if routes.iter().any(|route| route.to == to) {
-                continue;
-            }
-            routes.push(TgwRoutePlan {
-                id: format!("{id}/{to}"),
-                to,
-                target: TgwTarget::Attachment(at),
-                propagated: true,
-            });
-        }
     }
-    routes
 }

@@ -470,7 +470,9 @@ proptest! {
         let mut frame = frame;
         frame[IP_OFFSET + 4..IP_OFFSET + 6].copy_from_slice(&id.to_be_bytes());
         let packet = Packet::parse(&frame).unwrap();
-        prop_assume!(packet.gso_size() != 0);
+        if packet.gso_size() == 0 {
+            return Ok(());
+        }
         if ecn && packet.proto() == Proto::TCP {
             frame[1] |= vnet::GSO_ECN;
         }
