@@ -8,6 +8,7 @@ mod evaluate;
 mod expression;
 mod items;
 mod number;
+mod parser;
 mod query;
 mod table;
 #[cfg(test)]
