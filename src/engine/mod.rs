@@ -21,6 +21,7 @@ mod nat;
 mod oracle;
 mod program;
 mod rules;
+mod shape;
 mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -35,4 +36,5 @@ pub use flow::{FlowEnd, FlowState};
 pub use lpm::Lpm;
 pub use program::Program;
 pub use rules::{NACL_STAR, NaclTable, SgMatch, SgTable};
+pub use shape::Shaper;
 pub use verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Outcome, Reaction, Rule, Stage, Verdict, Via};

@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use super::plan::PrivateZone;
 
 pub use public::{
-    PUBLIC_RESOLVER, PublicForm, PublicName, prefix_list_blocks, public_addr, public_name, public_names,
+    PUBLIC_RESOLVER, PublicForm, PublicName, border_router, prefix_list_blocks, public_addr, public_name, public_names,
     public_service_at,
 };
 pub use regions::{Region, region, regions};

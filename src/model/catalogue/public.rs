@@ -42,6 +42,12 @@ pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
     public_name(host).map(PublicName::addr)
 }
 
+/// The router between a region's Internet gateways and the Internet: the first hop that traceroute shows on the way out.
+pub fn border_router(region: &str) -> Ipv4Addr {
+    let region = regions::index(region).unwrap_or_default() as u32;
+    Ipv4Addr::from_bits(BASE + region * PER_REGION + 1)
+}
+
 /// What stands at an address of the public side: the service, and the region that serves it.
 pub fn public_service_at(addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
     let offset = addr.to_bits().checked_sub(BASE)?;
