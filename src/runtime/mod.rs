@@ -8,6 +8,7 @@ pub mod clock;
 pub mod credentials;
 pub mod gateways;
 pub mod launch;
+pub mod links;
 pub mod listeners;
 pub mod node;
 pub mod poller;
