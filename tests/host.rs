@@ -180,6 +180,7 @@ fn instance(lab: &str, path: &str, ip: [u8; 4]) -> InstanceHost {
             tx_queue_len: 1000,
         }],
         syn_retries: Some(3),
+        forward: false,
         congestion: Some("cubic".into()),
         rmem: Some([4096, 131_072, 6_291_456]),
         wmem: Some([4096, 65_536, 4_194_304]),

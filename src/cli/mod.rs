@@ -9,6 +9,7 @@ mod screen;
 
 mod common;
 
+mod apply;
 mod bench;
 mod capture;
 mod clean;
@@ -20,8 +21,10 @@ mod down;
 mod drops;
 mod exec;
 mod explain;
+mod fault;
 mod flows;
 mod init;
+mod lab;
 mod load;
 mod logs;
 mod ls;
@@ -65,6 +68,10 @@ enum Verb {
     /// Stop a lab and leave nothing behind
     #[command(alias = "destroy")]
     Down(down::Args),
+    /// Make a running lab equal to files, or lay a patch over it
+    Apply(apply::Args),
+    /// Break something in a running lab, list what is broken, mend it
+    Fault(fault::Args),
     /// Remove leftovers of crashed labs
     Clean(clean::Args),
     /// Up, exec, down in one
@@ -97,6 +104,8 @@ enum Verb {
     Capture(capture::Args),
     /// Output of an instance's `run` commands
     Logs(logs::Args),
+    /// Training labs: something is broken, find out what and mend it
+    Lab(lab::Args),
     /// What users quote, beside a kernel baseline in the same run
     Bench(bench::Args),
     /// The catalogue: what an endpoint can lead to, with its private names, ports and backend
@@ -118,8 +127,7 @@ enum Verb {
 }
 
 /// Verbs that are promised and not built: refused by name, not taken for a slip of the fingers.
-const LATER: &[&str] =
-    &["apply", "flowlogs", "metrics", "cost", "graph", "top", "needs", "fault", "accept", "reject", "lab", "ssh"];
+const LATER: &[&str] = &["flowlogs", "metrics", "cost", "graph", "top", "needs", "accept", "reject", "ssh"];
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -177,6 +185,8 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Init(args) => init::run(args),
         Verb::Up(args) => on_linux!(up, args),
         Verb::Down(args) => on_linux!(down, args),
+        Verb::Apply(args) => on_linux!(apply, args),
+        Verb::Fault(args) => on_linux!(fault, args),
         Verb::Clean(args) => on_linux!(clean, args),
         Verb::Run(args) => on_linux!(run, args),
         Verb::Test(args) => test::run(args),
@@ -192,6 +202,7 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Trace(args) => on_linux!(trace, args),
         Verb::Capture(args) => on_linux!(capture, args),
         Verb::Logs(args) => on_linux!(logs, args),
+        Verb::Lab(args) => lab::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Probe(args) => probe::run(args),
         Verb::Load(args) => load::run(args),

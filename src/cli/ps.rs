@@ -70,5 +70,17 @@ pub fn render(ps: &Ps) -> String {
             ]);
         }
     }
+    for g in &ps.gateways {
+        rows.push(vec![
+            g.path.clone(),
+            g.kind.replace('-', " "),
+            g.addresses.join(","),
+            g.az.clone(),
+            g.state.clone(),
+            g.bytes_in.to_string(),
+            g.bytes_out.to_string(),
+            g.drops.to_string(),
+        ]);
+    }
     table(&["NAME", "KIND", "ADDRESS", "AZ", "STATE", "BYTES IN", "BYTES OUT", "DROPS"], &rows)
 }

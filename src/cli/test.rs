@@ -13,7 +13,7 @@ use crate::control::api::{ExplainAsk, FlowRow};
 use crate::control::checks::{self, CheckResult, Ran, Reached};
 use crate::control::rows;
 use crate::model::Plan;
-use crate::model::plan::{CheckPlan, CheckWhat};
+use crate::model::plan::{CheckPlan, CheckWhat, InstanceHome};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -111,17 +111,18 @@ fn told(plan: &Plan, asker: usize, to: &str) -> Result<Reached, Failure> {
         (Some(object), None) => object.clone(),
         _ => String::new(),
     };
-    Ok(Reached { reachable: told.reachable, code: told.code, rule, way })
+    let passed = told.passed.into_iter().chain(told.way.map(str::to_owned)).collect();
+    Ok(Reached { reachable: told.reachable, code: told.code, rule, way, passed })
 }
 
-/// No way of a kind: addresses that only such a way could reach must be out of reach.
+/// No way of a kind: no address outside is reached by it. Hosts outside have no such ways to lose.
 fn never(plan: &Plan, check: &CheckPlan, asker: usize, way: &str) -> CheckResult {
-    // Of the emulated Internet's other hosts (RFC 5737) and of its AWS services (RFC 2544).
-    for address in ["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1"] {
+    let vpc = plan.instances[asker].vpc();
+    for address in vpc.map(|_| outside(plan, asker)).unwrap_or_default() {
         match told(plan, asker, &format!("{address}:443")) {
-            Ok(reached) if reached.reachable => {
+            Ok(reached) if reached.reachable && reached.passed.iter().any(|passed| passed == way) => {
                 let name = &plan.instances[asker].common.path;
-                return checks::not_made(check, format!("{name} reaches {address}: a way to {way}"));
+                return checks::not_made(check, format!("{name} reaches {address} by {}", reached.passed.join(", ")));
             }
             Ok(_) => {}
             Err(failure) => return checks::not_made(check, failure.message),
@@ -130,6 +131,21 @@ fn never(plan: &Plan, check: &CheckPlan, asker: usize, way: &str) -> CheckResult
     let mut result = checks::not_made(check, format!("no way to {way}"));
     result.ok = true;
     result
+}
+
+/// Addresses outside that a way could lead to: services of the asker's region and of another, every Internet host, and
+/// every public address of others.
+fn outside(plan: &Plan, asker: usize) -> Vec<Ipv4Addr> {
+    let region = plan.region_of(&plan.instances[asker]);
+    let other = if region == "us-east-1" { "eu-west-1" } else { "us-east-1" };
+    let services = ["s3", "dynamodb", "sts"];
+    let names = [region, other].into_iter().flat_map(|r| services.map(|s| format!("{s}.{r}.amazonaws.com")));
+    let public = names.filter_map(|name| plan.public_blocks.addr(&name));
+    let hosts = plan.instances.iter().filter(|i| i.home == InstanceHome::Internet);
+    let hosts = hosts.filter_map(|i| Some(plan.eni(*i.enis.first()?).ip));
+    let own = &plan.instances[asker].enis;
+    let others = plan.public_addresses.iter().filter(|public| !own.contains(&public.eni)).map(|public| public.addr);
+    public.chain(hosts).chain(others).collect()
 }
 
 fn dns(plan: &Plan, check: &CheckPlan, asker: usize, name: &str, rtype: &str) -> CheckResult {
@@ -170,15 +186,16 @@ fn judge_live(plan: &Plan, accepted: crate::control::store::Accepted) -> Result<
     Ok(results)
 }
 
+/// A running lab that answers checks; training labs ask it too. `plan.name` is the lab's name.
 #[cfg(target_os = "linux")]
-struct Live<'a> {
-    plan: &'a Plan,
-    exe: PathBuf,
+pub(super) struct Live<'a> {
+    pub plan: &'a Plan,
+    pub exe: PathBuf,
 }
 
 #[cfg(target_os = "linux")]
 impl Live<'_> {
-    fn judge(&self, check: &CheckPlan) -> CheckResult {
+    pub fn judge(&self, check: &CheckPlan) -> CheckResult {
         let askers = checks::askers(self.plan, check);
         if askers.is_empty() {
             return checks::not_made(check, "there is no instance to ask".into());
@@ -201,7 +218,7 @@ impl Live<'_> {
         let Some((kind, host, port)) = probe_of(self.plan, to) else { return result };
         let exe = self.exe.display().to_string();
         let command = [exe.as_str(), "__probe", kind, &host, &port.to_string(), "--timeout", "1s"].map(str::to_owned);
-        let said = match self.exec(asker, &command, Some(PROBE * 3)) {
+        let said = match self.exec(asker, &command, Some(PROBE * 3), None) {
             Ok(said) => said,
             Err(failure) => return checks::not_made(check, failure.message),
         };
@@ -224,6 +241,14 @@ impl Live<'_> {
     }
 
     fn dns(&self, check: &CheckPlan, asker: usize, name: &str, rtype: &str) -> CheckResult {
+        match self.answers(asker, name, rtype) {
+            Ok(ran) => checks::judge_ran(check, &ran),
+            Err(why) => checks::not_made(check, why),
+        }
+    }
+
+    /// What the resolver answers to an instance, or why it could not be asked.
+    pub fn answers(&self, asker: usize, name: &str, rtype: &str) -> Result<Ran, String> {
         use crate::control::api::{Reply, Request};
 
         let ask = Request::Dns {
@@ -232,21 +257,26 @@ impl Live<'_> {
             rtype: rtype.to_owned(),
         };
         match self.ask(ask) {
-            Ok(Reply::Dns(answer)) => checks::judge_ran(check, &ran_of(&answer.answers, &answer.rcode)),
-            Ok(_) => checks::not_made(check, "the lab answered something else than was asked".into()),
+            Ok(Reply::Dns(answer)) => Ok(ran_of(&answer.answers, &answer.rcode)),
+            Ok(_) => Err("the lab answered something else than was asked".into()),
+            Err(failure) => Err(failure.message),
+        }
+    }
+
+    /// The command as the user wrote it.
+    fn command(&self, check: &CheckPlan, asker: usize, cmd: &str) -> CheckResult {
+        match self.ran(asker, cmd, check.within, None) {
+            Ok(ran) => checks::judge_ran(check, &ran),
             Err(failure) => checks::not_made(check, failure.message),
         }
     }
 
-    /// The command as the user wrote it; the ways are those of flows that moved while it ran.
-    fn command(&self, check: &CheckPlan, asker: usize, cmd: &str) -> CheckResult {
+    /// What a command gave; the ways are those of flows that moved while it ran.
+    pub fn ran(&self, asker: usize, cmd: &str, within: Duration, user: Option<&str>) -> Result<Ran, Failure> {
         let before = self.flows(asker);
         let began = Instant::now();
         let command = ["sh", "-c", cmd].map(str::to_owned);
-        let said = match self.exec(asker, &command, Some(check.within)) {
-            Ok(said) => said,
-            Err(failure) => return checks::not_made(check, failure.message),
-        };
+        let said = self.exec(asker, &command, Some(within), user)?;
         let mut ran = Ran {
             exit: said.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&said.stdout).into_owned(),
@@ -254,15 +284,18 @@ impl Live<'_> {
             ..Ran::default()
         };
         let moved = self.flows(asker).into_iter().filter(|flow| !before.contains(flow));
-        ran.ways = moved.map(|flow| self.way_of(&flow)).collect();
+        // The target, and the kind of way: `endpoint:s3` and `private`.
+        ran.ways = moved.flat_map(|flow| [self.way_of(&flow), flow.way]).collect();
+        ran.ways.sort();
         ran.ways.dedup();
         ran.drops = self.drops(asker, began.elapsed() + Duration::from_millis(50));
-        checks::judge_ran(check, &ran)
+        Ok(ran)
     }
 
     fn way_of(&self, flow: &FlowRow) -> String {
         match flow.to.split_once('@') {
             Some((endpoint, _)) => format!("endpoint:{endpoint}"),
+            None if flow.way == "gateway-endpoint" => format!("endpoint:{}", flow.to),
             None => format!("instance:{}", flow.to),
         }
     }
@@ -289,16 +322,25 @@ impl Live<'_> {
         drops
     }
 
-    fn ask(&self, request: crate::control::api::Request) -> Result<crate::control::api::Reply, Failure> {
+    pub fn ask(&self, request: crate::control::api::Request) -> Result<crate::control::api::Reply, Failure> {
         let lab = super::common::LabArg { lab: Some(self.plan.name.clone()) };
         Ok(super::up::connect(&lab)?.ask(request)?)
     }
 
-    fn exec(&self, asker: usize, command: &[String], limit: Option<Duration>) -> Result<std::process::Output, Failure> {
+    fn exec(
+        &self,
+        asker: usize,
+        command: &[String],
+        limit: Option<Duration>,
+        user: Option<&str>,
+    ) -> Result<std::process::Output, Failure> {
         let mut c = std::process::Command::new(&self.exe);
         c.current_dir(&self.plan.dir).args(["exec", "-l", &self.plan.name]);
         if let Some(limit) = limit {
             c.args(["--timeout", &format!("{}ms", limit.as_millis())]);
+        }
+        if let Some(user) = user {
+            c.args(["--user", user]);
         }
         c.arg(&self.plan.instances[asker].common.path).arg("--").args(command).stdin(std::process::Stdio::null());
         Ok(c.output()?)

@@ -15,6 +15,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{Change, Sign};
+
 /// Of the messages below. Raised when a field changes its meaning; new fields and kinds keep it.
 pub const VERSION: u32 = 1;
 
@@ -61,6 +63,15 @@ pub enum Request {
     Capture(WatchAsk),
     /// What is decided of packets, step by step: [`Reply::Stream`], a [`TraceRow`] in each block.
     Trace(WatchAsk),
+    /// The lab becomes what the text says: [`Reply::Applied`]. Where the text is that of the lab with this many patches
+    /// laid over it, [`Reply::Stale`] says that the lab has another by now.
+    Apply { accepted: Box<super::store::Accepted>, patches: Option<usize>, dry_run: bool },
+    /// Break something, in the words of `vpclab fault`: [`Reply::Faults`], of this one.
+    Fault { words: Vec<String>, after_ms: Option<u64>, for_ms: Option<u64> },
+    /// Every fault that holds or will: [`Reply::Faults`].
+    Faults,
+    /// End one fault by its id, or all: [`Reply::Faults`], of what is left.
+    ClearFaults { id: Option<u32> },
     /// End the lab: [`Reply::Done`] when the order is taken; the socket goes away when all is removed.
     Down,
 }
@@ -90,6 +101,10 @@ pub enum Reply {
     Gauges(Gauges),
     /// Blocks follow.
     Stream,
+    Applied(Applied),
+    /// The text that was sent is not of the lab's last accepted one.
+    Stale,
+    Faults(Vec<FaultRow>),
     Done,
     /// `exit` is the exit code that a verb should end with.
     Failed {
@@ -192,6 +207,8 @@ pub struct Ps {
     pub region: String,
     pub instances: Vec<PsInstance>,
     pub endpoints: Vec<PsEndpoint>,
+    #[serde(default)]
+    pub gateways: Vec<PsGateway>,
     /// Of the process that owns the packets.
     pub router_pid: u32,
     /// Milliseconds since the lab was ready.
@@ -233,6 +250,25 @@ pub struct PsEndpoint {
     pub enis: Vec<PsEni>,
     /// Open connections.
     pub conns: u64,
+}
+
+/// A gateway of any kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PsGateway {
+    /// `internet-gateway`, `nat-gateway`, `gateway-endpoint`, `peering`, `transit-gateway`, `vpn`, ...
+    pub kind: String,
+    pub path: String,
+    pub id: String,
+    /// Public or private addresses, where it has some; tunnels of a VPN.
+    pub addresses: Vec<String>,
+    pub az: String,
+    /// `available`, or what is broken of it.
+    pub state: String,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub drops: u64,
+    /// Metrics as CloudWatch names them.
+    pub metrics: Vec<(String, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -301,7 +337,10 @@ pub struct DropRow {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestRow {
     pub time_ms: u64,
+    /// Path of the endpoint, or `public`.
     pub endpoint: String,
+    /// `interface endpoint`, `gateway endpoint`, `public`.
+    pub gate: String,
     pub client: String,
     pub principal: String,
     pub action: String,
@@ -370,6 +409,73 @@ pub struct LogLine {
     /// `out`, `err`, or `lab` for a line of ours: how it ended.
     pub stream: String,
     pub text: String,
+}
+
+/// What `apply` did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    pub lab: String,
+    pub dry_run: bool,
+    /// By kind, in the order of the plan.
+    pub changes: Vec<ChangeRow>,
+    /// Instances that are made anew: what runs in them ends.
+    pub anew: Vec<AnewRow>,
+    pub warnings: Vec<String>,
+    /// Of what is in force after it.
+    pub generation: u64,
+    /// Microseconds from the order to the router thread until the new plan was in force.
+    pub published_us: u64,
+    /// Microseconds of the whole change.
+    pub total_us: u64,
+}
+
+/// One object that differs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeRow {
+    /// `+`, `~` or `-`.
+    pub sign: char,
+    pub kind: String,
+    pub path: String,
+    /// Of changed objects: attribute, before, after.
+    pub attributes: Vec<(String, String, String)>,
+}
+
+impl From<Change> for ChangeRow {
+    fn from(change: Change) -> ChangeRow {
+        ChangeRow {
+            sign: match change.sign {
+                Sign::Add => '+',
+                Sign::Change => '~',
+                Sign::Remove => '-',
+            },
+            kind: change.kind.to_owned(),
+            path: change.path,
+            attributes: change.attributes.into_iter().map(|(name, was, is)| (name.to_owned(), was, is)).collect(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnewRow {
+    /// `VPC.NAME`.
+    pub path: String,
+    /// `eth0: address 10.0.1.10 -> 10.0.1.11`.
+    pub why: String,
+}
+
+/// One line of `vpclab fault list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultRow {
+    pub id: u32,
+    /// `az a`, `endpoint app.sts in a`.
+    pub fault: String,
+    /// Of the topology file; otherwise of a command.
+    pub by_file: bool,
+    /// False: it is still to come.
+    pub begun: bool,
+    /// Milliseconds until it begins, or, once it has, until it ends; `None`: until it is cleared.
+    pub left_ms: Option<u64>,
 }
 
 /// What exists now. All three are 0 in a lab that nobody uses.

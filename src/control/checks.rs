@@ -31,6 +31,8 @@ pub struct Reached {
     pub rule: String,
     /// `endpoint:s3`, `instance:web`: the way it took.
     pub way: Option<String>,
+    /// What it passed on the way, and the kind of way: `nat:app.natgw-a`, `igw`, `nat`.
+    pub passed: Vec<String>,
 }
 
 /// What a command or query gave.
@@ -61,7 +63,7 @@ pub fn judge_reached(check: &CheckPlan, reached: &Reached) -> CheckResult {
         // A destination has no exit code; `exit: 0` is read as reachable.
         Expect::Result { exit, .. } => reached.reachable == exit.is_none_or(|code| code == 0),
     };
-    let ways: Vec<String> = reached.way.iter().cloned().collect();
+    let ways: Vec<String> = reached.way.iter().chain(&reached.passed).cloned().collect();
     let (way_ok, way_note) = judge_ways(check, &ways, reached.reachable);
     result(check, as_expected && way_ok, seen + &way_note, reached.rule.clone())
 }
@@ -139,6 +141,10 @@ fn judge_ways(check: &CheckPlan, ways: &[String], went: bool) -> (bool, String) 
 
 /// `endpoint:s3` and `endpoint:app.s3` are the same way.
 fn same_way(seen: &str, wanted: &str) -> bool {
+    // `nat`, `internet`, `private`: a word for the kind of way.
+    if !wanted.contains(':') {
+        return seen == wanted || seen.split(':').next() == Some(wanted);
+    }
     let split = |way: &str| way.split_once(':').map(|(k, n)| (k.to_owned(), n.to_owned())).unwrap_or_default();
     let ((seen_kind, seen_name), (kind, name)) = (split(seen), split(wanted));
     seen_kind == kind
@@ -313,9 +319,13 @@ mod tests {
         assert!(judge_ran(&want, &ran(&["endpoint:app.s3"])).ok);
         assert!(!judge_ran(&want, &ran(&["endpoint:sts"])).ok);
         assert!(!judge_ran(&want, &ran(&[])).ok);
+        want.via = Some("private".into());
+        assert!(judge_ran(&want, &ran(&["endpoint:s3", "private"])).ok);
+        assert!(!judge_ran(&want, &ran(&["endpoint:s3", "nat"])).ok);
         want.via = None;
         want.not_via = Some("nat".into());
         assert!(judge_ran(&want, &ran(&["endpoint:s3"])).ok);
+        assert!(!judge_ran(&want, &ran(&["nat"])).ok);
     }
 
     #[test]

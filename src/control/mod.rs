@@ -3,6 +3,7 @@
 pub mod api;
 pub mod checks;
 pub mod explain;
+pub mod lab;
 pub mod rows;
 pub mod store;
 pub mod watch;

@@ -64,7 +64,7 @@ pub fn verdict_text(plan: &Plan, verdict: Verdict, record: Option<&DropRecord>) 
                 text += &format!(" in fragments of {} bytes", via.fragment);
             }
             if via.latency_us != 0 {
-                text += &format!(" after {} us", via.latency_us);
+                text += &format!(" after {} ms", f64::from(via.latency_us) / 1_000.0);
             }
             if via.shapes != [0; 3] {
                 text += " over an impaired link";
@@ -218,8 +218,8 @@ fn comment(plan: &Plan, sight: &Sight) -> String {
         Way::In { from } => {
             let who = match (from, sight.sent) {
                 (Sender::Eni(eni), _) => plan.eni_label(*eni),
-                (Sender::Host, Some(sent)) => rows::label_of_addr(plan, plan.eni(sight.eni).vpc(), sent.src),
-                (Sender::Host, None) => "the lab".to_owned(),
+                (Sender::Unknown, Some(sent)) => rows::label_of_addr(plan, plan.eni(sight.eni).vpc(), sent.src),
+                (Sender::Unknown, None) => "the lab".to_owned(),
             };
             let now = Packet::parse(&sight.frame).ok().map(|packet| packet.tuple());
             match sight.sent {

@@ -7,6 +7,7 @@ use crate::base::{Cidr, EniIx};
 use crate::model::plan::{EndpointPlan, VpcPlan};
 use crate::model::{Plan, catalogue};
 
+use super::hosts;
 use super::name::{self, WireName};
 use super::zone::{Node, QType, Synthesis, Zone, ZoneKind};
 
@@ -91,7 +92,7 @@ fn vpc_zones(plan: &Plan, vpc: usize) -> VpcZones {
             }
         }
     }
-    for zone in instance_zones(plan, vpc) {
+    for zone in instance_zones(plan, vpc).into_iter().chain(hosts::inside_zones(plan, vpc)) {
         add(Some(zone));
     }
     for zone in reverse_zones(plan, vpc) {
@@ -113,9 +114,13 @@ fn private_zone(plan: &Plan, endpoint: usize, apex: &str, at_apex: bool, wildcar
     Some(zone)
 }
 
+/// Interfaces that have failed are left out, unless all have: then the addresses stay and do not answer.
 fn endpoint_node(plan: &Plan, endpoint: usize, enis: &[EniIx]) -> Node {
+    let sick = plan.sick_enis();
+    let healthy: Vec<EniIx> = enis.iter().copied().filter(|eni| !sick.contains(eni)).collect();
+    let given = if healthy.is_empty() { enis } else { healthy.as_slice() };
     Node {
-        addrs: enis.iter().map(|eni| plan.eni(*eni).ip).collect(),
+        addrs: given.iter().map(|eni| plan.eni(*eni).ip).collect(),
         ttl: plan.limits.dns_ttl,
         others: Vec::new(),
         endpoint: Some(endpoint),
@@ -199,14 +204,18 @@ fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
     let mut zones: BTreeMap<Box<[u8]>, Zone> = BTreeMap::new();
     let ttl = plan.limits.dns_ttl;
     for apex in PUBLIC_APEXES {
-        if let Some(mut zone) = Zone::new(ZoneKind::Public, apex, Synthesis::Public { ttl }) {
+        if let Some(mut zone) =
+            Zone::new(ZoneKind::Public, apex, Synthesis::Public { blocks: plan.public_blocks.clone(), ttl })
+        {
             for region in catalogue::regions() {
                 zone.insert(&format!("{}.{apex}", region.name), Node::default());
             }
             zones.insert(zone.apex.clone(), zone);
         }
     }
-    if let Some(mut root) = Zone::new(ZoneKind::Public, ".", Synthesis::Public { ttl }) {
+    if let Some(mut root) =
+        Zone::new(ZoneKind::Public, ".", Synthesis::Public { blocks: plan.public_blocks.clone(), ttl })
+    {
         for domain in PUBLIC_DOMAINS {
             root.insert(domain, Node::default());
         }
@@ -226,6 +235,7 @@ fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
             insert_vpce_names(plan, at, zone);
         }
     }
+    hosts::publish(plan, &mut zones);
     zones
 }
 

@@ -9,6 +9,7 @@
 
 mod answer;
 mod compile;
+mod hosts;
 mod lookup;
 mod name;
 mod order;

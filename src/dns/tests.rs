@@ -569,3 +569,132 @@ fn hickory_text(rcode: Option<Rcode>) -> &'static str {
         _ => ResponseCode::NXDomain.to_str(),
     }
 }
+
+/// `web` has a public address and a database's name, `guest` a name without a public address; two hosts of the Internet
+/// share one, and a third has AWS's.
+fn named_hosts() -> model::Plan {
+    use model::plan::{Home, InstanceHome, PeeringPlan, PublicAddressPlan};
+    let mut plan = plan();
+    let eni = plan.instances[fixture::WEB].enis[0];
+    plan.public_addresses.push(PublicAddressPlan {
+        common: model::plan::Common::default(),
+        addr: Ipv4Addr::new(203, 0, 113, 7),
+        eni,
+        private: plan.eni(eni).ip,
+        elastic: true,
+    });
+    plan.instances[fixture::WEB].names = vec!["db.x1.eu-west-1.rds.amazonaws.com".into()];
+    plan.instances[fixture::GUEST].names = vec!["inner.x1.eu-west-1.rds.amazonaws.com".into()];
+    for (ip, name) in [
+        ("192.0.2.10", "www.example.com"),
+        ("198.51.100.10", "WWW.example.com"),
+        ("192.0.2.11", "downloads.example.co.uk"),
+        ("192.0.2.12", "mirror.eu-west-1.amazonaws.com"),
+    ] {
+        let mut eni = plan.enis[0].clone();
+        (eni.home, eni.ip) = (Home::Internet, ip.parse().expect("address"));
+        let mut host = plan.instances[fixture::GUEST].clone();
+        host.home = InstanceHome::Internet;
+        host.enis = vec![base::EniIx(plan.enis.len() as u32)];
+        host.names = vec![name.into()];
+        plan.enis.push(eni);
+        plan.instances.push(host);
+    }
+    plan.peerings.push(PeeringPlan {
+        common: model::plan::Common::default(),
+        requester: OTHER,
+        accepter: APP,
+        dns: false,
+        same_region: true,
+    });
+    plan
+}
+
+#[test]
+fn names_of_machines_mean_private_addresses_inside_and_public_ones_outside() {
+    let mut plan = named_hosts();
+    let zones = compile(&plan);
+    let outside = plan.vpcs.len();
+    const EC2: &str = "ec2-203-0-113-7.eu-west-1.compute.amazonaws.com";
+    const DB: &str = "db.x1.eu-west-1.rds.amazonaws.com";
+    for (view, name, rtype, expected) in [
+        (APP, EC2, "A", "10.0.1.10"),
+        (OTHER, EC2, "A", "203.0.113.7"),
+        (outside, EC2, "A", "203.0.113.7"),
+        (APP, DB, "A", "10.0.1.10"),
+        (OTHER, DB, "A", "203.0.113.7"),
+        (outside, DB, "A", "203.0.113.7"),
+        (APP, EC2, "AAAA", &format!("NODATA {EC2}.")),
+        (OTHER, EC2, "AAAA", "NODATA amazonaws.com."),
+        // Not publicly accessible: everybody is told the private address.
+        (APP, "inner.x1.eu-west-1.rds.amazonaws.com", "A", "10.0.2.10"),
+        (outside, "inner.x1.eu-west-1.rds.amazonaws.com", "A", "10.0.2.10"),
+        // Names in between neither hide AWS's own nor appear from nowhere.
+        (APP, "x1.eu-west-1.rds.amazonaws.com", "A", "NODATA amazonaws.com."),
+        (APP, "y1.eu-west-1.rds.amazonaws.com", "A", "NXDOMAIN amazonaws.com."),
+        (APP, "ec2-203-0-113-8.eu-west-1.compute.amazonaws.com", "A", "NXDOMAIN amazonaws.com."),
+        // Domains that are not AWS's have zones of their own, and only what the file names.
+        (APP, "www.example.com", "A", "192.0.2.10 198.51.100.10"),
+        (outside, "www.example.com", "A", "192.0.2.10 198.51.100.10"),
+        (APP, "example.com", "A", "NODATA example.com."),
+        (APP, "mail.example.com", "A", "NXDOMAIN example.com."),
+        (APP, "www.example.org", "A", "NXDOMAIN ."),
+        (OTHER, "downloads.example.co.uk", "A", "192.0.2.11"),
+        (OTHER, "www.example.co.uk", "A", "NXDOMAIN example.co.uk."),
+        (APP, "mirror.eu-west-1.amazonaws.com", "A", "192.0.2.12"),
+        // The way back.
+        (APP, "7.113.0.203.in-addr.arpa", "PTR", &format!("{EC2}.")),
+        (outside, "11.2.0.192.in-addr.arpa", "PTR", "downloads.example.co.uk."),
+        (outside, "99.2.0.192.in-addr.arpa", "PTR", "NXDOMAIN 2.0.192.in-addr.arpa."),
+    ] {
+        let rtype: RecordType = rtype.parse().expect("type");
+        assert_eq!(verdict(&zones, view, name, rtype), expected, "view {view} {name} {rtype}");
+    }
+    // The catalogue's names beside and above a database's still are what they were.
+    assert!(verdict(&zones, APP, "rds.eu-west-1.amazonaws.com", RecordType::A).starts_with("198.1"));
+    let before = compile(&fixture::plan());
+    for name in ["rds.amazonaws.com", "eu-west-1.rds.amazonaws.com", "compute.amazonaws.com"] {
+        let was = verdict(&before, APP, name, RecordType::A);
+        let now = verdict(&zones, APP, name, RecordType::A);
+        assert!(now == was || (was.starts_with("NXDOMAIN") && now.starts_with("NODATA")), "{name}: {was}, now {now}");
+    }
+
+    // The DNS option of a peering needs both attributes on both sides.
+    plan.peerings[0].dns = true;
+    assert_eq!(verdict(&compile(&plan), OTHER, EC2, RecordType::A), "203.0.113.7", "other has no dns_hostnames");
+    plan.vpcs[OTHER].dns_hostnames = true;
+    let zones = compile(&plan);
+    assert_eq!(verdict(&zones, OTHER, EC2, RecordType::A), "10.0.1.10");
+    assert_eq!(verdict(&zones, OTHER, DB, RecordType::A), "10.0.1.10");
+    assert_eq!(verdict(&zones, outside, EC2, RecordType::A), "203.0.113.7");
+    let told = lookup(&zones, OTHER, EC2, QType::A);
+    assert_eq!(told.lost[0].to_string(), "public 203.0.113.7");
+
+    // Without dns_hostnames a public address has no name; in us-east-1 it has another.
+    plan.vpcs[APP].dns_hostnames = false;
+    assert_eq!(verdict(&compile(&plan), outside, EC2, RecordType::A), "NXDOMAIN amazonaws.com.");
+    plan.vpcs[APP].dns_hostnames = true;
+    plan.vpcs[APP].region = "us-east-1".into();
+    let east = verdict(&compile(&plan), outside, "ec2-203-0-113-7.compute-1.amazonaws.com", RecordType::A);
+    assert_eq!(east, "203.0.113.7");
+}
+
+#[test]
+fn what_has_failed_is_left_out_of_answers_until_nothing_is_left() {
+    use model::plan::{Fault, FaultPlan};
+    let mut plan = plan();
+    let fault = |what| FaultPlan { title: String::new(), what, after: None, lasts: None };
+    let said = |plan: &model::Plan, name: &str| verdict(&compile(plan), APP, name, RecordType::A);
+    let (regional, zonal) = (plan.endpoints[SQS].names.regional.clone(), plan.endpoints[SQS].names.zonal.clone());
+    let [a, b] = plan.endpoints[SQS].enis[..] else { panic!("two zones") };
+    plan.faults = vec![fault(Fault::Endpoint { endpoint: SQS, enis: vec![a] })];
+    assert_eq!(said(&plan, "sqs.eu-west-1.amazonaws.com"), "10.0.2.21");
+    assert_eq!(said(&plan, &regional), "10.0.2.21");
+    assert_eq!(said(&plan, &zonal[0].1), "10.0.1.21", "a zonal name has one address, which no longer answers");
+    assert_eq!(said(&plan, "s3.eu-west-1.amazonaws.com"), "10.0.1.20 10.0.2.20");
+    plan.faults = vec![fault(Fault::Zone { az_id: "euw1-az2".into() })];
+    assert_eq!(said(&plan, "sqs.eu-west-1.amazonaws.com"), "10.0.1.21");
+    assert_eq!(said(&plan, "s3.eu-west-1.amazonaws.com"), "10.0.1.20");
+    plan.faults = vec![fault(Fault::Endpoint { endpoint: SQS, enis: vec![a, b] })];
+    assert_eq!(said(&plan, "sqs.eu-west-1.amazonaws.com"), "10.0.1.21 10.0.2.21");
+}

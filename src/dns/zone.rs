@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Cidr;
-use crate::model::catalogue;
+use crate::model::catalogue::PublicBlocks;
 
 use super::name::{self, MAX_NAME, WireName};
 
@@ -206,6 +206,7 @@ pub(super) enum Synthesis {
     },
     /// The catalogue's public names.
     Public {
+        blocks: PublicBlocks,
         ttl: u32,
     },
 }
@@ -254,7 +255,15 @@ impl Zone {
             if *name.as_bytes() == *self.apex {
                 given |= self.give_apex(asked, emit);
             }
-            return if given { Outcome::Records } else { Outcome::NoData };
+            if given {
+                return Outcome::Records;
+            }
+            // A name that is here only because others are below it does not hide what is made up for it:
+            // `db.x.eu-west-1.rds.amazonaws.com` is no reason for `rds.amazonaws.com` to be empty.
+            return match node.is_empty().then(|| self.synthesise(name, asked, emit)) {
+                Some(Outcome::Records) => Outcome::Records,
+                _ => Outcome::NoData,
+            };
         }
         self.synthesise(name, asked, emit)
     }
@@ -309,9 +318,9 @@ impl Zone {
                 Some((addr, octets)) if octets < 4 && holds_private(addr, octets, vpc_blocks) => Outcome::NoData,
                 _ => Outcome::NoName,
             },
-            Synthesis::Public { ttl } => {
+            Synthesis::Public { blocks, ttl } => {
                 let mut space = [0; MAX_NAME];
-                match name::host_text(name.as_bytes(), &mut space).and_then(catalogue::public_addr) {
+                match name::host_text(name.as_bytes(), &mut space).and_then(|host| blocks.addr(host)) {
                     Some(addr) => give_address(addr, *ttl, asked, emit),
                     None => Outcome::NoName,
                 }
@@ -321,6 +330,10 @@ impl Zone {
 }
 
 impl Node {
+    fn is_empty(&self) -> bool {
+        self.addrs.is_empty() && self.others.is_empty()
+    }
+
     fn give(&self, asked: QType, emit: &mut impl FnMut(QType, u32, &[u8])) -> bool {
         let mut given = false;
         if QType::A.answers(asked) {

@@ -11,7 +11,7 @@ use super::limiter::Limiter;
 use super::nat::Allocator;
 use super::program::Program;
 use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict};
-use crate::base::{EniIx, FiveTuple, Instant};
+use crate::base::{EniIx, FiveTuple, Instant, Steer};
 
 /// Sizes that AWS has no say in. The bound of the flow table is `Limits::conntrack_max` of the plan.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Engine {
             epoch: 1,
             flows: FlowTable::new(program.limits.conntrack_max as usize, limits.seed),
             fragments: Fragments::new(),
-            nat: Allocator::new(program.limits.nat_ports),
+            nat: Allocator::new(Steer::ALONE, program.limits.nat_ports, limits.seed),
             passages: vec![Passage::default()],
             fragment_limiters: vec![Limiter::new(); names.enis.len()],
             ghosts: vec![0; super::decide::GHOSTS].into(),
@@ -54,7 +54,7 @@ impl Engine {
             enis: names.enis.clone(),
             drops: DropLog::new(limits.drop_records),
             closed: ClosedLog::new(limits.closed_flows),
-            counters: Arc::new(Counters::new(ports.len())),
+            counters: Arc::new(Counters::new(ports.len(), program.gateways.nats.len())),
             ports,
             refuse_new: false,
         };
@@ -81,17 +81,22 @@ impl Engine {
                 .map(|(id, _)| id)
                 .collect();
             for id in ends {
-                state.end(now, id, FlowEnd::EniGone);
+                state.end(&self.program, now, id, FlowEnd::EniGone);
             }
             state.ghosts.fill(0);
         }
         let remap = Remap::new(&old, &self.program);
-        let mut counters = Counters::new(ports.len());
+        let mut counters = Counters::new(ports.len(), self.program.gateways.nats.len());
         counters.drops = state.counters.drops.clone();
         counters.closed_lost = state.counters.closed_lost.clone();
         for (before, after) in remap.enis.iter().enumerate() {
             if let Some(after) = after {
                 counters.enis[after.at()] = state.counters.enis[before].clone();
+            }
+        }
+        for (before, nat) in old.gateways.nats.iter().enumerate() {
+            if let Some(after) = self.program.gateways.nats.iter().position(|n| n.id == nat.id) {
+                counters.nats[after] = state.counters.nats[before].clone();
             }
         }
         state.counters = Arc::new(counters);
@@ -173,7 +178,7 @@ impl Engine {
 
     /// Ends flows whose time has come, a bounded number of them.
     pub fn expire(&mut self, now: Instant) {
-        self.state.expire(now);
+        self.state.expire(&self.program, now);
     }
 
     /// When `expire` wants to be called next.

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapshot};
-use super::flow::{Flow, FlowEnd, FlowKey, FlowState, FlowTable, Hop, INITIATOR, Passage, Side, TARGET};
+use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapshot, Way};
+use super::flow::{Binding, Flow, FlowEnd, FlowKey, FlowState, FlowTable, Hop, INITIATOR, Passage, Side, TARGET};
 use super::fragments::Fragments;
 use super::limiter::Limiter;
 use super::nat::Allocator;
@@ -14,6 +14,7 @@ use super::rules::Traffic;
 use super::steps::{Refusal, admit, deliver, nacl, sg};
 use super::verdict::{Crumb, Decider, DropCode, Outcome, Rule, Stage, Verdict, Via};
 use super::walk::{Arrived, Known, Load, Walk};
+use crate::base::counters::NatCounters;
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
 use crate::wire::nat::{self as translate, Rewrite};
 use crate::wire::packet::{IP_OFFSET, Malformed, Packet, tcp_flags};
@@ -190,8 +191,9 @@ impl State {
                         rewrite(frame, packet, &flow.keys[side ^ 1]);
                     }
                     let terminates = flow.terminates && side == INITIATOR;
+                    let way = flow.way;
                     self.pass(program, now, packet, id, side);
-                    self.count(from, to, packet);
+                    self.count(from, to, packet, way);
                     if hop.passage == 0 {
                         return Ok(if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } });
                     }
@@ -284,12 +286,12 @@ impl State {
         trail: &mut T,
     ) -> Result<Verdict, Refusal> {
         let from = ctx.from;
-        let mut hit = self.live(ctx.now, &ctx.key);
+        let mut hit = self.live(program, ctx.now, &ctx.key);
         if let Some((id, _)) = hit
             && self.flows.get(id).state == FlowState::Closing
             && ctx.packet.is_tcp_syn()
         {
-            self.end(ctx.now, id, FlowEnd::Replaced);
+            self.end(program, ctx.now, id, FlowEnd::Replaced);
             hit = None;
         }
         if ctx.origin == Origin::Instance && program.eni(from).vpc != NONE {
@@ -362,7 +364,7 @@ impl State {
         let key_there = ctx.key.mirrored(port).with(port, &arrived.tuple.reversed());
         let there = match hit {
             Some((id, side)) if self.is_side(id, side ^ 1, &key_there) => Some((id, side ^ 1)),
-            _ => self.live(ctx.now, &key_there),
+            _ => self.live(program, ctx.now, &key_there),
         };
         if there_eni.stateful && there_eni.ip != arrived.tuple.dst.to_bits() {
             self.firewall(ctx, to, there, related, trail)?;
@@ -397,7 +399,7 @@ impl State {
             return Err(refusal);
         }
         trail.add(|| crumb(Stage::Deliver, Some(to), Outcome::Pass(Rule::None)));
-        self.count(from, to, ctx.packet);
+        self.count(from, to, ctx.packet, arrived.way);
         if arrived.tuple != ctx.tuple {
             rewrite(frame, ctx.packet, &key_there);
         }
@@ -585,6 +587,10 @@ impl State {
         flow.present = present;
         flow.way = arrived.way;
         flow.nat = arrived.binding.filter(|_| arrived.fresh);
+        if let Some(nat) = flow.nat.and_then(|binding| self.nat_counters(program, binding)) {
+            nat.active.add(1);
+            nat.attempts.add(u64::from(ctx.packet.is_tcp_syn()));
+        }
         flow.terminates = program.eni(arrived.to).terminates();
         flow.endpoint = matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_));
         if present == [true; 2] {
@@ -620,8 +626,7 @@ impl State {
 
     fn free(&mut self, arrived: &Arrived) {
         if let Some(binding) = arrived.binding {
-            let dst = (arrived.tuple.dst.to_bits(), arrived.tuple.dst_port);
-            self.nat.release(binding.nat, binding.address, arrived.tuple.proto, dst, binding.port);
+            self.nat.release(binding.at, binding.port);
         }
     }
 
@@ -690,7 +695,17 @@ impl State {
         let flow = self.flows.get_mut(id);
         flow.packets[side] += u64::from(packet.segments());
         flow.bytes[side] += packet.wire_bytes();
+        let (nat, before) = (flow.nat, flow.state);
         self.see(program, now, packet, id, side);
+        if let Some(binding) = nat {
+            self.count_nat(program, binding, side, packet);
+            if before == FlowState::New
+                && self.flows.get(id).state == FlowState::Established
+                && let Some(nat) = self.nat_counters(program, binding)
+            {
+                nat.established.add(1);
+            }
+        }
     }
 
     #[inline]
@@ -719,12 +734,12 @@ impl State {
     }
 
     /// The entry of a key that has not expired; one that has ends here.
-    fn live(&mut self, now: Instant, key: &FlowKey) -> Hit {
+    fn live(&mut self, program: &Program, now: Instant, key: &FlowKey) -> Hit {
         let (id, side) = self.flows.find(key)?;
         if now < self.flows.get(id).expires {
             return Some((id, side));
         }
-        self.end(now, id, FlowEnd::Idle);
+        self.end(program, now, id, FlowEnd::Idle);
         None
     }
 
@@ -774,19 +789,19 @@ impl State {
         }
     }
 
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, program: &Program, now: Instant) {
         let State { flows, enis, ghosts, closed, counters, nat, .. } = self;
         let seed = flows.seed();
         flows.expire(now, |flow| {
-            unbind(nat, &flow);
+            unbind(program, nat, &flow, enis, counters, ended_by_time(&flow));
             report_end(now, &flow, ended_by_time(&flow), seed, enis, ghosts, closed, counters);
         });
     }
 
-    pub(super) fn end(&mut self, now: Instant, id: u32, end: FlowEnd) {
+    pub(super) fn end(&mut self, program: &Program, now: Instant, id: u32, end: FlowEnd) {
         let flow = self.flows.remove(id);
-        unbind(&mut self.nat, &flow);
         let end = if end == FlowEnd::Idle { ended_by_time(&flow) } else { end };
+        unbind(program, &mut self.nat, &flow, &self.enis, &self.counters, end);
         let seed = self.flows.seed();
         report_end(now, &flow, end, seed, &self.enis, &mut self.ghosts, &mut self.closed, &self.counters);
     }
@@ -797,6 +812,11 @@ impl State {
 
     fn refuse(&mut self, now: Instant, from: EniIx, tuple: FiveTuple, packets: u32, refusal: Refusal) -> Verdict {
         let Refusal { code, decider, direction, reaction } = refusal;
+        if let Decider::Nat(nat) = decider
+            && let Some(nat) = self.counters.nats.get(nat)
+        {
+            if code == DropCode::NatNoPort { nat.port_errors.add(1) } else { nat.drops.add(u64::from(packets)) }
+        }
         self.note(now, DropKey { from, tuple, code, decider, direction }, u64::from(packets));
         match reaction {
             None => Verdict::Drop { code },
@@ -813,11 +833,33 @@ impl State {
     }
 
     #[inline]
-    fn count(&self, from: EniIx, to: EniIx, packet: &Packet) {
+    fn count(&self, from: EniIx, to: EniIx, packet: &Packet, way: Way) {
         self.count_out(from, packet);
+        self.counters.enis[from.at()].ways[way as usize].add(packet.wire_bytes());
         let to = &self.counters.enis[to.at()];
         to.packets_in.add(u64::from(packet.segments()));
         to.bytes_in.add(packet.wire_bytes());
+        to.ways[way as usize].add(packet.wire_bytes());
+    }
+
+    /// The counters of the NAT gateway that a flow passes; a NAT instance has none.
+    fn nat_counters(&self, program: &Program, binding: Binding) -> Option<&NatCounters> {
+        let eni = self.enis.get(binding.nat as usize).copied().flatten()?;
+        match program.eni(eni).kind {
+            EniKind::Nat(nat) => self.counters.nats.get(nat as usize).map(Arc::as_ref),
+            _ => None,
+        }
+    }
+
+    fn count_nat(&self, program: &Program, binding: Binding, side: Side, packet: &Packet) {
+        let Some(nat) = self.nat_counters(program, binding) else { return };
+        let (packets, bytes) = if side == INITIATOR {
+            (&nat.packets_from_source, &nat.bytes_from_source)
+        } else {
+            (&nat.packets_from_destination, &nat.bytes_from_destination)
+        };
+        packets.add(u64::from(packet.segments()));
+        bytes.add(packet.wire_bytes());
     }
 
     #[inline]
@@ -850,11 +892,23 @@ fn go_on(frame: &mut [u8], packet: &Packet, to: EniIx, passage: &Passage, fragme
 }
 
 /// A NAT gateway's port goes back with its flow.
-fn unbind(nat: &mut Allocator, flow: &Flow) {
-    if let Some(binding) = flow.nat {
-        let there = flow.keys[TARGET];
-        let dst = (there.src, there.src_port);
-        nat.release(binding.nat, binding.address, Proto(there.proto), dst, binding.port);
+fn unbind(
+    program: &Program,
+    nat: &mut Allocator,
+    flow: &Flow,
+    enis: &[Option<EniIx>],
+    counters: &Counters,
+    end: FlowEnd,
+) {
+    let Some(binding) = flow.nat else { return };
+    nat.release(binding.at, binding.port);
+    let eni = enis.get(binding.nat as usize).copied().flatten();
+    if let Some(EniKind::Nat(nat)) = eni.map(|eni| &program.eni(eni).kind)
+        && let Some(nat) = counters.nats.get(*nat as usize)
+    {
+        // One less: the counter wraps.
+        nat.active.add(u64::MAX);
+        nat.idle_timeouts.add(u64::from(end == FlowEnd::Idle));
     }
 }
 

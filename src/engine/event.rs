@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::flow::{FlowEnd, FlowState};
 use super::index::Index;
 use super::verdict::{Decider, Direction, DropCode, DropRecord};
-use crate::base::counters::{Counter, EniCounters};
+use crate::base::counters::{Counter, EniCounters, NatCounters, WAYS};
 use crate::base::{EniIx, FiveTuple, Instant};
 
 /// How bytes left the sender's network: the proof that traffic stayed private, or did not.
@@ -24,6 +24,8 @@ pub enum Way {
 }
 
 impl Way {
+    pub const ALL: [Way; WAYS] = [Way::Private, Way::GatewayEndpoint, Way::Nat, Way::Internet];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Way::Private => "private",
@@ -70,6 +72,8 @@ pub struct FlowClosed {
 #[derive(Debug)]
 pub struct Counters {
     pub enis: Vec<Arc<EniCounters>>,
+    /// NAT gateways in the order of the plan.
+    pub nats: Vec<Arc<NatCounters>>,
     /// Packets dropped, by `DropCode as usize`.
     pub drops: Arc<[Counter]>,
     /// Flows that ended, by reason, were not taken in time and were forgotten.
@@ -77,9 +81,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(enis: usize) -> Counters {
+    pub(crate) fn new(enis: usize, nats: usize) -> Counters {
         Counters {
             enis: (0..enis).map(|_| Arc::default()).collect(),
+            nats: (0..nats).map(|_| Arc::default()).collect(),
             drops: DropCode::ALL.iter().map(|_| Counter::default()).collect(),
             closed_lost: Arc::default(),
         }

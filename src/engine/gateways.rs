@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::lpm::Lpm;
 use crate::base::{Cidr, EniIx};
+use crate::model::catalogue::PublicBlocks;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gateways {
@@ -24,16 +25,22 @@ pub(crate) struct Gateways {
     /// Hosts of the emulated Internet, ascending by address.
     pub(crate) hosts: Box<[(u32, EniIx)]>,
     pub(crate) public_side: Option<EniIx>,
+    /// Where AWS's services are on the public side.
+    pub(crate) public_blocks: PublicBlocks,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Igw {
     pub(crate) vpc: u32,
+    /// The first router beyond it.
+    pub(crate) border: Ipv4Addr,
     pub(crate) edge: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Nat {
+    /// AWS id: the same gateway in another program.
+    pub(crate) id: String,
     pub(crate) subnet: u32,
     pub(crate) eni: EniIx,
     pub(crate) public: bool,

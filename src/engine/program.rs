@@ -148,6 +148,8 @@ pub(crate) struct Eni {
     pub(crate) down: Option<DropCode>,
     /// A firewall that takes part only in sessions it saw begin.
     pub(crate) stateful: bool,
+    /// It sends what it forwards under its own address.
+    pub(crate) masquerade: bool,
     /// One more than the place in `shapes`; 0 is none.
     pub(crate) shape: u16,
     /// In `timeouts`.

@@ -297,6 +297,8 @@ pub enum Stage {
     Tracked,
     /// Something here has failed; told only where it has.
     Fault,
+    /// A NAT instance translates what it forwards.
+    Masquerade,
     Igw {
         igw: usize,
     },

@@ -14,7 +14,6 @@ use super::rules::Traffic;
 use super::steps::{Refusal, deliver, nacl, route};
 use super::verdict::{Decider, DropCode, Outcome, Reaction, Rule, Stage};
 use crate::base::{EniIx, FiveTuple, Proto, steer};
-use crate::model::catalogue;
 
 /// Places that a packet may pass before it is said to go round.
 const MOST_PLACES: usize = 48;
@@ -179,14 +178,16 @@ impl<'a, T: Trail> Walk<'a, T> {
             && self.found.fresh
             && let Some(binding) = self.found.binding
         {
-            let dst = (self.tuple.dst.to_bits(), self.tuple.dst_port);
-            self.nat.release(binding.nat, binding.address, self.tuple.proto, dst, binding.port);
+            self.nat.release(binding.at, binding.port);
         }
         walked
     }
 
     fn walk(&mut self) -> Result<Arrived, Refusal> {
         let eni = self.program.eni(self.from);
+        if eni.masquerade && self.traffic.src != eni.ip && self.known.client.is_none() {
+            self.masquerade(eni.ip)?;
+        }
         let mut place = match eni.kind {
             EniKind::GatewayDoor(endpoint, _) => self.from_gateway_endpoint(endpoint)?,
             EniKind::PublicDoor => Place::Internet,
@@ -293,9 +294,13 @@ impl<'a, T: Trail> Walk<'a, T> {
         }
     }
 
+    /// Nobody in the VPC has the address. Its resolver serves the VPC's own instances only, and those on their host.
     fn nobody(&mut self, decider: Decider) -> Next {
-        self.trail.add(|| crumb(Stage::Deliver, None, Outcome::Drop(DropCode::NoEni)));
-        Err(Refusal::egress(DropCode::NoEni, decider))
+        let resolver = self.program.vpcs.iter().any(|vpc| vpc.resolver == self.traffic.dst);
+        let home = self.program.vpc_of(self.from).map(|vpc| vpc.resolver);
+        let code = if resolver && home != Some(self.traffic.dst) { DropCode::DnsNotLocal } else { DropCode::NoEni };
+        self.trail.add(|| crumb(Stage::Deliver, None, Outcome::Drop(code)));
+        Err(Refusal::egress(code, decider))
     }
 
     /// One to one between a private address and the public one that stands for it (VPC User Guide, "internet gateways").
@@ -319,7 +324,19 @@ impl<'a, T: Trail> Walk<'a, T> {
         self.set_src(answer?, None);
         self.by_igw = true;
         self.found.passage.latency_us += program.latency.internet;
+        self.border(program.gateways.igws[igw as usize].border)?;
         Ok(Place::Internet)
+    }
+
+    /// The first router beyond an Internet gateway counts as a hop, either way.
+    fn border(&mut self, router: Ipv4Addr) -> Result<(), Refusal> {
+        if self.load.ttl <= self.found.passage.ttl + 1 {
+            self.trail.add(|| crumb(Stage::Internet, None, Outcome::Drop(DropCode::TtlExpired)));
+            let refusal = Refusal::egress(DropCode::TtlExpired, Decider::Internet);
+            return Err(refusal.answered(Reaction::TimeExceeded { from: router }));
+        }
+        self.found.passage.ttl += 1;
+        Ok(())
     }
 
     /// Outside: AWS's public side, other hosts, and the public addresses of VPCs.
@@ -334,7 +351,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         } else if let Some(to) = gateways.internet_host(dst) {
             Ok(Place::Arrive { to, left: None })
         } else {
-            let served = catalogue::public_service_at(dst.into()).and(gateways.public_side);
+            let served = gateways.public_blocks.service_at(dst.into()).and(gateways.public_side);
             served
                 .map(|to| Place::Arrive { to, left: None })
                 .ok_or(Refusal::egress(DropCode::NoHost, Decider::Internet))
@@ -343,8 +360,16 @@ impl<'a, T: Trail> Walk<'a, T> {
         next
     }
 
+    fn from_vpc(&self) -> bool {
+        self.program.eni(self.from).vpc != super::program::NONE
+    }
+
     fn igw_in(&mut self, public: u32, private: u32, eni: EniIx, igw: u32) -> Next {
         debug_assert_eq!(public, self.traffic.dst);
+        // Between two VPCs' public addresses it is one router.
+        if !self.from_vpc() {
+            self.border(self.program.gateways.igws[igw as usize].border)?;
+        }
         let rule = Rule::Destination(private.into());
         self.trail.add(|| crumb(Stage::Igw { igw: igw as usize }, None, Outcome::Pass(rule)));
         self.set_dst(private, None);
@@ -443,11 +468,34 @@ impl<'a, T: Trail> Walk<'a, T> {
         let src = (self.traffic.src, self.tuple.src_port);
         let dst = (self.traffic.dst, self.tuple.dst_port);
         let taken = self.nat.allocate(port, &gateway.addresses, proto, src, dst);
-        let (address, taken) = taken.ok_or(refuse(DropCode::NatNoPort))?;
+        let binding = Binding::new(port, taken.ok_or(refuse(DropCode::NatNoPort))?);
         self.found.fresh = true;
-        let binding = Binding { nat: port, address, port: taken };
         self.found.binding = Some(binding);
         Ok(binding)
+    }
+
+    /// A NAT instance: its kernel forwards, and what it forwards goes on under its own address. The translation is the
+    /// engine's, so that no tool is needed in the instance; its own captures show the packets before it.
+    fn masquerade(&mut self, own: u32) -> Result<(), Refusal> {
+        let at = Decider::Eni(self.from);
+        let port = self.ports[self.from.at()];
+        let taken = match self.known.binding.filter(|b| b.nat == port) {
+            Some(binding) => Ok(binding),
+            None => {
+                let src = (self.traffic.src, self.tuple.src_port);
+                let dst = (self.traffic.dst, self.tuple.dst_port);
+                let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
+                self.found.fresh = taken.is_some();
+                let taken = taken.map(|taken| Binding::new(port, taken));
+                taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
+            }
+        };
+        let rule = |binding: Binding| Rule::Source(binding.address.into());
+        self.trail.add(|| crumb(Stage::Masquerade, Some(self.from), outcome(taken.map(rule))));
+        let binding = taken?;
+        self.found.binding = Some(binding);
+        self.set_src(binding.address, Some(binding.port));
+        Ok(())
     }
 
     /// What comes to a NAT gateway's address: an answer for a client behind it, or nothing that it takes.
@@ -745,6 +793,14 @@ impl<'a, T: Trail> Walk<'a, T> {
                 return Err(Refusal::ingress(DropCode::RouterAddr, Decider::Eni(to)));
             }
             _ => {}
+        }
+        if eni.masquerade
+            && let Some(binding) = self.known.binding.filter(|b| b.nat == self.ports[to.at()])
+            && let Some((addr, port)) = self.known.client.filter(|_| binding.address == self.traffic.dst)
+        {
+            self.trail.add(|| crumb(Stage::Masquerade, Some(to), Outcome::Pass(Rule::Destination(addr.into()))));
+            self.set_dst(addr, Some(port));
+            self.found.binding = Some(binding);
         }
         if !eni.is_door()
             && let Err(refusal) = deliver::destination(program, to, self.traffic.dst)

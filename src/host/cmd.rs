@@ -43,6 +43,8 @@ pub enum HostCmd {
     RemoveInstance { path: String },
     /// New contents of the files that `exec` lays over /etc, in place.
     SetFiles { path: String, files: EtcFiles },
+    /// `net.ipv4.tcp_syn_retries` of the instance, in place.
+    SetSynRetries { path: String, syn_retries: u8 },
     /// Connect to a server of this machine. Beside [`HostReply::Done`]: the socket, connected and non-blocking.
     Dial { addr: DialAddr, timeout_ms: u32 },
     /// A socket bound in the instance's namespace (TCP: listening), non-blocking, beside [`HostReply::Done`].
@@ -94,6 +96,9 @@ pub struct InstanceHost {
     pub enis: Vec<EniHost>,
     /// `net.ipv4.tcp_syn_retries`, 1 to 127; `None`: the kernel's.
     pub syn_retries: Option<u8>,
+    /// `net.ipv4.ip_forward`: its kernel forwards what is not for it.
+    #[serde(default)]
+    pub forward: bool,
     /// Congestion control set by the route metric, `cubic`; `None`: the kernel's default.
     pub congestion: Option<String>,
     /// `net.ipv4.tcp_rmem` and `tcp_wmem`: minimum, default, maximum, in bytes; `None`: the kernel's.

@@ -35,12 +35,14 @@ pub struct End {
 /// A packet that was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// `None`: a service of the host.
+    /// `None`: a service of the host, or not known any more.
     pub sender: Option<EniIx>,
     /// `None`: dropped, or for a service of the host.
     pub receiver: Option<EniIx>,
     /// As it was sent; `None` if it cannot be read.
     pub sent: Option<FiveTuple>,
+    /// It was seen where it was sent, and comes over a link only now.
+    pub late: bool,
     /// The source is the sender's own address, not one that it forwards for.
     pub from_itself: bool,
     /// The destination, as it arrives, is the receiver's own address.
@@ -52,8 +54,9 @@ pub struct Passage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     Eni(EniIx),
-    /// The resolver, the metadata service, or a router that answers a packet it dropped.
-    Host,
+    /// The resolver, the metadata service, a router that answers a packet it dropped, or whoever sent what came over a
+    /// link.
+    Unknown,
 }
 
 /// What was seen of one packet at one ENI.
@@ -94,13 +97,15 @@ impl Watch {
         if !forward && !reverse {
             return (false, false);
         }
-        let Passage { sender, receiver, from_itself, to_itself, dropped, .. } = *passage;
+        let Passage { sender, receiver, late, from_itself, to_itself, dropped, .. } = *passage;
         match &self.at {
             Some(at) => {
                 let here = |eni: Option<EniIx>| eni.is_some_and(|eni| at.contains(&eni));
                 (here(sender), here(receiver))
             }
+            None if self.at_senders && late => (false, false),
             None if self.at_senders || dropped.is_some() => (sender.is_some(), false),
+            None if forward && late => (false, false),
             None if forward && sender.is_some() => (from_itself, false),
             // For a service of the host it has no other place.
             None if receiver.is_none() => (from_itself, false),
@@ -168,7 +173,8 @@ mod tests {
         let sent = if from == S3 { FiveTuple { src_port: 443, dst_port: 40_000, ..sent } } else { sent };
         let dropped = (!arrives).then_some(DropCode::SgIngress);
         let receiver = arrives.then_some(to);
-        Passage { sender: Some(from), receiver, sent: Some(sent), from_itself: true, to_itself: true, dropped }
+        let (from_itself, to_itself) = (true, true);
+        Passage { sender: Some(from), receiver, sent: Some(sent), late: false, from_itself, to_itself, dropped }
     }
 
     #[test]
@@ -188,6 +194,11 @@ mod tests {
         );
         let every = Watch::default();
         assert_eq!(every.places(&passage(S3, WEB, true)), (true, false), "each packet once");
+        // What comes over a link was seen where it was sent; of answers, only the arrival counts.
+        let late = |from, to| Passage { sender: None, late: true, ..passage(from, to, true) };
+        assert_eq!(watch.places(&late(WEB, S3)), (false, false));
+        assert_eq!(watch.places(&late(S3, WEB)), (false, true));
+        assert_eq!(every.places(&late(S3, WEB)), (false, false));
         // What the host itself answers is seen where it arrives.
         let answer = Passage { sender: None, ..passage(S3, WEB, true) };
         assert_eq!(watch.places(&answer), (false, true));

@@ -2,8 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
+use super::change;
+use super::gateways;
 use super::node::{self, Shared};
 use super::router::RouterGone;
+use super::state::State;
+use crate::base::counters::WAYS;
 use crate::base::{Clock, EniIx};
 use crate::control::api::{
     Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply, Request,
@@ -11,7 +15,8 @@ use crate::control::api::{
 };
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
-use crate::engine::FlowSnapshot;
+use crate::control::store::Accepted;
+use crate::engine::{FlowSnapshot, Way};
 use crate::model::Plan;
 use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Limits, VpcPlan};
@@ -19,7 +24,7 @@ use crate::model::plan::{EniOwner, Limits, VpcPlan};
 /// Answers everything but `Exec`, whose answer carries descriptors.
 pub fn answer(shared: &Shared, request: Request) -> Reply {
     let answered = match request {
-        Request::Ping => Ok(Reply::Pong { lab: shared.plan.name.clone(), pid: std::process::id() }),
+        Request::Ping => Ok(Reply::Pong { lab: shared.state().plan.name.clone(), pid: std::process::id() }),
         Request::Ps => ps(shared),
         Request::Flows(filter) => flows(shared, &filter).map(Reply::Flows),
         Request::Drops(filter) => drops(shared, &filter).map(Reply::Drops),
@@ -30,10 +35,18 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
         Request::Exec { .. } => Err(input("exec is asked for alone")),
         Request::Capture(_) | Request::Trace(_) => Err(input("streams are asked for alone")),
         Request::Logs { instance } => {
-            find_instance(&shared.plan, &instance).map(|at| Reply::Logs(shared.logs[at].lines()))
+            let state = shared.state();
+            find_instance(&state.plan, &instance).map(|at| Reply::Logs(state.logs[at].lines()))
         }
-        Request::Source => Ok(Reply::Source(shared.accepted.clone())),
+        Request::Source => Ok(Reply::Source(Accepted::clone(&shared.state().accepted))),
         Request::Gauges => Ok(Reply::Gauges(shared.router.gauges())),
+        Request::Apply { accepted, patches, dry_run } => change::apply(shared, *accepted, patches, dry_run),
+        Request::Fault { words, after_ms, for_ms } => {
+            let time = |ms: Option<u64>| ms.map(std::time::Duration::from_millis);
+            change::fault(shared, &words, time(after_ms), time(for_ms))
+        }
+        Request::Faults => Ok(change::faults(shared)),
+        Request::ClearFaults { id } => change::clear_faults(shared, id),
         Request::Down => {
             shared.end("down");
             Ok(Reply::Done)
@@ -44,20 +57,22 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
 
 /// Descriptors for a process that becomes a part of the instance.
 pub fn exec(shared: &Shared, instance: &str) -> (Reply, Vec<OwnedFd>) {
-    let made = find_instance(&shared.plan, instance).and_then(|at| {
+    let state = shared.state();
+    let made = find_instance(&state.plan, instance).and_then(|at| {
         let failed = |e: std::io::Error| Refused { message: e.to_string(), exit: 3 };
-        let mut fds = vec![shared.instances[at].netns.try_clone().map_err(failed)?];
+        let mut fds = vec![state.instances[at].netns.try_clone().map_err(failed)?];
         if let Some(user) = &shared.keeper_info.user_namespace {
             fds.push(user.try_clone().map_err(failed)?);
         }
-        Ok((Reply::Exec(exec_info(shared, at)), fds))
+        Ok((Reply::Exec(exec_info(shared, &state, at)), fds))
     });
     made.unwrap_or_else(|refused| (Reply::Failed { message: refused.message, exit: refused.exit }, Vec::new()))
 }
 
-struct Refused {
-    message: String,
-    exit: u8,
+/// Why there is no answer, and the exit code that a verb should end with.
+pub struct Refused {
+    pub message: String,
+    pub exit: u8,
 }
 
 impl From<RouterGone> for Refused {
@@ -66,7 +81,8 @@ impl From<RouterGone> for Refused {
     }
 }
 
-fn input(message: impl Into<String>) -> Refused {
+/// Bad input.
+pub fn input(message: impl Into<String>) -> Refused {
     Refused { message: message.into(), exit: 2 }
 }
 
@@ -85,13 +101,13 @@ fn no_such(kind: &str, name: &str, candidates: &[String], all: impl Fn() -> Vec<
     }
 }
 
-fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
-    let plan = &shared.plan;
+fn exec_info(shared: &Shared, state: &State, at: usize) -> ExecInfo {
+    let plan = &state.plan;
     let instance = &plan.instances[at];
     let vpc = instance.vpc().map(|vpc| &plan.vpcs[vpc]);
     let ip = instance.enis.first().map(|&eni| plan.eni(eni).ip);
     ExecInfo {
-        netns_name: shared.netns_name(at),
+        netns_name: state.netns_name(at),
         path: instance.common.path.clone(),
         instance_id: instance.common.id.clone(),
         region: plan.region_of(instance).to_owned(),
@@ -100,7 +116,7 @@ fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
         hostname: ip.map(node::hostname).unwrap_or_default(),
         hosts: node::hosts(plan, instance),
         env: instance.env.clone(),
-        files: shared.files_of(at).display().to_string(),
+        files: shared.files_of(&instance.common.path).display().to_string(),
         ca_pem: shared.ca_pem.clone(),
         ca_path: shared.ca_bundle().display().to_string(),
         run_dir: shared.run_dir.display().to_string(),
@@ -109,9 +125,8 @@ fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
 }
 
 fn ps(shared: &Shared) -> Result<Reply, Refused> {
-    let plan = shared.plan.clone();
-    let count = plan.enis.len();
-    let (counters, flows) = shared.router.call(move |inside| {
+    let (state, counters, ways, nats, flows) = shared.router.call(|inside| {
+        let count = inside.tables.plan.enis.len();
         let counters: Vec<Counters> = (0..count)
             .map(|at| {
                 let c = &inside.engine.counters().enis[at];
@@ -124,9 +139,13 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                 }
             })
             .collect();
-        (counters, inside.engine.flows().collect::<Vec<_>>())
+        let ways: Vec<[u64; WAYS]> =
+            (0..count).map(|at| inside.engine.counters().enis[at].ways.each_ref().map(|way| way.get())).collect();
+        let flows = inside.engine.flows().collect::<Vec<_>>();
+        (inside.tables.state.clone(), counters, ways, gateways::nat_metrics(inside.engine), flows)
     })?;
-    let instances = plan.instances.iter().zip(&shared.instances).map(|(i, made)| {
+    let plan = &state.plan;
+    let instances = plan.instances.iter().zip(&state.instances).map(|(i, made)| {
         let mut sum = Counters::default();
         for eni in &i.enis {
             let c = counters[eni.at()];
@@ -150,10 +169,15 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
             netns_fd: None,
             counters: sum,
             role: i.role.map(|r| plan.roles[r].common.name.clone()),
-            ways: vec![("private".into(), sum.bytes_in + sum.bytes_out)],
+            ways: Way::ALL
+                .into_iter()
+                .map(|way| (way.as_str().to_owned(), i.enis.iter().map(|eni| ways[eni.at()][way as usize]).sum()))
+                .filter(|(way, bytes)| *bytes > 0 || way == Way::Private.as_str())
+                .collect(),
         }
     });
-    let endpoints = plan.endpoints.iter().enumerate().map(|(at, e)| {
+    let doors = plan.endpoints.iter().enumerate().filter(|(_, e)| !e.is_gateway());
+    let endpoints = doors.map(|(at, e)| {
         let service = &plan.services[e.service];
         let is_here = |eni: EniIx| plan.eni(eni).owner == EniOwner::Endpoint(at);
         PsEndpoint {
@@ -186,6 +210,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         region: plan.region.clone(),
         instances: instances.collect(),
         endpoints: endpoints.collect(),
+        gateways: gateways::rows(&plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
         limits: changed_limits(&plan.limits),
@@ -214,22 +239,22 @@ fn now_ms(shared: &Shared) -> u64 {
 }
 
 fn drops(shared: &Shared, filter: &Filter) -> Result<Vec<DropRow>, Refused> {
-    rows::check_filter(&shared.plan, filter).map_err(input)?;
-    let records = shared.router.call(|inside| inside.engine.drops().cloned().collect::<Vec<_>>())?;
-    let now = now_ms(shared);
-    let plan = &shared.plan;
+    let (plan, records) = shared
+        .router
+        .call(|inside| (inside.tables.plan.clone(), inside.engine.drops().cloned().collect::<Vec<_>>()))?;
+    let (plan, now) = (&*plan, now_ms(shared));
+    rows::check_filter(plan, filter).map_err(input)?;
     let rows = records.iter().map(|r| rows::drop_row(plan, r, &|at| shared.clock.unix_ms(at)));
     Ok(rows.filter(|row| rows::drop_passes(plan, filter, row, now)).collect())
 }
 
 fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
-    rows::check_filter(&shared.plan, filter).map_err(input)?;
-    let (open, closed) = shared.router.call(|inside| {
+    let (plan, open, closed) = shared.router.call(|inside| {
         let closed: Vec<FlowSnapshot> = inside.closed.iter().map(|c| c.flow.clone()).collect();
-        (inside.engine.flows().collect::<Vec<_>>(), closed)
+        (inside.tables.plan.clone(), inside.engine.flows().collect::<Vec<_>>(), closed)
     })?;
-    let now = now_ms(shared);
-    let plan = &shared.plan;
+    let (plan, now) = (&*plan, now_ms(shared));
+    rows::check_filter(plan, filter).map_err(input)?;
     let rows = closed
         .iter()
         .map(|f| (f, true))
@@ -239,12 +264,13 @@ fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
 }
 
 fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
-    let now = now_ms(shared);
-    let plan = &shared.plan;
+    let (state, now) = (shared.state(), now_ms(shared));
+    let plan = &*state.plan;
     let events = shared.services.events().recent();
     let rows = events.iter().map(|e| RequestRow {
         time_ms: e.time.0.saturating_mul(1_000),
         endpoint: e.endpoint.clone(),
+        gate: e.gate.as_str().to_owned(),
         client: e.client.to_string(),
         principal: e.principal.clone().unwrap_or_else(|| "anonymous".into()),
         action: e.action.clone(),
@@ -267,21 +293,23 @@ fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
 }
 
 fn explain(shared: &Shared, ask: &ExplainAsk) -> Result<Reply, Refused> {
-    let (zones, engine) = shared.router.call(|inside| (inside.tables.zones.clone(), inside.engine.probe()))?;
-    let facts = Facts { plan: &shared.plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
+    let (plan, zones, engine) = shared
+        .router
+        .call(|inside| (inside.tables.plan.clone(), inside.tables.zones.clone(), inside.engine.probe()))?;
+    let facts = Facts { plan: &plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
     let told = explain::answer(&facts, engine, ask).map_err(input)?;
     Ok(Reply::Explained { text: told.text(), json: told.json(), reachable: told.reachable })
 }
 
 fn dns_answer(shared: &Shared, instance: &str, name: &str, rtype: &str) -> Result<Reply, Refused> {
-    let plan = &shared.plan;
-    let view = plan.dns_view(plan.instances[find_instance(plan, instance)?].vpc());
-    let zones = shared.router.call(|inside| inside.tables.zones.clone())?;
+    let (plan, zones) = shared.router.call(|inside| (inside.tables.plan.clone(), inside.tables.zones.clone()))?;
+    let view = plan.dns_view(plan.instances[find_instance(&plan, instance)?].vpc());
     rows::dns_answer(&zones, view, name, rtype).map(Reply::Dns).map_err(input)
 }
 
 fn names(shared: &Shared, endpoint: Option<&str>, zone: Option<char>, kind: Option<&str>) -> Result<Reply, Refused> {
-    let plan = &shared.plan;
+    let state = shared.state();
+    let plan = &*state.plan;
     let chosen: Vec<usize> = match endpoint {
         None => (0..plan.endpoints.len()).collect(),
         Some(name) => {

@@ -1,8 +1,6 @@
 //! What stands behind endpoint ENIs: a task for each connection, which asks the services to open it and serves it.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +8,11 @@ use futures::future::BoxFuture;
 use tokio::task::AbortHandle;
 
 use super::bridge::{BridgeGauges, TaskCount};
+use super::tables::Tables;
 use super::terminal::{Backends, Ticket};
 use crate::base::{EniIx, FiveTuple};
 use crate::host::client::KeeperClient;
 use crate::host::cmd::DialAddr;
-use crate::model::Plan;
 use crate::model::plan::UpstreamAddr;
 use crate::services::{ConnContext, Dialer, Opened, Services, Stream};
 
@@ -23,42 +21,23 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct ServiceBackends {
     services: Arc<Services>,
-    /// Endpoint and VPC by the index of the ENI.
-    endpoints: HashMap<u32, (usize, usize)>,
     tokio: tokio::runtime::Handle,
     gauges: Arc<BridgeGauges>,
 }
 
 impl ServiceBackends {
-    pub fn new(
-        services: Arc<Services>,
-        plan: Arc<Plan>,
-        tokio: tokio::runtime::Handle,
-        gauges: Arc<BridgeGauges>,
-    ) -> ServiceBackends {
-        let endpoints = plan
-            .endpoints
-            .iter()
-            .enumerate()
-            .flat_map(|(at, endpoint)| endpoint.enis.iter().map(move |eni| (eni.0, (at, endpoint.vpc))))
-            .collect();
-        ServiceBackends { services, endpoints, tokio, gauges }
+    pub fn new(services: Arc<Services>, tokio: tokio::runtime::Handle, gauges: Arc<BridgeGauges>) -> ServiceBackends {
+        ServiceBackends { services, tokio, gauges }
     }
 }
 
 impl Backends for ServiceBackends {
-    fn open(&mut self, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
-        let found = self.endpoints.get(&eni.0).copied();
+    fn open(&mut self, tables: &Tables, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
+        let found = ConnContext::at(&tables.plan, eni, tuple);
         let services = self.services.clone();
         let count = TaskCount::new(&self.gauges);
         let task = self.tokio.spawn(async move {
-            let Some((endpoint, vpc)) = found else { return ticket.refused() };
-            let context = ConnContext {
-                endpoint,
-                vpc,
-                client: SocketAddrV4::new(tuple.src, tuple.src_port),
-                server: SocketAddrV4::new(tuple.dst, tuple.dst_port),
-            };
+            let Some(context) = found else { return ticket.refused() };
             match services.open(context).await {
                 Opened::Refused => ticket.refused(),
                 Opened::Silent => ticket.silent(),

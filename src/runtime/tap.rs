@@ -126,24 +126,27 @@ impl Taps {
     #[inline]
     pub fn arrived(&mut self, now: Instant, to: EniIx, frame: &[u8]) {
         if !self.taps.is_empty() {
-            self.note_arrival(now, to, frame);
+            self.note_arrival(now, to, frame, false);
+        }
+    }
+
+    /// A packet that was seen where it was sent ([`Verdict::Shaped`]) and comes only now, perhaps in pieces.
+    #[inline]
+    pub fn came_over(&mut self, now: Instant, to: EniIx, frame: &[u8]) {
+        if !self.taps.is_empty() {
+            self.note_arrival(now, to, frame, true);
         }
     }
 
     #[cold]
-    fn note_arrival(&mut self, now: Instant, to: EniIx, frame: &[u8]) {
+    fn note_arrival(&mut self, now: Instant, to: EniIx, frame: &[u8], late: bool) {
         let sent = tuple(frame);
-        let passage = Passage {
-            sender: None,
-            receiver: Some(to),
-            sent,
-            from_itself: true,
-            to_itself: self.owns(to, sent.map(|tuple| tuple.dst)),
-            dropped: None,
-        };
+        let to_itself = self.owns(to, sent.map(|tuple| tuple.dst));
+        let passage =
+            Passage { sender: None, receiver: Some(to), sent, late, from_itself: true, to_itself, dropped: None };
         for tap in &mut self.taps {
             if tap.watch.places(&passage).1 {
-                tap.see(&self.plan, now, to, Way::In { from: Sender::Host }, sent, frame);
+                tap.see(&self.plan, now, to, Way::In { from: Sender::Unknown }, sent, frame);
             }
         }
         self.taps.retain(|tap| !tap.gone);
@@ -190,16 +193,18 @@ impl Taps {
     ) {
         let receiver = receiver(verdict);
         let to_itself = receiver.is_some_and(|to| self.owns(to, tuple(frame).map(|tuple| tuple.dst)));
-        let passage =
-            Passage { sender: Some(from), receiver, sent, from_itself, to_itself, dropped: verdict.dropped() };
+        let dropped = verdict.dropped();
+        let passage = Passage { sender: Some(from), receiver, sent, late: false, from_itself, to_itself, dropped };
+        // What goes over a link arrives later, or not at all.
+        let at_once = receiver.filter(|_| !matches!(verdict, Verdict::Shaped { .. }));
         for tap in &mut self.taps {
             let (out, arrives) = tap.watch.places(&passage);
             if out {
-                let drop = verdict.dropped().and_then(|_| record(engine, now, &passage));
+                let drop = dropped.and_then(|_| record(engine, now, &passage));
                 let crumbs = if tap.trace { crumbs.clone() } else { Vec::new() };
                 tap.see(&self.plan, now, from, Way::Out { verdict, drop, crumbs }, sent, &self.before);
             }
-            if let Some(to) = receiver.filter(|_| arrives) {
+            if let Some(to) = at_once.filter(|_| arrives) {
                 tap.see(&self.plan, now, to, Way::In { from: Sender::Eni(from) }, sent, frame);
             }
         }
@@ -330,6 +335,42 @@ mod tests {
         let door = seen(&doors);
         assert_eq!(door.len(), 1, "what is dropped does not arrive");
         assert!(matches!(door[0].way, Way::In { from: Sender::Eni(web) } if web == net.eni("web")));
+    }
+
+    #[test]
+    fn what_goes_over_a_link_is_seen_when_it_comes() {
+        let mut net = Net::new();
+        let (web, s3) = (net.eni("web"), net.eni("s3@a"));
+        let feed = net.watch(at("s3@a"), false);
+        let ends = (SocketAddrV4::new(net.plan.eni(web).ip, 1), SocketAddrV4::new(net.plan.eni(s3).ip, 443));
+        let frame = make::tcp(&TcpSpec::syn(ends.0, ends.1));
+        net.taps.came_over(Instant(12), s3, &frame);
+        let [Sight { at: Instant(12), eni, way: Way::In { from: Sender::Unknown }, .. }] = seen(&feed)[..] else {
+            panic!("one arrival")
+        };
+        assert_eq!(eni, s3);
+    }
+
+    #[test]
+    fn words_are_looked_up_again_in_a_new_plan() {
+        let mut net = Net::new();
+        let (feed, gone) = (net.watch(at("web"), false), net.watch(at("guest"), false));
+        let mut plan = (*net.plan).clone();
+        // The same ENIs in another order, and `guest` under another name.
+        let web = net.eni("web").at();
+        let other = (0..plan.enis.len()).find(|at| *at != web && plan.eni_label(EniIx(*at as u32)) != "guest");
+        let other = other.expect("a third ENI");
+        plan.enis.swap(web, other);
+        for instance in &mut plan.instances {
+            if instance.common.name == "guest" {
+                instance.common.name = "visitor".into();
+                instance.common.path = "app.visitor".into();
+            }
+        }
+        net.taps.publish(&Arc::new(plan));
+        assert_eq!(net.taps.taps[0].watch.at, Some(vec![EniIx(other as u32)]));
+        assert_eq!(net.taps.taps[1].watch.at, Some(Vec::new()), "nobody has that name");
+        drop((feed, gone));
     }
 
     #[test]

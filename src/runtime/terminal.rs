@@ -33,10 +33,10 @@ const LOCAL_TTL: u8 = 64;
 /// Rounds of events and polls in one turn: a bound against two sides that answer each other for ever.
 const ROUNDS: usize = 64;
 
-/// Opens what stands behind an endpoint ENI.
+/// Opens what stands behind endpoints' ENIs and doors.
 pub trait Backends: Send {
-    /// A client wants a connection: begin to open it, and answer by the ticket.
-    fn open(&mut self, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle;
+    /// A client wants a connection to the interface `eni` of the tables' plan: begin to open it, and answer by the ticket.
+    fn open(&mut self, tables: &Tables, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle;
 }
 
 /// The right and the duty to answer one dial. Dropped unanswered it says [`Answer::Silent`].
@@ -201,6 +201,15 @@ impl Terminal {
         self.stack.packet(now, port, frame, out);
     }
 
+    /// Forgets every connection at an interface that is gone, without a packet.
+    pub fn remove_ports(&mut self, number: EniIx) {
+        for port in [Port::Endpoint(number), Port::Imds(number), Port::Resolver(number)] {
+            for id in self.stack.remove_port(port) {
+                self.forget(id, true);
+            }
+        }
+    }
+
     /// True if nothing waits but the clock.
     pub fn is_quiet(&self) -> bool {
         self.answers.is_empty() && self.notices.is_empty()
@@ -274,9 +283,10 @@ impl Terminal {
 
     fn dial(&mut self, id: ConnId, port: Port, tuple: FiveTuple, turn: &mut Turn<'_>) {
         let serves = match port {
-            Port::Endpoint(eni) => {
+            Port::Endpoint(number) => {
+                let Some(eni) = turn.tables.numbers.eni(number) else { return self.stack.abort(id) };
                 let ticket = Ticket { conn: id, answers: self.answers.clone(), answered: false };
-                Serves::Dialling(self.backends.open(eni, tuple, ticket))
+                Serves::Dialling(self.backends.open(turn.tables, eni, tuple, ticket))
             }
             Port::Imds(_) => Serves::Imds(Box::default(), false),
             Port::Resolver(_) => Serves::Resolver(Box::default(), false),

@@ -25,6 +25,24 @@ pub(super) fn step(
     }
 }
 
+/// What a packet passes, as checks name it: `nat:app.natgw-a`, `igw`, `peering:a-b`, `tgw:core`, `vpn`, `vgw`.
+pub(super) fn way(plan: &Plan, stage: &Stage) -> Option<String> {
+    Some(match stage {
+        Stage::Igw { .. } => "igw".to_owned(),
+        Stage::Nat { nat } => format!("nat:{}", plan.nat_gateways[*nat].common.path),
+        Stage::GatewayEndpoint { endpoint } => format!("endpoint:{}", plan.endpoints[*endpoint].common.path),
+        Stage::Peering { peering } => format!("peering:{}", plan.peerings[*peering].common.path),
+        Stage::TgwAttachment { attachment } => {
+            let tgw = plan.tgw_attachments[*attachment].tgw;
+            format!("tgw:{}", plan.transit_gateways[tgw].common.path)
+        }
+        Stage::Vgw { .. } => "vgw".to_owned(),
+        Stage::Link { link } if matches!(plan.links[*link].kind, LinkKind::Vpn { .. }) => "vpn".to_owned(),
+        Stage::Link { .. } => "direct-connect".to_owned(),
+        _ => return None,
+    })
+}
+
 /// What more line 2 says of a gateway that refused, and the rule.
 pub(super) fn rule(plan: &Plan, record: &DropRecord) -> (Option<String>, Option<String>) {
     match record.decider {
@@ -68,6 +86,7 @@ fn what(plan: &Plan, stage: &Stage) -> String {
         Stage::SiteRoute { site } => format!("router of {}", plan.sites[*site].common.name),
         Stage::Internet => "Internet".to_owned(),
         Stage::Fault => "fault".to_owned(),
+        Stage::Masquerade => "NAT instance".to_owned(),
         _ => String::new(),
     }
 }

@@ -67,6 +67,8 @@ pub struct Explanation {
     pub stage: Option<&'static str>,
     /// How bytes go if they do: `private`.
     pub way: Option<&'static str>,
+    /// What the packet passes on its way there: `nat:app.natgw-a`, `igw`, `peering:a-b`, `tgw:core`, `instance:app.fw`.
+    pub passed: Vec<String>,
     /// What AWS's Reachability Analyzer calls it.
     pub reachability_analyzer: Option<&'static str>,
     /// What a user of curl and aws-cli sees.
@@ -247,6 +249,7 @@ fn blank(plan: &Plan, src: usize, destination: Destination) -> Explanation {
         direction: None,
         stage: None,
         way: Some("private"),
+        passed: Vec::new(),
         reachability_analyzer: None,
         client_sees: None,
         source: source_of(plan, src, eni),

@@ -102,6 +102,7 @@ impl Walker<'_> {
                 return Some((None, middle));
             }
             middle.push(to);
+            self.told.passed.push(format!("instance:{}", super::owner(self.plan, to).1));
             at = to;
         }
     }
@@ -168,6 +169,13 @@ impl Walker<'_> {
         let Walker { plan, proto, dst, .. } = *self;
         let mut teller = Teller { plan, proto, port: dst, steps: &mut self.told.steps };
         teller.tell_all(stage, from, sent, &crumbs, record.as_ref());
+        for crumb in
+            crumbs.iter().filter(|crumb| matches!(crumb.outcome, crate::engine::Outcome::Pass(_)) && stage == "there")
+        {
+            if let Some(way) = super::gateways::way(plan, &crumb.stage).filter(|way| !self.told.passed.contains(way)) {
+                self.told.passed.push(way);
+            }
+        }
         match record {
             None => Some(verdict),
             Some(record) => {

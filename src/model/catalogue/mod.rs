@@ -14,7 +14,10 @@ use std::sync::LazyLock;
 
 use super::plan::PrivateZone;
 
-pub use public::{PUBLIC_RESOLVER, PublicForm, PublicName, public_addr, public_name, public_service_at};
+pub use public::{
+    PUBLIC_RESOLVER, PublicBlocks, PublicForm, PublicName, border_router, free_public_range, prefix_list_blocks,
+    prefix_list_id, prefix_list_name, public_addr, public_name, public_names, public_service_at,
+};
 pub use regions::{Region, region, regions};
 
 /// One AWS service that an interface endpoint can lead to.
@@ -194,7 +197,7 @@ fn describe(line: &'static str) -> Service {
 }
 
 /// The services that `vpclab` itself serves. `echo` is not AWS's: it answers with what it was sent.
-pub const BUILTIN: &[&str] = &["s3", "sts", "sqs", "sns", "secretsmanager", "echo"];
+pub const BUILTIN: &[&str] = &["s3", "sts", "sqs", "sns", "secretsmanager", "echo", "dynamodb"];
 
 /// Dotted service names are reversed in host names (`ecr.api` is `api.ecr`); the others by hand.
 fn host_of(name: &str) -> String {

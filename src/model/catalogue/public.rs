@@ -6,6 +6,8 @@
 use std::net::Ipv4Addr;
 
 use super::{CATALOGUE, Service, regions};
+use crate::base::Cidr;
+use crate::base::ids::aws_id;
 
 /// What a public host name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,30 +37,159 @@ pub enum PublicForm {
 /// The resolver of hosts outside VPCs: of the addresses that the first region's block keeps free.
 pub const PUBLIC_RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
-/// The address that the emulated public side gives a host name: `None` if no service of the catalogue has it. Case
-/// and a final dot do not matter.
-pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
-    public_name(host).map(PublicName::addr)
+/// Where the services of one lab's public side are: at their usual addresses, except those that the file gives blocks of
+/// its own (`services.s3.prefixes`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublicBlocks {
+    moved: Vec<(&'static Service, &'static str, Vec<Cidr>)>,
 }
 
-/// What stands at an address of the public side: the service, and the region that serves it.
+/// The router between a region's Internet gateways and the Internet: the first hop that traceroute shows on the way out.
+pub fn border_router(region: &str) -> Ipv4Addr {
+    let region = regions::index(region).unwrap_or_default() as u32;
+    Ipv4Addr::from_bits(BASE + region * PER_REGION + 1)
+}
+
+impl PublicBlocks {
+    /// Moves a service of a region into blocks, of which there is at least one.
+    pub fn set(&mut self, service: &'static Service, region: &'static str, blocks: Vec<Cidr>) {
+        self.moved.push((service, region, blocks));
+    }
+
+    /// The blocks of a service that the file moved.
+    pub fn of(&self, service: &str, region: &str) -> Option<&[Cidr]> {
+        let found = self.moved.iter().find(|(s, r, _)| s.name == service && *r == region);
+        found.map(|(_, _, blocks)| blocks.as_slice())
+    }
+
+    /// The address that the emulated public side gives a host name: `None` if no service of the catalogue has it. Case
+    /// and a final dot do not matter.
+    pub fn addr(&self, host: &str) -> Option<Ipv4Addr> {
+        let name = public_name(host)?;
+        let moved = self.of(name.service.name, name.region).and_then(<[Cidr]>::first);
+        // Large blocks begin with an address that looks like a network's.
+        moved.map_or_else(|| Some(name.addr()), |block| block.nth(if block.len() > 24 { 0 } else { FIRST_OF_LARGE }))
+    }
+
+    /// What stands at an address of the public side: the service, and the region that serves it.
+    pub fn service_at(&self, addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
+        let here = |(_, _, blocks): &&(_, _, Vec<Cidr>)| blocks.iter().any(|block| block.contains(addr));
+        if let Some((service, region, _)) = self.moved.iter().find(here) {
+            return Some((service, region));
+        }
+        public_service_at(addr).filter(|(service, region)| self.of(service.name, region).is_none())
+    }
+}
+
+/// The usual address of a host name: of labs that move no service.
+pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
+    PublicBlocks::default().addr(host)
+}
+
+/// What usually stands at an address of the public side.
 pub fn public_service_at(addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
     let offset = addr.to_bits().checked_sub(BASE)?;
     let region = regions::regions().nth((offset / PER_REGION) as usize)?.name;
-    let at = (offset % PER_REGION).checked_sub(FIRST)?;
-    Some((CATALOGUE.services.get(at as usize)?, region))
+    let at = offset % PER_REGION;
+    if let Some((name, _)) = BLOCKS.iter().find(|(_, first)| (*first..*first + BLOCK_SIZE).contains(&at)) {
+        return Some((super::service(name)?, region));
+    }
+    let service = CATALOGUE.services.get(at.checked_sub(FIRST)? as usize)?;
+    let has_block = BLOCKS.iter().any(|(name, _)| *name == service.name);
+    (!has_block).then_some((service, region))
+}
+
+/// The host names, `*.` wildcards among them, that lead to a service's public address in a region: what its certificate
+/// there vouches for (Amazon S3's as captured in 2022; the others' by botocore's names). Each is one that
+/// [`public_name`] knows. A wildcard stands for one label, as in certificates.
+pub fn public_names(service: &Service, region: &str) -> Vec<String> {
+    let more = super::MORE_HOSTS.iter().filter(|(name, _)| *name == service.name).flat_map(|(_, hosts)| *hosts);
+    let mut prefixes: Vec<String> = Vec::new();
+    for host in std::iter::once(service.host.as_str()).chain(more.copied()) {
+        let (first, rest) = host.split_once('.').map_or((host, String::new()), |(f, r)| (f, format!(".{r}")));
+        prefixes.extend([
+            host.to_owned(),
+            format!("{host}-fips"),
+            format!("{first}-fips{rest}"),
+            format!("fips.{host}"),
+        ]);
+        if service.name == "s3" {
+            prefixes.extend([format!("{host}.dualstack"), format!("{host}-fips.dualstack")]);
+        }
+    }
+    let mut candidates = Vec::new();
+    for prefix in &prefixes {
+        for domain in [format!("{region}.amazonaws.com"), format!("{region}.api.aws"), "amazonaws.com".to_owned()] {
+            candidates.extend([format!("{prefix}.{domain}"), format!("*.{prefix}.{domain}")]);
+        }
+        candidates.push(format!("{prefix}.global.api.aws"));
+    }
+    for old in [
+        "s3-external-1.amazonaws.com".to_owned(),
+        "s3-accelerate.amazonaws.com".to_owned(),
+        "s3-accelerate.dualstack.amazonaws.com".to_owned(),
+        format!("s3-{region}.amazonaws.com"),
+    ] {
+        candidates.extend([format!("*.{old}"), old]);
+    }
+    candidates.push(format!("{region}.queue.amazonaws.com"));
+    let here = |name: &String| {
+        let means = public_name(&name.replacen("*.", "a.", 1));
+        means.is_some_and(|n| n.service.name == service.name && n.region == region)
+    };
+    let mut names: Vec<String> = Vec::new();
+    for name in candidates {
+        if here(&name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The usual block of AWS's prefix list of a service in a region, where it has one: gateway endpoints are for these.
+pub fn prefix_list_blocks(service: &str, region: &str) -> Option<Cidr> {
+    let (_, first) = BLOCKS.iter().find(|(name, _)| *name == service)?;
+    let region = regions::index(region)? as u32;
+    Some(Cidr::containing(Ipv4Addr::from_bits(BASE + region * PER_REGION + first), BLOCK_LEN))
+}
+
+/// `com.amazonaws.eu-west-1.s3`.
+pub fn prefix_list_name(service: &str, region: &str) -> String {
+    format!("com.amazonaws.{region}.{service}")
+}
+
+/// The id of AWS's prefix list of a name, the same in every lab.
+pub fn prefix_list_id(name: &str) -> String {
+    aws_id("pl", "aws", name)
+}
+
+/// The addresses from which no service usually has its own, of the range of the public side.
+pub fn free_public_range() -> Cidr {
+    FREE
 }
 
 const BASE: u32 = Ipv4Addr::new(198, 18, 0, 0).to_bits();
 const PER_REGION: u32 = 2_048;
-/// The first sixteen of each region stay free, so that no service is at the block's first address.
-const FIRST: u32 = 16;
+/// The last quarter of the range: of 64 regions of 2,048 addresses there are not 48.
+const FREE: Cidr = Cidr::containing(Ipv4Addr::new(198, 19, 128, 0), 17);
+/// Which address of a large block a moved service has.
+const FIRST_OF_LARGE: u64 = 16;
+/// Services with a prefix list have a block of their own in each region, so that it holds nothing else.
+const BLOCKS: [(&str, u32); 2] = [("s3", 16), ("dynamodb", 32)];
+const BLOCK_LEN: u8 = 28;
+const BLOCK_SIZE: u32 = 16;
+/// The others follow. The first sixteen of each region stay free, so that no service is at the block's first address.
+const FIRST: u32 = 48;
 
 impl PublicName {
     pub fn addr(self) -> Ipv4Addr {
         let region = regions::index(self.region).unwrap_or_default() as u32;
-        let service = CATALOGUE.by_name.get(self.service.name).copied().unwrap_or_default() as u32;
-        Ipv4Addr::from_bits(BASE + region * PER_REGION + FIRST + service)
+        let block = BLOCKS.iter().find(|(name, _)| *name == self.service.name);
+        let at = block.map_or_else(
+            || FIRST + CATALOGUE.by_name.get(self.service.name).copied().unwrap_or_default() as u32,
+            |(_, first)| *first,
+        );
+        Ipv4Addr::from_bits(BASE + region * PER_REGION + at)
     }
 }
 
@@ -271,6 +402,57 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_an_address_lead_to_it_and_cover_what_clients_ask_for() {
+        for s in super::super::services() {
+            for r in ["eu-west-1", "us-east-1"] {
+                let addr = PublicName { service: s, region: r, form: PublicForm::Regional }.addr();
+                let names = public_names(s, r);
+                assert!(names.iter().all(|n| public_addr(&n.replace("*.", "x.")) == Some(addr)), "{names:?}");
+            }
+        }
+        let covered = |host: &str| {
+            let n = public_name(host).unwrap_or_else(|| panic!("{host}"));
+            let wild = format!("*.{}", host.split_once('.').expect("a label").1);
+            public_names(n.service, n.region).iter().any(|name| *name == host || *name == wild)
+        };
+        for host in [
+            "s3.eu-west-1.amazonaws.com",
+            "reports.s3.eu-west-1.amazonaws.com",
+            "s3.amazonaws.com",
+            "reports.s3.amazonaws.com",
+            "s3-eu-west-1.amazonaws.com",
+            "b.s3-eu-west-1.amazonaws.com",
+            "b.s3.dualstack.eu-west-1.amazonaws.com",
+            "s3-fips.us-east-1.amazonaws.com",
+            "123456789012.s3-control.eu-west-1.amazonaws.com",
+            "x-1.s3-accesspoint.eu-west-1.amazonaws.com",
+            "b.s3-accelerate.amazonaws.com",
+            "alias.accesspoint.s3-global.amazonaws.com",
+            "sqs.eu-west-1.amazonaws.com",
+            "sqs.eu-west-1.api.aws",
+            "queue.amazonaws.com",
+            "eu-west-1.queue.amazonaws.com",
+            "sts.amazonaws.com",
+            "sts-fips.us-east-1.amazonaws.com",
+            "api.ecr.eu-west-1.amazonaws.com",
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+            "streams.dynamodb.eu-west-1.amazonaws.com",
+            "dynamodb.eu-west-1.amazonaws.com",
+            "123456789012.ddb.eu-west-1.amazonaws.com",
+            "api-fips.sagemaker.us-east-1.amazonaws.com",
+            "fips.batch.us-east-1.amazonaws.com",
+            "iam.amazonaws.com",
+            "iam.global.api.aws",
+            "email.eu-west-1.amazonaws.com",
+            "aos.eu-west-1.api.aws",
+        ] {
+            assert!(covered(host), "{host}");
+        }
+        // Two labels before a wildcard's domain, as with AWS.
+        assert!(!covered("a.b.s3.eu-west-1.amazonaws.com"));
+    }
+
+    #[test]
     fn every_host_that_botocore_makes_has_an_address_and_none_is_shared_by_two_services() {
         let mut seen = std::collections::HashMap::new();
         for s in super::super::services() {
@@ -278,6 +460,11 @@ mod tests {
                 let addr = PublicName { service: s, region: r.name, form: PublicForm::Regional }.addr();
                 assert!(addr.octets()[0] == 198 && addr.octets()[1] & 0xfe == 18, "{addr}");
                 assert_eq!(seen.insert(addr, (s.name, r.name)), None);
+                assert_eq!(public_service_at(addr).map(|(s, r)| (s.name, r)), Some((s.name, r.name)));
+                for list in ["s3", "dynamodb"] {
+                    let holds = prefix_list_blocks(list, r.name).is_some_and(|block| block.contains(addr));
+                    assert_eq!(holds, s.name == list, "{list} holds {addr} of {}", s.name);
+                }
             }
             if s.private_zones("eu-west-1").iter().any(|z| z.at_apex) {
                 let apex = &s.private_zones("eu-west-1")[0].apex;
@@ -285,5 +472,24 @@ mod tests {
             }
         }
         assert_eq!(public_addr("s3.eu-west-1.amazonaws.com"), Some(Ipv4Addr::new(198, 18, 0, 16)));
+        assert!(seen.keys().all(|addr| !FREE.contains(*addr)), "regions grow into what files may take");
+    }
+
+    #[test]
+    fn a_moved_service_is_at_its_new_blocks_and_no_longer_at_its_old_one() {
+        let mut blocks = PublicBlocks::default();
+        let old = public_addr("s3.eu-west-1.amazonaws.com").expect("S3");
+        let [one, two]: [Cidr; 2] = ["198.19.128.0/19", "198.19.160.0/19"].map(|b| b.parse().expect(b));
+        blocks.set(super::super::service("s3").expect("S3"), "eu-west-1", vec![one, two]);
+        let at = |host: &str| blocks.addr(host).expect(host);
+        assert_eq!(at("s3.eu-west-1.amazonaws.com"), Ipv4Addr::new(198, 19, 128, 16));
+        let named = |addr| blocks.service_at(addr).map(|(s, r)| (s.name, r));
+        assert_eq!(named(at("reports.s3.eu-west-1.amazonaws.com")), Some(("s3", "eu-west-1")));
+        assert_eq!(named(two.last()), Some(("s3", "eu-west-1")));
+        assert_eq!(named(old), None);
+        for other in ["s3.us-east-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com"] {
+            assert_eq!(Some(at(other)), public_addr(other));
+            assert_eq!(blocks.service_at(at(other)), public_service_at(at(other)));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::catalogue::PublicBlocks;
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 
 mod faults;
@@ -58,6 +59,8 @@ pub struct Plan {
     pub services: Vec<ServicePlan>,
     pub checks: Vec<CheckPlan>,
     pub limits: Limits,
+    /// Where AWS's services have their public addresses in this lab.
+    pub public_blocks: PublicBlocks,
     /// The door of AWS's public side, where every public service address ends.
     pub public_side: Option<EniIx>,
     pub faults: Vec<FaultPlan>,
@@ -105,6 +108,14 @@ impl VpcPlan {
     pub fn internal_domain(&self) -> String {
         if self.region == "us-east-1" { "ec2.internal".into() } else { format!("{}.compute.internal", self.region) }
     }
+
+    /// Of the names of public addresses: `eu-west-1.compute.amazonaws.com`, or `compute-1.amazonaws.com` in us-east-1.
+    pub fn public_domain(&self) -> String {
+        match self.region.as_str() {
+            "us-east-1" => "compute-1.amazonaws.com".into(),
+            region => format!("{region}.compute.amazonaws.com"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -147,7 +158,7 @@ pub struct RoutePlan {
     pub origin: RouteOrigin,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RouteDest {
     Cidr(Cidr),
     /// Index in `Plan::prefix_lists`: a route for each of its entries.
@@ -560,6 +571,18 @@ pub struct Contents {
     pub topics: Vec<String>,
     /// Name and value.
     pub secrets: Vec<(String, String)>,
+    pub tables: Vec<TablePlan>,
+}
+
+/// A DynamoDB table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TablePlan {
+    pub name: String,
+    /// Attribute and type: `S`, `N` or `B`.
+    pub partition: (String, char),
+    pub sort: Option<(String, char)>,
+    /// In DynamoDB's own form: `{"pk": {"S": "a"}}`.
+    pub items: Vec<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::fields::{At, Fields};
-use super::node::{Entry, Node};
+use super::node::{Entry, Node, Value};
 use super::report::{Found, Problems, did_you_mean};
 use super::source::Place;
 use crate::base::ids::{aws_id, token36};
@@ -19,10 +19,20 @@ pub enum Kind {
     Instance,
     Endpoint,
     Role,
+    Nat,
+    PrefixList,
+    Peering,
+    Tgw,
+    TgwAttachment,
+    TgwTable,
+    Site,
+    InternetGateway,
+    Vgw,
+    ElasticIp,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Vpc,
         Kind::Subnet,
         Kind::RouteTable,
@@ -31,6 +41,16 @@ impl Kind {
         Kind::Instance,
         Kind::Endpoint,
         Kind::Role,
+        Kind::Nat,
+        Kind::PrefixList,
+        Kind::Peering,
+        Kind::Tgw,
+        Kind::TgwAttachment,
+        Kind::TgwTable,
+        Kind::Site,
+        Kind::InternetGateway,
+        Kind::Vgw,
+        Kind::ElasticIp,
     ];
 
     /// For messages.
@@ -44,6 +64,16 @@ impl Kind {
             Kind::Instance => "instance",
             Kind::Endpoint => "endpoint",
             Kind::Role => "role",
+            Kind::Nat => "NAT gateway",
+            Kind::PrefixList => "prefix list",
+            Kind::Peering => "peering",
+            Kind::Tgw => "transit gateway",
+            Kind::TgwAttachment => "transit gateway attachment",
+            Kind::TgwTable => "transit gateway route table",
+            Kind::Site => "site",
+            Kind::InternetGateway => "Internet gateway",
+            Kind::Vgw => "virtual private gateway",
+            Kind::ElasticIp => "Elastic IP",
         }
     }
 
@@ -58,6 +88,16 @@ impl Kind {
             Kind::Instance => &["instance"],
             Kind::Endpoint => &["endpoint"],
             Kind::Role => &["role"],
+            Kind::Nat => &["nat"],
+            Kind::PrefixList => &["pl", "prefix_list"],
+            Kind::Peering => &["peering"],
+            Kind::Tgw => &["tgw"],
+            Kind::TgwAttachment => &["tgw_attachment"],
+            Kind::TgwTable => &["tgw_route_table"],
+            Kind::Site => &["site"],
+            Kind::InternetGateway => &["igw"],
+            Kind::Vgw => &["vgw"],
+            Kind::ElasticIp => &["eip"],
         }
     }
 
@@ -76,6 +116,16 @@ impl Kind {
             Kind::Instance => "instances",
             Kind::Endpoint => "endpoints",
             Kind::Role => "roles",
+            Kind::Nat => "nat_gateways",
+            Kind::PrefixList => "prefix_lists",
+            Kind::Peering => "peerings",
+            Kind::Tgw => "transit_gateways",
+            Kind::TgwAttachment => "attachments",
+            Kind::TgwTable => "route_tables",
+            Kind::Site => "on_prem",
+            Kind::InternetGateway => "internet_gateway",
+            Kind::Vgw => "virtual_private_gateway",
+            Kind::ElasticIp => "eip",
         }
     }
 
@@ -89,6 +139,16 @@ impl Kind {
             Kind::Instance => "i",
             Kind::Endpoint => "vpce",
             Kind::Role => "AROA",
+            Kind::Nat => "nat",
+            Kind::PrefixList => "pl",
+            Kind::Peering => "pcx",
+            Kind::Tgw => "tgw",
+            Kind::TgwAttachment => "tgw-attach",
+            Kind::TgwTable => "tgw-rtb",
+            Kind::Site => "cgw",
+            Kind::InternetGateway => "igw",
+            Kind::Vgw => "vgw",
+            Kind::ElasticIp => "eipalloc",
         }
     }
 
@@ -103,6 +163,16 @@ impl Kind {
             Kind::Instance => "InvalidInstanceID.NotFound",
             Kind::Endpoint => "InvalidVpcEndpointId.NotFound",
             Kind::Role => "NoSuchEntity",
+            Kind::Nat => "NatGatewayNotFound",
+            Kind::PrefixList => "InvalidPrefixListID.NotFound",
+            Kind::Peering => "InvalidVpcPeeringConnectionID.NotFound",
+            Kind::Tgw => "InvalidTransitGatewayID.NotFound",
+            Kind::TgwAttachment => "InvalidTransitGatewayAttachmentID.NotFound",
+            Kind::TgwTable => "InvalidRouteTableID.NotFound",
+            Kind::Site => "InvalidCustomerGatewayID.NotFound",
+            Kind::InternetGateway => "InvalidInternetGatewayID.NotFound",
+            Kind::Vgw => "InvalidVpnGatewayID.NotFound",
+            Kind::ElasticIp => "InvalidAllocationID.NotFound",
         }
     }
 
@@ -117,6 +187,16 @@ impl Kind {
             Kind::Instance => "InvalidInstanceID.Malformed",
             Kind::Endpoint => "InvalidVpcEndpointId.Malformed",
             Kind::Role => "ValidationError",
+            Kind::Nat => "InvalidNatGatewayID.Malformed",
+            Kind::PrefixList => "InvalidPrefixListID.Malformed",
+            Kind::Peering => "InvalidVpcPeeringConnectionId.Malformed",
+            Kind::Tgw => "InvalidTransitGatewayID.Malformed",
+            Kind::TgwAttachment => "InvalidTransitGatewayAttachmentID.Malformed",
+            Kind::TgwTable => "InvalidRouteTableID.Malformed",
+            Kind::Site => "InvalidCustomerGatewayId.Malformed",
+            Kind::InternetGateway => "InvalidInternetGatewayId.Malformed",
+            Kind::Vgw => "InvalidVpnGatewayID.Malformed",
+            Kind::ElasticIp => "InvalidAllocationID.Malformed",
         }
     }
 }
@@ -149,6 +229,9 @@ pub struct Names {
     pub accounts: HashMap<String, String>,
 }
 
+/// Hosts of the emulated Internet stand below this word.
+pub const INTERNET: &str = "internet";
+
 /// More instances than one machine can hold.
 const MAX_INSTANCES: usize = 10_000;
 
@@ -167,9 +250,23 @@ impl Names {
             check_name(Kind::Vpc, vpc, problems);
             let v = names.lists[&Kind::Vpc].len();
             names.add(Kind::Vpc, lab, None, &vpc.key, vpc.key_place, Some(&vpc.node));
-            for kind in
-                [Kind::Subnet, Kind::RouteTable, Kind::Nacl, Kind::SecurityGroup, Kind::Instance, Kind::Endpoint]
-            {
+            for kind in [Kind::InternetGateway, Kind::Vgw] {
+                let there = vpc.node.entries().iter().find(|e| e.key == kind.key());
+                if let Some(e) = there.filter(|e| e.node.text() == Some("true")) {
+                    names.add(kind, lab, Some(v), kind.id_prefix(), e.key_place, None);
+                }
+            }
+            names.add_elastic_ips(lab, &vpc.node);
+            for kind in [
+                Kind::Subnet,
+                Kind::RouteTable,
+                Kind::Nacl,
+                Kind::SecurityGroup,
+                Kind::Instance,
+                Kind::Endpoint,
+                Kind::Nat,
+                Kind::PrefixList,
+            ] {
                 let mut main = false;
                 for e in entries(&vpc.node, kind.key()) {
                     check_name(kind, e, problems);
@@ -205,6 +302,38 @@ impl Names {
             check_name(Kind::Role, role, problems);
             names.add(Kind::Role, lab, None, &role.key, role.key_place, Some(&role.node));
         }
+        for kind in [Kind::Peering, Kind::Tgw, Kind::Site, Kind::PrefixList] {
+            for e in entries(root, kind.key()) {
+                check_name(kind, e, problems);
+                names.add(kind, lab, None, &e.key, e.key_place, Some(&e.node));
+            }
+        }
+        for tgw in entries(root, "transit_gateways") {
+            for kind in [Kind::TgwAttachment, Kind::TgwTable] {
+                for e in entries(&tgw.node, kind.key()) {
+                    check_name(kind, e, problems);
+                    names.add_below(kind, lab, &tgw.key, &e.key, e.key_place, Some(&e.node));
+                }
+            }
+            if tgw.node.get("route_tables").is_none_or(|tables| matches!(tables.value, Value::Null)) {
+                names.add_below(Kind::TgwTable, lab, &tgw.key, "default", tgw.key_place, None);
+            }
+        }
+        for site in entries(root, "on_prem") {
+            for e in entries(&site.node, "hosts") {
+                check_name(Kind::Instance, e, problems);
+                instances += 1;
+                if instances > MAX_INSTANCES {
+                    problems.error(Found::at(e.key_place, format!("more than {MAX_INSTANCES} instances and hosts")));
+                    break;
+                }
+                names.add_below(Kind::Instance, lab, &site.key, &e.key, e.key_place, Some(&e.node));
+            }
+        }
+        for e in entries(root, "internet") {
+            check_name(Kind::Instance, e, problems);
+            names.add_below(Kind::Instance, lab, INTERNET, &e.key, e.key_place, Some(&e.node));
+        }
         for account in entries(root, "accounts") {
             if let Some(number) = account.node.text() {
                 names.accounts.insert(account.key.clone(), number.to_owned());
@@ -219,6 +348,46 @@ impl Names {
             Some(v) => format!("{}.{name}", self.lists[&Kind::Vpc][v].name),
             None => name.to_owned(),
         };
+        self.put(kind, lab, vpc, name, path, place, node);
+    }
+
+    /// Of what is in no VPC but in something else: `dc.dc1`.
+    fn add_below(&mut self, kind: Kind, lab: &str, above: &str, name: &str, place: Place, node: Option<&Node>) {
+        self.put(kind, lab, None, name, format!("{above}.{name}"), place, node);
+    }
+
+    /// Elastic IPs are named where they are used.
+    fn add_elastic_ips(&mut self, lab: &str, vpc: &Node) {
+        let of = |key: &str| vpc.get(key).map(Node::entries).unwrap_or_default();
+        let of_nat = |e: &Entry| match e.node.get("eip") {
+            Some(Node { value: Value::List(items), .. }) => items.clone(),
+            other => other.cloned().into_iter().collect(),
+        };
+        let mut used: Vec<(String, Place)> = Vec::new();
+        for node in of("nat_gateways").iter().flat_map(of_nat) {
+            used.extend(node.text().map(|t| (t.strip_prefix("eip:").unwrap_or(t).to_owned(), node.place)));
+        }
+        for node in of("instances").iter().filter_map(|e| e.node.get("public_ip")) {
+            used.extend(node.text().and_then(|t| t.strip_prefix("eip:")).map(|t| (t.to_owned(), node.place)));
+        }
+        for (name, place) in used {
+            if is_name(&name) && self.at_path(Kind::ElasticIp, &name).is_none() {
+                self.put(Kind::ElasticIp, lab, None, &name, name.clone(), place, None);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "all there is to a name")]
+    fn put(
+        &mut self,
+        kind: Kind,
+        lab: &str,
+        vpc: Option<usize>,
+        name: &str,
+        path: String,
+        place: Place,
+        node: Option<&Node>,
+    ) {
         let id = match kind {
             Kind::Role => format!("AROA{}", token36(&["role", lab, &path], 17).to_ascii_uppercase()),
             _ => aws_id(kind.id_prefix(), lab, &path),
@@ -259,6 +428,13 @@ impl Names {
     /// By VPC and exact name.
     pub fn index(&self, kind: Kind, vpc: usize, name: &str) -> Option<usize> {
         self.by_vpc.get(&(kind, vpc, name.to_owned())).copied()
+    }
+
+    /// By whole path.
+    pub fn at_path(&self, kind: Kind, path: &str) -> Option<usize> {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        let named = self.by_name.get(&(kind, name.to_owned()))?;
+        named.iter().copied().find(|at| self.lists[&kind][*at].path == path)
     }
 
     /// What a reference means. `scope` is the VPC it stands in: its own things come first. An error is the problem's

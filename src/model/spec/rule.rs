@@ -49,6 +49,8 @@ pub enum Peer {
     Cidr(Cidr),
     /// As written, with where.
     Group(String, Place),
+    /// A prefix list, as written, with where.
+    List(String, Place),
     /// The group that has the rule.
     Own,
 }
@@ -298,6 +300,7 @@ fn assemble(
             let peer_text = match &peer {
                 Peer::Cidr(c) => c.to_string(),
                 Peer::Group(name, _) => format!("sg:{name}"),
+                Peer::List(name, _) => format!("pl:{name}"),
                 Peer::Own => "self".into(),
             };
             let text = format!("{} {} {peer_text}", match_text(matches), way.word());
@@ -354,15 +357,14 @@ fn parse_icmp(text: &str) -> Option<(Option<u8>, Option<u8>)> {
 
 fn parse_peer(f: &Fields<'_>, t: At<&str>, grammar: Grammar) -> Option<Peer> {
     let text = t.value;
-    if text.starts_with("pl:") {
-        f.not_yet(t.place, text);
-        return None;
-    }
-    if text == "self" || text.starts_with("sg:") {
+    if text == "self" || text.starts_with("sg:") || text.starts_with("pl:") {
         if grammar == Grammar::Nacl {
             let message = format!("a network ACL knows blocks of addresses only, not `{text}`");
             f.cx.error(f.error(t.place, message).code("InvalidParameterValue"));
             return None;
+        }
+        if let Some(name) = text.strip_prefix("pl:") {
+            return Some(Peer::List(name.to_owned(), t.place));
         }
         return Some(match text.strip_prefix("sg:") {
             Some(name) => Peer::Group(name.to_owned(), t.place),

@@ -45,31 +45,42 @@ pub const CODES: &[&str] = &[
     "HALF_OPEN_FULL",
     "BACKEND_SILENT",
     "PROXY",
-];
-
-/// Codes of AWS features that come with later versions.
-const LATER_CODES: &[&str] = &[
-    "VPCE_PENDING",
-    "VPCE_AZ_DOWN",
-    "GWE_NOT_IN_VPC",
+    "LINK_IMPAIRED",
+    "IGW_NO_PUBLIC_IP",
+    "IGW_PRIVATE_DST",
+    "IGW_NO_MAPPING",
+    "NO_HOST",
+    "PUBLIC_PORT",
+    "NAT_NO_IGW",
     "NAT_NO_PORT",
     "NAT_IDLE",
+    "NAT_NO_STATE",
     "NAT_FRAGMENT",
-    "NAT_NO_IGW",
-    "IGW_NO_PUBLIC_IP",
-    "MTU_FRAG_NEEDED",
+    "NAT_PROTO",
+    "GWE_NOT_IN_VPC",
+    "GWE_PROTO",
     "PEER_TRANSIT",
     "PEER_OVERLAP",
     "TGW_NO_AZ",
+    "TGW_NO_ASSOCIATION",
     "TGW_NO_ROUTE",
     "TGW_BLACKHOLE",
-    "FW_NO_STATE",
-    "NLB_NO_TARGET",
-    "NLB_HAIRPIN",
-    "NLB_SG",
-    "LINK_IMPAIRED",
+    "VGW_TRANSIT",
+    "VGW_NO_ROUTE",
     "VPN_DOWN",
+    "SITE_NO_ROUTE",
+    "MTU_FRAG_NEEDED",
+    "TTL_EXPIRED",
+    "FRAGMENT_RATE",
+    "FW_NO_STATE",
+    "VPCE_AZ_DOWN",
+    "AZ_DOWN",
+    "INSTANCE_DOWN",
+    "ROUTE_LOOP",
 ];
+
+/// Codes of AWS features that come with later versions.
+const LATER_CODES: &[&str] = &["VPCE_PENDING", "NLB_NO_TARGET", "NLB_HAIRPIN", "NLB_SG"];
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -188,23 +199,36 @@ fn destination(f: &Fields<'_>, t: At<&str>, _draft: &Draft) -> Option<()> {
     }
 }
 
-/// `endpoint:NAME`, written out with its VPC.
+/// Ways that need no name.
+const WAYS: [&str; 7] = ["igw", "vgw", "vpn", "private", "nat", "internet", "gateway-endpoint"];
+
+/// `endpoint:NAME` and the like, written out with its VPC.
 fn way(f: &Fields<'_>, t: At<&str>) -> Option<String> {
     match t.value.split_once(':') {
         Some(("endpoint", name)) => {
             let at = f.reference(Kind::Endpoint, None, At { value: name, place: t.place })?;
             Some(format!("endpoint:{}", f.cx.names.get(Kind::Endpoint, at).path))
         }
-        Some(("nat" | "igw" | "tgw" | "peering" | "vgw" | "lb", _)) => {
+        Some((word @ ("nat" | "tgw" | "peering" | "instance" | "site"), name)) => {
+            let kind = match word {
+                "nat" => Kind::Nat,
+                "tgw" => Kind::Tgw,
+                "peering" => Kind::Peering,
+                "site" => Kind::Site,
+                _ => Kind::Instance,
+            };
+            let at = f.reference(kind, None, At { value: name, place: t.place })?;
+            Some(format!("{word}:{}", f.cx.names.get(kind, at).path))
+        }
+        Some(("lb", _)) => {
             f.not_yet(t.place, t.value);
             None
         }
-        _ if matches!(t.value, "igw" | "nat" | "internet" | "gateway-endpoint") => {
-            f.not_yet(t.place, t.value);
-            None
-        }
+        _ if WAYS.contains(&t.value) => Some(t.value.to_owned()),
         _ => {
-            f.cx.error(f.error(t.place, format!("`{}` is no way", t.value)).help("`endpoint:NAME`"));
+            let help =
+                format!("`endpoint:N`, `nat:N`, `peering:N`, `tgw:N`, `instance:N`, or one of {}", WAYS.join(", "));
+            f.cx.error(f.error(t.place, format!("`{}` is no way", t.value)).help(help));
             None
         }
     }

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::Draft;
 use crate::base::EniIx;
 use crate::base::ids::stable_hash;
-use crate::model::plan::{Common, EniOwner, EniPlan, Home};
+use crate::model::plan::{AttachmentTo, Common, EndpointKind, EndpointPlan, EniOwner, EniPlan, Home};
 use crate::model::spec::fields::{At, Cx};
 use crate::model::spec::names::Kind;
 use crate::model::spec::report::Found;
@@ -19,6 +19,8 @@ pub struct EniDraft {
     pub vpc: usize,
     /// `None` where the subnet was refused.
     pub subnet: Option<usize>,
+    /// Of what stands in no VPC: its network and its address.
+    pub outside: Option<(Home, Ipv4Addr)>,
     pub ip: Option<At<Ipv4Addr>>,
     pub security_groups: Vec<usize>,
     pub source_dest_check: bool,
@@ -31,7 +33,15 @@ pub struct EniDraft {
 pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
     let mut drafts = std::mem::take(&mut draft.eni_drafts);
     // Instances first: an endpoint added later then moves no instance. The sort is stable.
-    drafts.sort_by_key(|d| matches!(d.owner, EniOwner::Endpoint(_)));
+    drafts.sort_by_key(|d| match d.owner {
+        EniOwner::Instance(..) if d.outside.is_none() => 0,
+        EniOwner::Endpoint(_) => 1,
+        EniOwner::NatGateway(_) => 2,
+        EniOwner::TgwAttachment(_) => 3,
+        EniOwner::Instance(..) => 4,
+        EniOwner::GatewayEndpoint(_) => 5,
+        EniOwner::PublicSide => 6,
+    });
     let mut taken: HashMap<(usize, Ipv4Addr), usize> = HashMap::new();
     for (n, d) in drafts.iter().enumerate() {
         let (Some(subnet), Some(ip)) = (d.subnet, d.ip) else { continue };
@@ -61,7 +71,10 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
     }
     let mut next: BTreeMap<usize, u64> = BTreeMap::new();
     for (n, d) in drafts.into_iter().enumerate() {
-        let ip = match (d.subnet.and_then(|s| draft.subnets[s].as_ref().map(|p| (s, p))), d.ip) {
+        let ip = match (
+            d.subnet.filter(|_| d.outside.is_none()).and_then(|s| draft.subnets[s].as_ref().map(|p| (s, p))),
+            d.ip,
+        ) {
             (_, Some(ip)) => Some(ip.value),
             (Some((s, plan)), None) => {
                 let from = next.entry(s).or_insert(4);
@@ -89,7 +102,7 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
                 }
                 free
             }
-            (None, None) => None,
+            (None, None) => d.outside.map(|(_, ip)| ip),
         };
         // Without address or subnet a problem was noted, and the plan is thrown away.
         let ix = EniIx(draft.enis.len() as u32);
@@ -114,11 +127,32 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
                     }
                 }
             }
-            _ => {}
+            EniOwner::NatGateway(n) => {
+                if let Some(nat) = &mut draft.nat_gateways[n] {
+                    nat.eni = ix;
+                    nat.addresses.extend(ip);
+                }
+            }
+            EniOwner::TgwAttachment(a) => {
+                if let (Some(subnet), Some(attachment)) = (d.subnet, &mut draft.tgw_attachments[a])
+                    && let AttachmentTo::Vpc(to) = &mut attachment.to
+                {
+                    to.subnets.push((subnet, ix));
+                }
+            }
+            EniOwner::GatewayEndpoint(e) => {
+                if let Some(EndpointPlan { kind: EndpointKind::Gateway { door, .. }, .. }) = &mut draft.endpoints[e] {
+                    *door = ix;
+                }
+            }
+            EniOwner::PublicSide => draft.public_side = Some(ix),
         }
         draft.enis.push(EniPlan {
             common: d.common,
-            home: Home::Subnet { vpc: d.vpc, subnet: d.subnet.unwrap_or_default() },
+            home: match d.outside {
+                Some((home, _)) => home,
+                None => Home::Subnet { vpc: d.vpc, subnet: d.subnet.unwrap_or_default() },
+            },
             ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
             mac,
             security_groups: d.security_groups,

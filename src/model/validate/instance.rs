@@ -2,9 +2,10 @@
 
 use super::eni::EniDraft;
 use super::vpc::VpcFacts;
-use super::{Draft, common, groups, listen};
+use super::{Draft, common, gateways, groups, listen};
 use crate::base::ids::aws_id;
-use crate::model::plan::{Common, EniOwner, InstanceHome, InstancePlan, Tracking};
+use crate::model::fault;
+use crate::model::plan::{Common, EniOwner, Forward, Impair, InstanceHome, InstancePlan, Tracking};
 use crate::model::spec::fields::{Cx, Fields};
 use crate::model::spec::keys;
 use crate::model::spec::names::{Kind, count_of};
@@ -65,15 +66,9 @@ fn one<'a>(cx: &'a Cx<'a>, e: &'a Entry, name: &str, facts: &VpcFacts, draft: &m
         let message = format!("user data is limited to {LARGEST_USER_DATA} bytes; these are {}", t.value.len());
         cx.error(f.error(t.place, message).code("InvalidParameterValue"));
     }
-    let mut env = Vec::new();
-    for (key, value) in f.text_map("env") {
-        let good = key.value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && key.value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !good {
-            cx.error(f.error(key.place, format!("`{}` is no name of a variable", key.value)));
-        }
-        env.push((key.value.to_owned(), value.value.to_owned()));
-    }
+    let env = env(&f);
+    gateways::public_ip(&f, facts.index, index, counted, draft);
+    let forward = forward(&f);
     draft.instances[index] = Some(InstancePlan {
         common,
         home: InstanceHome::Vpc(facts.index),
@@ -86,13 +81,100 @@ fn one<'a>(cx: &'a Cx<'a>, e: &'a Entry, name: &str, facts: &VpcFacts, draft: &m
         imds_hop_limit: hop_limit,
         user_data: user_data.map(|t| t.value.to_owned()),
         env,
-        names: Vec::new(),
-        forward: None,
-        tracking: Tracking::default(),
-        impair: None,
+        names: public_names(&f),
+        forward,
+        tracking: tracking(&f),
+        impair: impair(&f),
         dns_server: false,
     });
     f.done();
+}
+
+/// Variables that commands get.
+pub fn env(f: &Fields<'_>) -> Vec<(String, String)> {
+    let mut env = Vec::new();
+    for (key, value) in f.text_map("env") {
+        let good = key.value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && key.value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !good {
+            f.cx.error(f.error(key.place, format!("`{}` is no name of a variable", key.value)));
+        }
+        env.push((key.value.to_owned(), value.value.to_owned()));
+    }
+    env
+}
+
+/// Names of the public side that point to it, lower case.
+pub fn public_names(f: &Fields<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for t in f.texts("names").unwrap_or_default() {
+        let name = t.value.trim_end_matches('.').to_ascii_lowercase();
+        let label = |l: &str| {
+            !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if name.len() > 253 || !name.contains('.') || !name.split('.').all(label) {
+            f.cx.error(f.error(t.place, format!("`{}` is no host name", t.value)));
+        } else {
+            names.push(name);
+        }
+    }
+    names
+}
+
+pub fn forward(f: &Fields<'_>) -> Option<Forward> {
+    match f.word("forward")?.value {
+        "true" => Some(Forward::Plain),
+        "masquerade" => Some(Forward::Masquerade),
+        "stateful" => Some(Forward::Stateful),
+        _ => None,
+    }
+}
+
+/// EC2 User Guide, "connection tracking idle timeouts"; values below AWS's least are for labs.
+fn tracking(f: &Fields<'_>) -> Tracking {
+    let Some(entry) = f.entry("tracking") else { return Tracking::default() };
+    let Some(t) = Fields::open(f.cx, &keys::TRACKING, f.title.clone(), entry) else { return Tracking::default() };
+    let nitro = t.int("nitro").filter(|n| n.value >= 6).map(|_| std::time::Duration::from_secs(350));
+    let read = Tracking {
+        tcp_idle: t.duration("tcp_idle").map(|d| d.value).or(nitro),
+        udp_idle: t.duration("udp_idle").map(|d| d.value),
+        udp_stream: t.duration("udp_stream").map(|d| d.value),
+    };
+    t.done();
+    read
+}
+
+/// `impair: { delay, jitter, loss, rate, down, seed }`.
+pub fn impair(f: &Fields<'_>) -> Option<Impair> {
+    let entry = f.entry("impair")?;
+    let i = Fields::open(f.cx, &keys::IMPAIR, f.title.clone(), entry)?;
+    let read = Impair { seed: i.int("seed").map(|n| n.value as u64), ..impair_keys(&i) };
+    i.done();
+    Some(read)
+}
+
+/// The same keys beside others.
+pub fn impair_keys(f: &Fields<'_>) -> Impair {
+    let part = |key: &str, form: &str| f.text(key).map(|t| (t, form.to_owned()));
+    let mut impair = Impair {
+        delay: f.duration("delay").map(|d| d.value).unwrap_or_default(),
+        jitter: f.duration("jitter").map(|d| d.value).unwrap_or_default(),
+        down: f.bool("down").is_some_and(|b| b.value),
+        ..Impair::default()
+    };
+    if let Some((t, form)) = part("loss", "a share: `1%`") {
+        match fault::share(t.value) {
+            Some(ppm) => impair.loss_ppm = ppm,
+            None => f.cx.error(f.error(t.place, format!("`{}` is not {form}", t.value))),
+        }
+    }
+    if let Some((t, form)) = part("rate", "a rate: `10mbit`") {
+        match fault::rate(t.value) {
+            Some(rate) => impair.rate = Some(rate),
+            None => f.cx.error(f.error(t.place, format!("`{}` is not {form}", t.value))),
+        }
+    }
+    impair
 }
 
 /// `imds: { v2_required, hop_limit }`.
@@ -116,6 +198,7 @@ fn interfaces(f: &Fields<'_>, facts: &VpcFacts, common: &Common, instance: usize
     let one = |f: &Fields<'_>, n: usize, common: Common| EniDraft {
         common,
         vpc: facts.index,
+        outside: None,
         subnet: f.text("subnet").and_then(|t| f.reference_within(Kind::Subnet, facts.index, t, "InvalidParameter")),
         // With `count` it was refused above.
         ip: f.ip("ip").filter(|_| !counted),

@@ -4,21 +4,33 @@
 pub mod checks;
 pub mod endpoint;
 pub mod eni;
+pub mod fault;
+pub mod gateway_endpoint;
+pub mod gateways;
 pub mod instance;
 pub mod limits;
+pub mod link;
 pub mod listen;
 pub mod nacl;
+pub mod peering;
 pub mod policy;
+pub mod prefix_list;
+pub mod private_dns;
 pub mod role;
 pub mod routes;
 pub mod security_group;
 pub mod service;
+pub mod site;
 pub mod subnet;
+pub mod table;
+pub mod transit;
 pub mod vpc;
 
+use super::catalogue::PublicBlocks;
 use super::plan::{
-    Common, EndpointPlan, EniPlan, InstancePlan, NaclPlan, Plan, RolePlan, RouteTablePlan, SecurityGroupPlan,
-    ServicePlan, SubnetPlan, VpcPlan,
+    Common, EndpointPlan, EniPlan, InstancePlan, InternetGatewayPlan, Latency, LinkPlan, NaclPlan, NatGatewayPlan,
+    PeeringPlan, Plan, PrefixListPlan, RolePlan, RouteTablePlan, SecurityGroupPlan, ServicePlan, SitePlan, SubnetPlan,
+    TgwAttachmentPlan, TgwRouteTablePlan, TransitGatewayPlan, VgwPlan, VpcPlan,
 };
 use super::spec::fields::{Cx, Fields};
 use super::spec::keys;
@@ -41,6 +53,30 @@ pub struct Draft {
     pub services: Vec<ServicePlan>,
     pub eni_drafts: Vec<EniDraft>,
     pub enis: Vec<EniPlan>,
+    pub internet_gateways: Vec<InternetGatewayPlan>,
+    pub nat_gateways: Vec<Option<NatGatewayPlan>>,
+    pub vgws: Vec<VgwPlan>,
+    /// The file's by the names table, then AWS's own as they are needed.
+    pub prefix_lists: Vec<Option<PrefixListPlan>>,
+    pub peerings: Vec<Option<PeeringPlan>>,
+    pub transit_gateways: Vec<Option<TransitGatewayPlan>>,
+    /// The file's by the names table, then those that a site's link makes.
+    pub tgw_attachments: Vec<Option<TgwAttachmentPlan>>,
+    pub tgw_route_tables: Vec<Option<TgwRouteTablePlan>>,
+    pub sites: Vec<Option<SitePlan>>,
+    pub links: Vec<LinkPlan>,
+    /// Links whose end is an attachment already; the others' is still the transit gateway.
+    pub linked: Vec<usize>,
+    /// Who wants a public address, and the Elastic IP's name if it has one.
+    pub wants_public: Vec<gateways::WantsPublic>,
+    /// Route tables that listen to their virtual private gateway.
+    pub propagating: Vec<usize>,
+    /// Rules that name groups of other VPCs.
+    pub foreign_groups: Vec<security_group::ForeignGroup>,
+    /// Subnets whose instances get public addresses.
+    pub public_subnets: std::collections::BTreeSet<usize>,
+    pub public_blocks: PublicBlocks,
+    pub public_side: Option<crate::base::EniIx>,
 }
 
 /// Reads a whole topology. The plan is good only if no problem was noted.
@@ -54,6 +90,8 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     let mut draft = Draft::sized(cx);
     role::read(cx, &top, &mut draft);
     let written = service::read(cx, &top);
+    draft.public_blocks = service::public_blocks(cx, &written);
+    prefix_list::read(cx, &top, None, &mut draft);
     let vpcs = top.named("vpcs");
     if vpcs.is_empty() && top.has("vpcs") {
         cx.error(top.error(top.key_place("vpcs"), "there is no VPC").help("vpcs:\n  app: { cidr: 10.0.0.0/16 }"));
@@ -62,13 +100,30 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     for (v, entry) in vpcs.iter().enumerate() {
         tables.extend(vpc::read(cx, entry, v, &written, &mut draft));
     }
+    site::read(cx, &top, &mut draft);
+    site::internet(cx, &top, &mut draft);
+    peering::read(cx, &top, &mut draft);
+    transit::read(cx, &top, &mut draft);
     service::finish(cx, &written, &mut draft);
+    gateways::public_side(lab, &mut draft);
     eni::place(cx, &mut draft);
+    prefix_list::refuse_hosts_in_public_blocks(cx, &draft);
+    gateways::more_nat_addresses(cx, &mut draft);
+    let public_addresses = gateways::public_addresses(cx, &mut draft);
     routes::read(cx, tables, &mut draft);
+    transit::routes(cx, &top, &mut draft);
+    site::routes(cx, &top, &mut draft);
+    routes::propagate(&mut draft);
+    security_group::references(cx, &draft);
+    security_group::limits(cx, &draft);
     let limits = limits::read(cx, &top);
     let checks = checks::read(cx, &top, &draft);
-    top.done();
-    Some(Plan {
+    let latency = match top.word("latency").map(|t| t.value) {
+        Some("aws") => Latency::Aws,
+        _ => Latency::Off,
+    };
+    let faults = top.list("faults");
+    let mut plan = Plan {
         name: lab.to_owned(),
         region: cx.region.clone(),
         dir: cx.sources.first().map(|s| s.folder()).unwrap_or_default(),
@@ -85,8 +140,25 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
         services: draft.services,
         checks,
         limits,
-        ..Plan::default()
-    })
+        internet_gateways: draft.internet_gateways,
+        public_addresses,
+        nat_gateways: all(draft.nat_gateways)?,
+        vgws: draft.vgws,
+        prefix_lists: all(draft.prefix_lists)?,
+        peerings: all(draft.peerings)?,
+        transit_gateways: all(draft.transit_gateways)?,
+        tgw_attachments: all(draft.tgw_attachments)?,
+        tgw_route_tables: all(draft.tgw_route_tables)?,
+        sites: all(draft.sites)?,
+        links: draft.links,
+        public_blocks: draft.public_blocks,
+        public_side: draft.public_side,
+        faults: Vec::new(),
+        latency,
+    };
+    plan.faults = fault::read(cx, faults, &plan);
+    top.done();
+    Some(plan)
 }
 
 fn all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
@@ -108,6 +180,13 @@ impl Draft {
             instances: empty(n(Kind::Instance)),
             endpoints: empty(n(Kind::Endpoint)),
             roles: empty(n(Kind::Role)),
+            nat_gateways: empty(n(Kind::Nat)),
+            prefix_lists: empty(n(Kind::PrefixList)),
+            peerings: empty(n(Kind::Peering)),
+            transit_gateways: empty(n(Kind::Tgw)),
+            tgw_attachments: empty(n(Kind::TgwAttachment)),
+            tgw_route_tables: empty(n(Kind::TgwTable)),
+            sites: empty(n(Kind::Site)),
             ..Draft::default()
         }
     }
@@ -118,6 +197,17 @@ pub fn common(f: &Fields<'_>, kind: Kind, index: usize) -> Common {
     let named = f.cx.names.get(kind, index);
     // The names table has it already.
     let _ = f.entry("id");
+    Common {
+        name: named.name.clone(),
+        path: named.path.clone(),
+        id: named.id.clone(),
+        description: f.text("description").map(|t| t.value.to_owned()).unwrap_or_default(),
+        tags: tags(f),
+    }
+}
+
+/// `tags:`, within AWS's limits.
+pub fn tags(f: &Fields<'_>) -> Vec<(String, String)> {
     let tags = f.text_map("tags");
     for (key, value) in &tags {
         if key.value.starts_with("aws:") {
@@ -132,13 +222,7 @@ pub fn common(f: &Fields<'_>, kind: Kind, index: usize) -> Common {
     if tags.len() > 50 {
         f.cx.error(f.error(f.key_place("tags"), "more than 50 tags").code("TagLimitExceeded"));
     }
-    Common {
-        name: named.name.clone(),
-        path: named.path.clone(),
-        id: named.id.clone(),
-        description: f.text("description").map(|t| t.value.to_owned()).unwrap_or_default(),
-        tags: tags.into_iter().map(|(k, v)| (k.value.to_owned(), v.value.to_owned())).collect(),
-    }
+    tags.into_iter().map(|(k, v)| (k.value.to_owned(), v.value.to_owned())).collect()
 }
 
 /// Of what the file does not write: a VPC's main table, default NACL and default group.
@@ -167,6 +251,10 @@ pub fn groups(f: &Fields<'_>, vpc: usize) -> Vec<usize> {
         f.cx.error(found.code("InvalidParameterValue").help("left out, it is the VPC's `default` group"));
     }
     // The default quota is 5 and can be raised to 16.
+    if (6..=16).contains(&written.len()) {
+        let message = format!("{} security groups on one ENI: the default quota of AWS is 5", written.len());
+        f.cx.warning(f.error(f.key_place("security_groups"), message).help("the quota can be raised to 16"));
+    }
     if written.len() > 16 {
         let found = f.error(f.key_place("security_groups"), "more than 16 security groups on one ENI");
         f.cx.error(found.code("SecurityGroupsPerInterfaceLimitExceeded"));

@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::Draft;
-use super::vpc::{default_region, region};
-use crate::model::catalogue::{self, Service};
+use super::table;
+use super::vpc::{blocks, default_region, region};
+use crate::base::Cidr;
+use crate::model::catalogue::{self, PublicBlocks, Service};
 use crate::model::plan::{Backend, BucketFiles, BucketPlan, Contents, ServicePlan, UpstreamAddr};
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys::{self, Noun};
 use crate::model::spec::node::{Entry, Value};
-use crate::model::spec::report::did_you_mean;
+use crate::model::spec::report::{Found, did_you_mean};
 use crate::model::spec::source::Place;
 
 /// The `services` of a file, by short name.
@@ -23,6 +25,8 @@ pub struct Written {
     ports: Option<Vec<u16>>,
     account: String,
     data: Option<PathBuf>,
+    /// Of its managed prefix list, in the topology's region.
+    prefixes: Vec<At<Cidr>>,
     /// By region.
     contents: BTreeMap<&'static str, Contents>,
     service: &'static Service,
@@ -55,6 +59,7 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>) -> ServicesWritten<'a> {
             ports: ports(&f),
             account: f.account("account").unwrap_or_else(|| cx.default_account.clone()),
             data: data.map(|d| d.value),
+            prefixes: service_prefixes(&f, service),
             contents,
             service,
         });
@@ -67,6 +72,59 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>) -> ServicesWritten<'a> {
         f.done();
     }
     all
+}
+
+/// The public side of this lab.
+pub fn public_blocks(cx: &Cx<'_>, written: &ServicesWritten<'_>) -> PublicBlocks {
+    let mut blocks = PublicBlocks::default();
+    let mut taken: Vec<(At<Cidr>, &str)> = Vec::new();
+    for w in written.values() {
+        for block in &w.prefixes {
+            if let Some((other, name)) = taken.iter().find(|(other, _)| other.value.overlaps(block.value)) {
+                let message = format!("service {}: {} overlaps {} of {name}", w.service.name, block.value, other.value);
+                cx.error(
+                    Found::at(block.place, message).code("InvalidParameterValue").also(other.place, "the other one"),
+                );
+            }
+            taken.push((*block, w.service.name));
+        }
+        if !w.prefixes.is_empty() {
+            let values = w.prefixes.iter().map(|b| b.value).collect();
+            blocks.set(w.service, default_region(cx).name, values);
+        }
+    }
+    blocks
+}
+
+/// The blocks of `prefixes`: of addresses that nothing else has here.
+fn service_prefixes(f: &Fields<'_>, service: &Service) -> Vec<At<Cidr>> {
+    if !f.has("prefixes") {
+        return Vec::new();
+    }
+    let written = blocks(f, "prefixes");
+    if catalogue::prefix_list_blocks(service.name, default_region(f.cx).name).is_none() {
+        let message = format!("{} has no managed prefix list: s3 and dynamodb have", service.name);
+        f.cx.error(f.error(f.key_place("prefixes"), message));
+        return Vec::new();
+    }
+    if written.is_empty() {
+        f.cx.error(f.error(f.key_place("prefixes"), "a prefix list has at least one block").code("MissingParameter"));
+    }
+    // The third documentation range is that of Elastic IPs.
+    let documentation = [Ipv4Addr::new(192, 0, 2, 0), Ipv4Addr::new(198, 51, 100, 0)].map(|a| Cidr::containing(a, 24));
+    let free: Vec<Cidr> = std::iter::once(catalogue::free_public_range()).chain(documentation).collect();
+    written
+        .into_iter()
+        .filter(|block| {
+            let good = free.iter().any(|range| range.covers(block.value));
+            if !good {
+                let ranges: Vec<String> = free.iter().map(ToString::to_string).collect();
+                let message = format!("{} is not free for a service of the public side", block.value);
+                f.cx.error(f.error(block.place, message).help(format!("blocks within {}", ranges.join(", "))));
+            }
+            good
+        })
+        .collect()
 }
 
 /// The index of the service that an endpoint leads to, made if it is the first.
@@ -223,6 +281,7 @@ fn contents(
         ("queues", "sqs", &keys::CONTENT),
         ("topics", "sns", &keys::CONTENT),
         ("secrets", "secretsmanager", &keys::SECRET),
+        ("tables", "dynamodb", &keys::TABLE),
     ] {
         if !f.has(key) {
             continue;
@@ -264,6 +323,10 @@ fn one_content(
             word_problem(stem, 80 - (e.key.len() - stem.len()), "-_").map(|m| ("InvalidParameterValue", m))
         }
         "topics" => word_problem(&e.key, 256, "-_").map(|m| ("InvalidParameter", m)),
+        "tables" if e.key.len() < 3 => {
+            Some(("ValidationException", "a table's name has at least 3 characters".to_owned()))
+        }
+        "tables" => word_problem(&e.key, 255, "-_.").map(|m| ("ValidationException", m)),
         _ => word_problem(&e.key, 512, "/_+=.@-").map(|m| ("InvalidParameterException", m)),
     };
     if let Some((code, message)) = refused {
@@ -275,6 +338,7 @@ fn one_content(
         "buckets" => here.buckets.push(BucketPlan { name: e.key.clone(), files: files(&c) }),
         "queues" => here.queues.push(e.key.clone()),
         "topics" => here.topics.push(e.key.clone()),
+        "tables" => here.tables.extend(table::read(&c, &e.key)),
         _ => here.secrets.extend(c.text("value").map(|v| (e.key.clone(), v.value.to_owned()))),
     }
     c.done();

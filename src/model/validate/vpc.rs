@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::routes::TableRead;
 use super::service::ServicesWritten;
-use super::{Draft, common, endpoint, instance, nacl, routes, security_group, subnet};
+use super::{Draft, common, endpoint, gateways, instance, nacl, prefix_list, routes, security_group, subnet};
 use crate::base::Cidr;
 use crate::model::catalogue::{self, Region};
 use crate::model::plan::VpcPlan;
@@ -49,12 +49,15 @@ pub fn read<'a>(
         dns_hostnames: f.bool("dns_hostnames").map_or(!cx.aws_defaults, |b| b.value),
         account: f.account("account").unwrap_or_else(|| cx.default_account.clone()),
     };
+    prefix_list::read(cx, &f, Some(index), draft);
     let tables = routes::declare(cx, &f, index);
+    gateways::edges(cx, &f, index, &tables, draft);
     subnet::read(cx, &f, &facts, &tables, draft);
     nacl::read(cx, &f, index, draft);
-    security_group::read(cx, &f, index, draft);
+    security_group::read(cx, &f, index, facts.region.name, draft);
     instance::read(cx, &f, &facts, draft);
     endpoint::read(cx, &f, &facts, services, draft);
+    gateways::nats(cx, &f, index, draft);
     draft.vpcs[index] = Some(VpcPlan {
         common,
         cidrs: facts.cidrs.iter().map(|c| c.value).collect(),
@@ -99,13 +102,23 @@ pub fn region_problem(found: Found, name: &str) -> Found {
     found.code("InvalidParameterValue").maybe_help(near)
 }
 
+/// One block or a list, whatever the blocks are.
+pub fn blocks(f: &Fields<'_>, key: &str) -> Vec<At<Cidr>> {
+    texts(f, key).into_iter().filter_map(|t| parse_cidr(f, t, true)).collect()
+}
+
+fn texts<'a>(f: &Fields<'a>, key: &str) -> Vec<At<&'a str>> {
+    match f.entry(key).map(|entry| &entry.node.value) {
+        None => Vec::new(),
+        Some(Value::List(_)) => f.texts(key).unwrap_or_default(),
+        Some(_) => f.text(key).into_iter().collect(),
+    }
+}
+
 /// One block or a list (VPC User Guide, "VPC CIDR blocks").
 fn cidrs(f: &Fields<'_>) -> Vec<At<Cidr>> {
     let Some(entry) = f.entry("cidr") else { return Vec::new() };
-    let texts = match &entry.node.value {
-        Value::List(_) => f.texts("cidr").unwrap_or_default(),
-        _ => f.text("cidr").into_iter().collect(),
-    };
+    let texts = texts(f, "cidr");
     if texts.is_empty() && matches!(entry.node.value, Value::List(_)) {
         f.cx.error(f.error(entry.place(), "a VPC has at least one block").code("MissingParameter"));
     }

@@ -1,0 +1,260 @@
+//! Playing a lab: start, check, hint, reset, solve.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+
+use super::super::common::{Done, Failure, Format, LabArg, print_json};
+use super::ask::Asker;
+use super::memory::Memory;
+use super::{Chosen, Which, choose, world};
+use crate::base::Clock;
+use crate::control::api::{Reply, Request};
+use crate::control::lab::{self as model, Entry, FIX, Lab, Mark, State, Step};
+use crate::control::store;
+use crate::model::Plan;
+
+pub fn start(word: &str, own_id: bool) -> Done {
+    let chosen = choose(word)?;
+    let lab = &chosen.lab;
+    let name = lab.lab_name();
+    if is_up(&name) {
+        return Err(Failure::input(format!("{name} runs already: vpclab lab reset, or vpclab down -l {name}")));
+    }
+    let mut memory = Memory::open()?;
+    let dir = home_of(&chosen, &memory)?;
+    let broken = write_topology(&chosen, &dir)?;
+    let (base, _) = world::accept(&world::sources(&chosen, State::Base)?, &name, &dir)?;
+    let running = if lab.live {
+        let running = world::up(base, false, own_id)?;
+        world::settle(&chosen, &name)?;
+        world::change(&name, broken)?;
+        running
+    } else {
+        world::up(broken, false, own_id)?
+    };
+    let limits = super::super::up::ps(&mut running.client()?)?.limits;
+    drop(running);
+
+    memory.progress.current = Some(lab.id.clone());
+    let finished = memory.entry(&lab.id).finished;
+    *memory.entry(&lab.id) = Entry {
+        folder: chosen.dir.as_ref().map(|d| d.display().to_string()),
+        started: now(),
+        finished,
+        ..Entry::default()
+    };
+    memory.save()?;
+
+    println!("{}\n", shown(chosen.folder.readme().0));
+    for (limit, here, aws) in limits {
+        println!("{limit}: {here} here, {aws} in AWS");
+    }
+    println!("topology:   {}", dir.join("topology.yaml").display());
+    print_commands(&chosen, &name, &dir);
+    if let Some(step) = lab.steps.first() {
+        print_step(lab, step);
+    }
+    Ok(0)
+}
+
+pub fn check(which: &Which, answer: Option<&str>, format: Format) -> Done {
+    let mut memory = Memory::open()?;
+    let chosen = chosen(which, &memory)?;
+    let lab = &chosen.lab;
+    let plan = plan_of(&lab.lab_name())?;
+    memory.entry(&lab.id).checks += 1;
+    let entry = memory.entry(&lab.id).clone();
+    let Some(step) = lab.steps.iter().find(|s| !entry.solved.contains(&s.id)) else {
+        println!("All steps of {} are solved. vpclab down -l {}", lab.id, lab.lab_name());
+        return Ok(0);
+    };
+    if let Some(ask) = step.ask.as_ref().filter(|_| !entry.answered.contains(&step.id)) {
+        match answer {
+            Some(word) if word == ask.answer => {
+                println!("Right: {word}. {}", ask.why);
+                memory.entry(&lab.id).answered.push(step.id.clone());
+            }
+            Some(word) => {
+                let known = ask.options.iter().any(|o| o == word);
+                let what = if known { "not so; look again" } else { "none of the options" };
+                println!("{word}: {what}");
+                memory.save()?;
+                return Ok(1);
+            }
+            None => {
+                print_step(lab, step);
+                memory.save()?;
+                return Ok(1);
+            }
+        }
+    }
+    let lines = Asker::new(&plan)?.step(step);
+    let solved = lines.iter().all(|line| line.mark == Mark::Ok);
+    if format == Format::Json {
+        let report = serde_json::json!({ "lab": lab.id, "step": step.id, "solved": solved, "checks": lines });
+        print_json(&report)?;
+    } else {
+        print!("{}", model::render(&lines));
+    }
+    let entry = memory.entry(&lab.id);
+    if solved {
+        entry.solved.push(step.id.clone());
+    }
+    let done = lab.steps.iter().all(|s| entry.solved.contains(&s.id));
+    if done {
+        entry.finished = now();
+    }
+    let seconds = now().saturating_sub(entry.started);
+    memory.save()?;
+    if format == Format::Json {
+        return Ok(u8::from(!solved));
+    }
+    if done {
+        println!("\nSolved after {} min {} s.\n\n{}", seconds / 60, seconds % 60, shown(chosen.folder.readme().1));
+        println!("\nvpclab down -l {}    vpclab lab list", lab.lab_name());
+    } else if solved {
+        println!("Step {} is solved.", step.id);
+        if let Some(next) = lab.steps.iter().find(|s| !memory.entry(&lab.id).solved.contains(&s.id)) {
+            print_step(lab, next);
+        }
+    } else {
+        println!("Not yet. vpclab lab hint");
+    }
+    Ok(u8::from(!solved))
+}
+
+pub fn hint(which: &Which) -> Done {
+    let mut memory = Memory::open()?;
+    let chosen = chosen(which, &memory)?;
+    let lab = &chosen.lab;
+    let entry = memory.entry(&lab.id).clone();
+    let Some(step) = lab.steps.iter().find(|s| !entry.solved.contains(&s.id)) else {
+        println!("All steps of {} are solved.", lab.id);
+        return Ok(0);
+    };
+    let plan = plan_of(&lab.lab_name())?;
+    let lines = Asker::new(&plan)?.step(step);
+    let told = entry.hints.get(&step.id).copied().unwrap_or_default();
+    match model::hint_for(step, model::first_red(&lines), told) {
+        Some(text) => println!("{text}"),
+        None => println!("No hint for this state. vpclab drops -l {0}; vpclab explain -l {0} ...", lab.lab_name()),
+    }
+    *memory.entry(&lab.id).hints.entry(step.id.clone()).or_default() += 1;
+    memory.save()?;
+    Ok(0)
+}
+
+pub fn reset(which: &Which) -> Done {
+    let memory = Memory::open()?;
+    let chosen = chosen(which, &memory)?;
+    let name = chosen.lab.lab_name();
+    must_be_up(&name)?;
+    let dir = home_of(&chosen, &memory)?;
+    let broken = write_topology(&chosen, &dir)?;
+    if chosen.lab.live {
+        let (base, _) = world::accept(&world::sources(&chosen, State::Base)?, &name, &dir)?;
+        world::restart(&name, base)?;
+        world::settle(&chosen, &name)?;
+    }
+    world::change(&name, broken)?;
+    println!("{name} is as it was when it was started.");
+    Ok(0)
+}
+
+pub fn solve(which: &Which) -> Done {
+    let mut memory = Memory::open()?;
+    let chosen = chosen(which, &memory)?;
+    let name = chosen.lab.lab_name();
+    must_be_up(&name)?;
+    let dir = home_of(&chosen, &memory)?;
+    let (fixed, _) = world::accept(&world::sources(&chosen, State::Fixed)?, &name, &dir)?;
+    world::change(&name, fixed)?;
+    println!("{}", chosen.folder.files.get(FIX).map_or("", |text| text.trim_end()));
+    println!("\nThis patch is laid over {name} now. vpclab lab check");
+    memory.entry(&chosen.lab.id).shown = true;
+    memory.save()?;
+    Ok(0)
+}
+
+fn chosen(which: &Which, memory: &Memory) -> Result<Chosen, Failure> {
+    match which.lab.as_ref().or(memory.progress.current.as_ref()) {
+        Some(id) => choose(id),
+        None => Err(Failure::input("no lab was started: vpclab lab list, vpclab lab start ID")),
+    }
+}
+
+/// The learner's folder: paths in the topology start there.
+fn home_of(chosen: &Chosen, memory: &Memory) -> Result<PathBuf, Failure> {
+    let dir = memory.folder_of(&chosen.lab.id);
+    std::fs::create_dir_all(&dir).map_err(|e| Failure::host(format!("{}: {e}", dir.display())))?;
+    Ok(dir)
+}
+
+/// Writes the broken topology as one file for the learner, and judges what was written.
+fn write_topology(chosen: &Chosen, dir: &Path) -> Result<store::Accepted, Failure> {
+    let name = chosen.lab.lab_name();
+    let mut sources = world::sources(chosen, State::Broken)?;
+    sources.push(crate::model::Source::new("name", format!("name: {name}\n")));
+    // The sources themselves first, so that a mistake is shown where it stands.
+    world::accept(&sources, &name, dir)?;
+    let root = model::merged(&sources).ok_or_else(|| Failure::input("the topology is no YAML"))?;
+    let head = format!("# Lab {}: edit this, then `vpclab apply -l {name} topology.yaml`\n", chosen.lab.id);
+    let text = head + &model::yaml_text(&root);
+    let path = dir.join("topology.yaml");
+    std::fs::write(&path, &text).map_err(|e| Failure::host(format!("{}: {e}", path.display())))?;
+    let source = crate::model::Source::new(path.display().to_string(), text);
+    Ok(world::accept(&[source], &name, dir)?.0)
+}
+
+/// The plan that is in force.
+fn plan_of(name: &str) -> Result<Plan, Failure> {
+    must_be_up(name)?;
+    let lab = LabArg { lab: Some(name.to_owned()) };
+    let Reply::Source(accepted) = super::super::up::connect(&lab)?.ask(Request::Source)? else {
+        return Err(crate::runtime::client::ClientError::Unexpected.into());
+    };
+    store::load(&accepted).map_err(|report| Failure::input(report.render(false)))
+}
+
+fn is_up(name: &str) -> bool {
+    crate::runtime::launch::choose(Some(name)).is_ok()
+}
+
+fn must_be_up(name: &str) -> Result<(), Failure> {
+    let id = name.trim_start_matches("lab-");
+    if is_up(name) { Ok(()) } else { Err(Failure::input(format!("{name} does not run: vpclab lab start {id}"))) }
+}
+
+/// Markdown as a terminal shows it: blocks indented, without their fences.
+fn shown(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.starts_with("```") {
+            true => inside = !inside,
+            false if inside => out.push(format!("    {line}")),
+            false => out.push(line.to_owned()),
+        }
+    }
+    out.join("\n")
+}
+
+fn print_step(lab: &Lab, step: &Step) {
+    let at = lab.steps.iter().position(|s| s.id == step.id).unwrap_or_default() + 1;
+    println!("\nStep {at} of {}, {}: {}", lab.steps.len(), step.id, step.say);
+    match &step.ask {
+        Some(ask) => println!("  {}\n  vpclab lab check --answer WORD", ask.options.join(" | ")),
+        None => println!("  vpclab lab check"),
+    }
+}
+
+fn print_commands(chosen: &Chosen, name: &str, dir: &Path) {
+    let first = chosen.lab.symptom.first().map_or("INSTANCE", |c| c.on.as_str());
+    println!("look:       vpclab exec -l {name} {first} -- curl ...    vpclab explain, drops, flows, ps -l {name}");
+    println!("change:     vpclab apply -l {name} {}", dir.join("topology.yaml").display());
+    println!("help:       vpclab lab hint    vpclab lab reset    vpclab lab solve    vpclab down -l {name}");
+}
+
+fn now() -> u64 {
+    crate::runtime::clock::OsClock::new().unix().0
+}

@@ -1,0 +1,68 @@
+//! A lab's network: brought up, changed while it runs, ended.
+#![cfg(target_os = "linux")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::common::Failure;
+use super::super::topology::Disk;
+use super::{Chosen, shipped};
+use crate::control::lab::{Mark, State, What};
+use crate::control::store::{self, Accepted};
+use crate::model::{Around, Plan, Source};
+use crate::runtime::launch::{self, Launch, Running};
+
+/// How long the base's own connections may take to come up.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// The sources of a state of a lab.
+pub fn sources(chosen: &Chosen, state: State) -> Result<Vec<Source>, Failure> {
+    chosen.folder.sources(&chosen.lab, state, &shipped::base).map_err(Failure::input)
+}
+
+/// The sources of the broken state with one patch of the lab's folder over it.
+pub fn patched(chosen: &Chosen, state: State, patch: &str) -> Result<Vec<Source>, Failure> {
+    let mut all = sources(chosen, state)?;
+    all.push(chosen.folder.source(patch).map_err(Failure::input)?);
+    Ok(all)
+}
+
+/// Judges sources under a lab's name. Relative paths start at `dir`.
+pub fn accept(sources: &[Source], name: &str, dir: &Path) -> Result<(Accepted, Plan), Failure> {
+    let around = Around { env: &|name| std::env::var(name).ok(), files: &Disk, name: Some(name) };
+    let (accepted, loaded) =
+        store::accept(sources, &around, dir).map_err(|report| Failure::input(report.render(false)))?;
+    Ok((accepted, loaded.plan))
+}
+
+/// Starts a network.
+pub fn up(accepted: Accepted, leash: bool, own_id: bool) -> Result<Running, Failure> {
+    Ok(launch::launch(Launch { accepted, leash, own_id })?)
+}
+
+/// Makes a running lab equal to what was accepted. Until the lab can be changed while it runs, it is ended and started.
+pub fn change(name: &str, accepted: Accepted) -> Result<(), Failure> {
+    restart(name, accepted)
+}
+
+/// Ends a lab and starts it with what was accepted.
+pub fn restart(name: &str, accepted: Accepted) -> Result<(), Failure> {
+    if let Ok(dir) = launch::choose(Some(name)) {
+        launch::end(&dir)?;
+    }
+    up(accepted, false, false).map(|_| ())
+}
+
+/// Waits until the connections that the break must find are there: the flows that its steps speak of.
+pub fn settle(chosen: &Chosen, name: &str) -> Result<(), Failure> {
+    let (_, plan) = accept(&sources(chosen, State::Base)?, name, &std::env::temp_dir())?;
+    let asker = super::ask::Asker::new(&plan)?;
+    let all = chosen.lab.symptom.iter().chain(chosen.lab.steps.iter().flat_map(|s| &s.guard));
+    for check in all.filter(|c| matches!(c.what, What::Flow { alive: true, .. })) {
+        let line = asker.check(check, SETTLE);
+        if line.mark != Mark::Ok {
+            return Err(Failure::host(format!("{}: {}", line.title, line.seen)));
+        }
+    }
+    Ok(())
+}
