@@ -192,8 +192,8 @@ fn all_shipped() -> Result<Vec<Chosen>, Failure> {
 
 fn read(folder: Folder, dir: Option<PathBuf>) -> Result<Chosen, Failure> {
     let source = folder.source(model::LAB).map_err(Failure::input)?;
-    let lab = model::read(&source)
-        .map_err(|report| Failure::input(format!("{}\n{}", folder.path, report.render(false))))?;
+    let lab =
+        model::read(&source).map_err(|report| Failure::input(format!("{}\n{}", folder.path, report.render(false))))?;
     Ok(Chosen { lab, folder, dir })
 }
 
