@@ -85,6 +85,9 @@ fn shape(shape: Shape, defs: &mut Defs) -> Value {
             json!({ "enum": values })
         }
         Shape::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Shape::TextOrTexts => {
+            json!({ "anyOf": [scalar(), { "type": "array", "items": { "type": "string" } }] })
+        }
         Shape::TextMap => json!({ "type": "object", "additionalProperties": scalar() }),
         Shape::Noun(n) => reference(n, defs),
         Shape::Named(n) => {
@@ -95,6 +98,11 @@ fn shape(shape: Shape, defs: &mut Defs) -> Value {
                 name
             };
             json!({ "type": "object", "propertyNames": names, "additionalProperties": { "anyOf": [of, { "type": "null" }] } })
+        }
+        Shape::NamedOrTexts(n) => {
+            let of = reference(n, defs);
+            let texts = json!({ "type": "array", "items": { "type": "string" } });
+            json!({ "type": "object", "propertyNames": name, "additionalProperties": { "anyOf": [of, texts, { "type": "null" }] } })
         }
         Shape::List(n) => json!({ "type": "array", "items": reference(n, defs) }),
         Shape::ListOrTexts(n) => {

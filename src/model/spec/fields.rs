@@ -163,7 +163,12 @@ impl<'a> Fields<'a> {
                     }
                     State::Now => {
                         let empty = matches!(e.node.value, Value::Null);
-                        let map = matches!(key.shape, super::keys::Shape::Named(_) | super::keys::Shape::Noun(_));
+                        let map = matches!(
+                            key.shape,
+                            super::keys::Shape::Named(_)
+                                | super::keys::Shape::NamedOrTexts(_)
+                                | super::keys::Shape::Noun(_)
+                        );
                         if empty && !map {
                             self.cx.error(
                                 Found::at(

@@ -47,10 +47,13 @@ pub enum Shape {
     Ip,
     OneOf(&'static [&'static str]),
     Texts,
+    TextOrTexts,
     TextMap,
     Noun(&'static Noun),
     /// A map from the user's names.
     Named(&'static Noun),
+    /// The same; of each, a list of texts does.
+    NamedOrTexts(&'static Noun),
     List(&'static Noun),
     /// A list of maps or of strings.
     ListOrTexts(&'static Noun),
@@ -110,7 +113,7 @@ pub static TOP: Noun = Noun {
         key("internet", Shape::Named(&INTERNET_HOST), "hosts of the emulated Internet, by name"),
         key("roles", Shape::Named(&ROLE), "IAM roles that instances assume"),
         key("services", Shape::Named(&SERVICE), "contents and backends of services, by short name"),
-        key("prefix_lists", Shape::Named(&PREFIX_LIST), "prefix lists for every VPC, by name"),
+        key("prefix_lists", Shape::NamedOrTexts(&PREFIX_LIST), "prefix lists for every VPC, by name: blocks, or a map"),
         key("checks", Shape::List(&CHECK), "what `vpclab test` asks"),
         key("limits", Shape::Noun(&LIMITS), "times and quotas; left out: AWS's"),
         key("latency", Shape::OneOf(&["off", "aws"]), "`aws`: typical delays of each kind of path; left out: off"),
@@ -137,10 +140,10 @@ pub static VPC: Noun = Noun {
         key("route_tables", Shape::Named(&ROUTE_TABLE), "route tables by name"),
         key("network_acls", Shape::Named(&NETWORK_ACL), "network ACLs by name; `default` is the VPC's own"),
         key("security_groups", Shape::Named(&SECURITY_GROUP), "security groups by name; `default` is the VPC's own"),
-        key("prefix_lists", Shape::Named(&PREFIX_LIST), "prefix lists by name"),
+        key("prefix_lists", Shape::NamedOrTexts(&PREFIX_LIST), "prefix lists by name: blocks, or a map"),
         key("instances", Shape::Named(&INSTANCE), "instances by name"),
         key("endpoint_defaults", Shape::Noun(&ENDPOINT_DEFAULTS), "what endpoints of this VPC leave out"),
-        key("endpoints", Shape::Named(&ENDPOINT), "interface endpoints by name"),
+        key("endpoints", Shape::Named(&ENDPOINT), "interface and gateway endpoints by name"),
         later("load_balancers"),
         later("target_groups"),
         later("instance_connect_endpoints"),
@@ -350,7 +353,11 @@ pub static SERVICE: Noun = Noun {
         later("log_groups"),
         later("parameters"),
         later("databases"),
-        later("prefixes"),
+        key(
+            "prefixes",
+            Shape::Cidrs,
+            "blocks of its managed prefix list in the topology's region, for its public addresses",
+        ),
     ],
 };
 
@@ -457,7 +464,7 @@ pub static NAT_GATEWAY: Noun = Noun {
     keys: &[
         must("subnet", Shape::Text, "where it stands; its route table leads on"),
         key("public", Shape::Bool, "left out: true; a private one keeps its private address"),
-        key("eip", Shape::Any, "name of its Elastic IP, or a list of up to 8; left out: one of its own"),
+        key("eip", Shape::TextOrTexts, "name of its Elastic IP, or a list of up to 8; left out: one of its own"),
     ],
 };
 
@@ -466,7 +473,7 @@ pub static PREFIX_LIST: Noun = Noun {
     common: true,
     keys: &[
         must("entries", Shape::Texts, "IPv4 blocks"),
-        key("max_entries", Shape::Int(1, 1_000), "what it counts as in quotas; left out: its entries"),
+        key("max_entries", Shape::Int(1, 1_000), "as how many rules or routes it counts; left out: its entries"),
     ],
 };
 
