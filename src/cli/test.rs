@@ -295,6 +295,7 @@ impl Live<'_> {
     fn way_of(&self, flow: &FlowRow) -> String {
         match flow.to.split_once('@') {
             Some((endpoint, _)) => format!("endpoint:{endpoint}"),
+            None if flow.way == "gateway-endpoint" => format!("endpoint:{}", flow.to),
             None => format!("instance:{}", flow.to),
         }
     }

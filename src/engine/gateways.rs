@@ -32,6 +32,8 @@ pub(crate) struct Gateways {
 #[derive(Clone, Debug)]
 pub(crate) struct Igw {
     pub(crate) vpc: u32,
+    /// The first router beyond it.
+    pub(crate) border: Ipv4Addr,
     pub(crate) edge: Option<u32>,
 }
 

@@ -178,8 +178,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             && self.found.fresh
             && let Some(binding) = self.found.binding
         {
-            let dst = (self.tuple.dst.to_bits(), self.tuple.dst_port);
-            self.nat.release(binding.nat, binding.address, self.tuple.proto, dst, binding.port);
+            self.nat.release(binding.at, binding.port);
         }
         walked
     }
@@ -325,7 +324,19 @@ impl<'a, T: Trail> Walk<'a, T> {
         self.set_src(answer?, None);
         self.by_igw = true;
         self.found.passage.latency_us += program.latency.internet;
+        self.border(program.gateways.igws[igw as usize].border)?;
         Ok(Place::Internet)
+    }
+
+    /// The first router beyond an Internet gateway counts as a hop, either way.
+    fn border(&mut self, router: Ipv4Addr) -> Result<(), Refusal> {
+        if self.load.ttl <= self.found.passage.ttl + 1 {
+            self.trail.add(|| crumb(Stage::Internet, None, Outcome::Drop(DropCode::TtlExpired)));
+            let refusal = Refusal::egress(DropCode::TtlExpired, Decider::Internet);
+            return Err(refusal.answered(Reaction::TimeExceeded { from: router }));
+        }
+        self.found.passage.ttl += 1;
+        Ok(())
     }
 
     /// Outside: AWS's public side, other hosts, and the public addresses of VPCs.
@@ -349,8 +360,16 @@ impl<'a, T: Trail> Walk<'a, T> {
         next
     }
 
+    fn from_vpc(&self) -> bool {
+        self.program.eni(self.from).vpc != super::program::NONE
+    }
+
     fn igw_in(&mut self, public: u32, private: u32, eni: EniIx, igw: u32) -> Next {
         debug_assert_eq!(public, self.traffic.dst);
+        // Between two VPCs' public addresses it is one router.
+        if !self.from_vpc() {
+            self.border(self.program.gateways.igws[igw as usize].border)?;
+        }
         let rule = Rule::Destination(private.into());
         self.trail.add(|| crumb(Stage::Igw { igw: igw as usize }, None, Outcome::Pass(rule)));
         self.set_dst(private, None);
@@ -449,9 +468,8 @@ impl<'a, T: Trail> Walk<'a, T> {
         let src = (self.traffic.src, self.tuple.src_port);
         let dst = (self.traffic.dst, self.tuple.dst_port);
         let taken = self.nat.allocate(port, &gateway.addresses, proto, src, dst);
-        let (address, taken) = taken.ok_or(refuse(DropCode::NatNoPort))?;
+        let binding = Binding::new(port, taken.ok_or(refuse(DropCode::NatNoPort))?);
         self.found.fresh = true;
-        let binding = Binding { nat: port, address, port: taken };
         self.found.binding = Some(binding);
         Ok(binding)
     }
@@ -468,7 +486,7 @@ impl<'a, T: Trail> Walk<'a, T> {
                 let dst = (self.traffic.dst, self.tuple.dst_port);
                 let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
                 self.found.fresh = taken.is_some();
-                let taken = taken.map(|(address, taken)| Binding { nat: port, address, port: taken });
+                let taken = taken.map(|taken| Binding::new(port, taken));
                 taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
             }
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::spec::keys::{Key, Noun, Shape, State, TOP};
+use super::spec::keys::{Key, Noun, Shape, TOP};
 
 /// The schema, as indented JSON. Keys of later versions are left out.
 pub fn schema() -> String {
@@ -27,7 +27,7 @@ type Defs = BTreeMap<String, Value>;
 
 fn noun(noun: &'static Noun, defs: &mut Defs) -> Value {
     let mut properties = Map::new();
-    for key in noun.all().filter(|k| k.state != State::Later) {
+    for key in noun.all().filter(|k| k.usable()) {
         properties.insert(key.name.into(), property(key, defs));
     }
     let required: Vec<&str> = noun.all().filter(|k| k.must).map(|k| k.name).collect();

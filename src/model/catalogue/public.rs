@@ -44,6 +44,12 @@ pub struct PublicBlocks {
     moved: Vec<(&'static Service, &'static str, Vec<Cidr>)>,
 }
 
+/// The router between a region's Internet gateways and the Internet: the first hop that traceroute shows on the way out.
+pub fn border_router(region: &str) -> Ipv4Addr {
+    let region = regions::index(region).unwrap_or_default() as u32;
+    Ipv4Addr::from_bits(BASE + region * PER_REGION + 1)
+}
+
 impl PublicBlocks {
     /// Moves a service of a region into blocks, of which there is at least one.
     pub fn set(&mut self, service: &'static Service, region: &'static str, blocks: Vec<Cidr>) {

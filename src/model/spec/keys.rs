@@ -27,6 +27,8 @@ pub enum State {
     Now,
     /// Known, and refused by name.
     Later,
+    /// Belongs to something else: refused with these words.
+    Not(&'static str),
     /// Only these values, which mean what is the case anyway; any other is refused by name.
     Only(&'static [&'static str]),
 }
@@ -75,6 +77,10 @@ const fn must(name: &'static str, shape: Shape, doc: &'static str) -> Key {
 
 const fn later(name: &'static str) -> Key {
     Key { name, shape: Shape::Any, state: State::Later, must: false, doc: "not in this version" }
+}
+
+const fn not(name: &'static str, why: &'static str) -> Key {
+    Key { name, shape: Shape::Any, state: State::Not(why), must: false, doc: why }
 }
 
 const fn only(name: &'static str, values: &'static [&'static str], doc: &'static str) -> Key {
@@ -592,7 +598,16 @@ pub static SITE_HOST: Noun = Noun {
         key("impair", Shape::Noun(&IMPAIR), "delay, loss and rate of its interface"),
         key("env", Shape::TextMap, "variables that exec, shell and run set"),
         key("forward", Shape::OneOf(&["true", "masquerade", "stateful", "false"]), "it forwards what is not for it"),
-        later("dns_server"),
+        only("dns_server", &["false"], "no DNS server of ours runs on it"),
+        not("subnet", "a host on premises is in no subnet: its address is in the site's `cidr`"),
+        not("enis", "a host on premises has one interface, with `ip`"),
+        not("security_groups", "security groups are of VPCs: nothing is filtered at a host on premises"),
+        not("role", "roles are of instances: a host on premises has no metadata service to get credentials from"),
+        not("imds", "a host on premises has no metadata service"),
+        not("user_data", "a host on premises has no metadata service"),
+        not("public_ip", "a host on premises has no public address"),
+        not("names", "no public name leads to a host on premises"),
+        not("count", "hosts on premises are written one by one"),
     ],
 };
 
@@ -653,6 +668,13 @@ pub static FAULT: Noun = Noun {
         key("for", Shape::Duration, "left out: until it is cleared"),
     ],
 };
+
+impl Key {
+    /// Taken by this version, with all or some values.
+    pub fn usable(&self) -> bool {
+        !matches!(self.state, State::Later | State::Not(_))
+    }
+}
 
 impl Noun {
     pub fn find(&self, name: &str) -> Option<&'static Key> {

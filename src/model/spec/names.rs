@@ -322,6 +322,11 @@ impl Names {
         for site in entries(root, "on_prem") {
             for e in entries(&site.node, "hosts") {
                 check_name(Kind::Instance, e, problems);
+                instances += 1;
+                if instances > MAX_INSTANCES {
+                    problems.error(Found::at(e.key_place, format!("more than {MAX_INSTANCES} instances and hosts")));
+                    break;
+                }
                 names.add_below(Kind::Instance, lab, &site.key, &e.key, e.key_place, Some(&e.node));
             }
         }
