@@ -422,7 +422,8 @@ impl Read<'_> {
             .any(|a| a.tgw == at && matches!(&a.to, AttachmentTo::Vpc(to) if to.vpc == self.vpc));
         if !attached {
             let vpc = &r.cx.names.get(Kind::Vpc, self.vpc).name;
-            let message = format!("VPC {vpc} has no attachment to transit gateway {}", t.value);
+            let tgw = &r.cx.names.get(Kind::Tgw, at).name;
+            let message = format!("VPC {vpc} has no attachment to transit gateway {tgw}");
             let found = r.error(t.place, message).code("InvalidTransitGatewayID.NotFound");
             r.cx.error(found.also(r.cx.names.get(Kind::Tgw, at).place, "it is here"));
             return None;
