@@ -46,10 +46,8 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
         }
         Request::Faults => Ok(change::faults(shared)),
         Request::ClearFaults { id } => change::clear_faults(shared, id),
-        Request::Down => {
-            shared.end("down");
-            Ok(Reply::Done)
-        }
+        // The server ends the lab when this is sent.
+        Request::Down => Ok(Reply::Done),
     };
     answered.unwrap_or_else(|refused| Reply::Failed { message: refused.message, exit: refused.exit })
 }

@@ -78,12 +78,17 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
             );
             return send(&stream, &Reply::Failed { message, exit: 2 }, &[]);
         }
+        let ends = matches!(envelope.request, Request::Down);
         let (reply, fds) = match envelope.request {
             Request::Exec { instance } => answers::exec(shared, &instance),
             request => (answers::answer(shared, request), Vec::new()),
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         send(&stream, &reply, &fds)?;
+        // After the answer: the process may be gone before this thread would have sent it.
+        if ends {
+            shared.end("down");
+        }
     }
 }
 
