@@ -13,5 +13,5 @@ pub use cidr::Cidr;
 pub use clock::{Clock, Instant, UnixTime};
 pub use ids::{EndpointIx, EniIx};
 pub use ports::PortRange;
-pub use steer::steer;
+pub use steer::{Steer, steer};
 pub use tuple::{FiveTuple, Proto};

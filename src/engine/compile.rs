@@ -10,10 +10,12 @@ use super::lpm::Lpm;
 use super::program::{Eni, EniKind, Groups, NONE, Nacl, Program, Route, Subnet, Table, Target, Timeouts, Vpc};
 use super::rules::{NaclTable, SgTable};
 use super::verdict::DropCode;
+use crate::base::ids::stable_hash;
 use crate::base::{Cidr, EniIx};
+use crate::model::latency::{PathKind, one_way};
 use crate::model::plan::{
-    AttachmentTo, EndpointKind, EniOwner, EniPlan, Fault, Forward, Home, Impair, LinkEnd, LinkKind, PeeringPlan,
-    RouteOrigin, RouteTablePlan, RouteTarget, SecurityGroupPlan, SgPeer, SgRule, SiteTarget, TgwTarget,
+    AttachmentTo, EndpointKind, EniOwner, EniPlan, Fault, Forward, Home, Impair, Latency, LinkEnd, LinkKind,
+    PeeringPlan, RouteOrigin, RouteTablePlan, RouteTarget, SecurityGroupPlan, SgPeer, SgRule, SiteTarget, TgwTarget,
 };
 use crate::model::{Plan, catalogue};
 
@@ -49,7 +51,8 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
             (timeouts.len() - 1) as u16
         });
         let shape = impairment(plan, eni).map_or(0, |impair| {
-            shapes.push(impair);
+            let seed = impair.seed.unwrap_or_else(|| stable_hash(&["impair", &eni.common.id]) as u64);
+            shapes.push(Impair { seed: Some(seed), ..impair });
             shapes.len() as u16
         });
         enis.push(Eni {
@@ -92,7 +95,7 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
         groups: groups.into(),
         gateways: gateways(plan),
         shapes: shapes.into(),
-        latency: Latencies::default(),
+        latency: latencies(plan),
         timeouts: timeouts.into(),
         limits: plan.limits.clone(),
     }
@@ -175,6 +178,27 @@ fn members(plan: &Plan) -> Vec<Vec<u32>> {
         }
     }
     members
+}
+
+/// Microseconds one way of each kind of path, where the plan asks for them.
+fn latencies(plan: &Plan) -> Latencies {
+    if plan.latency == Latency::Off {
+        return Latencies::default();
+    }
+    let micros = |kind| u32::try_from(one_way(kind).as_micros()).unwrap_or(u32::MAX);
+    Latencies {
+        same_zone: micros(PathKind::SameZone),
+        cross_zone: micros(PathKind::CrossZone),
+        peering: micros(PathKind::Peering),
+        inter_region: micros(PathKind::InterRegion),
+        tgw: micros(PathKind::TransitGateway),
+        vpn: micros(PathKind::Vpn),
+        direct_connect: micros(PathKind::DirectConnect),
+        nat: micros(PathKind::NatGateway),
+        endpoint: micros(PathKind::InterfaceEndpoint),
+        gateway_endpoint: micros(PathKind::GatewayEndpoint),
+        internet: micros(PathKind::Internet),
+    }
 }
 
 /// May rules of a VPC refer to groups of another: over a peering within the region, or a transit gateway where both
@@ -420,6 +444,7 @@ fn gateways(plan: &Plan) -> Gateways {
         publics: publics.into(),
         hosts: hosts_of(Home::Internet),
         public_side: plan.public_side,
+        public_blocks: plan.public_blocks.clone(),
     }
 }
 

@@ -8,10 +8,10 @@ use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapsh
 use super::flow::{FlowEnd, FlowTable, Passage};
 use super::fragments::Fragments;
 use super::limiter::Limiter;
-use super::nat::{Allocator, Worker};
+use super::nat::Allocator;
 use super::program::Program;
 use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict};
-use crate::base::{EniIx, FiveTuple, Instant};
+use crate::base::{EniIx, FiveTuple, Instant, Steer};
 
 /// Sizes that AWS has no say in. The bound of the flow table is `Limits::conntrack_max` of the plan.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Engine {
             epoch: 1,
             flows: FlowTable::new(program.limits.conntrack_max as usize, limits.seed),
             fragments: Fragments::new(),
-            nat: Allocator::new(Worker::ALONE, program.limits.nat_ports, limits.seed),
+            nat: Allocator::new(Steer::ALONE, program.limits.nat_ports, limits.seed),
             passages: vec![Passage::default()],
             fragment_limiters: vec![Limiter::new(); names.enis.len()],
             ghosts: vec![0; super::decide::GHOSTS].into(),

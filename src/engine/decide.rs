@@ -626,8 +626,7 @@ impl State {
 
     fn free(&mut self, arrived: &Arrived) {
         if let Some(binding) = arrived.binding {
-            let dst = (arrived.tuple.dst.to_bits(), arrived.tuple.dst_port);
-            self.nat.release(binding.nat, binding.address, arrived.tuple.proto, dst, binding.port);
+            self.nat.release(binding.at, binding.port);
         }
     }
 
@@ -902,9 +901,7 @@ fn unbind(
     end: FlowEnd,
 ) {
     let Some(binding) = flow.nat else { return };
-    let there = flow.keys[TARGET];
-    let dst = (there.src, there.src_port);
-    nat.release(binding.nat, binding.address, Proto(there.proto), dst, binding.port);
+    nat.release(binding.at, binding.port);
     let eni = enis.get(binding.nat as usize).copied().flatten();
     if let Some(EniKind::Nat(nat)) = eni.map(|eni| &program.eni(eni).kind)
         && let Some(nat) = counters.nats.get(*nat as usize)

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 
 use super::event::Way;
 use super::index::Index;
+use super::nat::Taken;
 use super::wheel::Wheel;
 use crate::base::{FiveTuple, Instant, Proto};
 use crate::wire::packet::Packet;
@@ -183,6 +184,14 @@ pub(crate) struct Binding {
     /// Its private address.
     pub(crate) address: u32,
     pub(crate) port: u16,
+    /// Where the allocator keeps it.
+    pub(crate) at: u32,
+}
+
+impl Binding {
+    pub(crate) fn new(nat: u32, taken: Taken) -> Binding {
+        Binding { nat, address: taken.address, port: taken.port, at: taken.at }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -21,6 +21,7 @@ mod nat;
 mod oracle;
 mod program;
 mod rules;
+mod shape;
 mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -33,6 +34,8 @@ pub use core::{Engine, EngineLimits, drop_record};
 pub use event::{Counters, FlowClosed, FlowSnapshot, Way};
 pub use flow::{FlowEnd, FlowState};
 pub use lpm::Lpm;
+pub use nat::{Allocator as NatAllocator, Taken as NatPort};
 pub use program::Program;
 pub use rules::{NACL_STAR, NaclTable, SgMatch, SgTable};
+pub use shape::Shaper;
 pub use verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Outcome, Reaction, Rule, Stage, Verdict, Via};

@@ -14,7 +14,6 @@ use super::rules::Traffic;
 use super::steps::{Refusal, deliver, nacl, route};
 use super::verdict::{Decider, DropCode, Outcome, Reaction, Rule, Stage};
 use crate::base::{EniIx, FiveTuple, Proto, steer};
-use crate::model::catalogue;
 
 /// Places that a packet may pass before it is said to go round.
 const MOST_PLACES: usize = 48;
@@ -179,8 +178,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             && self.found.fresh
             && let Some(binding) = self.found.binding
         {
-            let dst = (self.tuple.dst.to_bits(), self.tuple.dst_port);
-            self.nat.release(binding.nat, binding.address, self.tuple.proto, dst, binding.port);
+            self.nat.release(binding.at, binding.port);
         }
         walked
     }
@@ -353,7 +351,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         } else if let Some(to) = gateways.internet_host(dst) {
             Ok(Place::Arrive { to, left: None })
         } else {
-            let served = catalogue::public_service_at(dst.into()).and(gateways.public_side);
+            let served = gateways.public_blocks.service_at(dst.into()).and(gateways.public_side);
             served
                 .map(|to| Place::Arrive { to, left: None })
                 .ok_or(Refusal::egress(DropCode::NoHost, Decider::Internet))
@@ -470,9 +468,8 @@ impl<'a, T: Trail> Walk<'a, T> {
         let src = (self.traffic.src, self.tuple.src_port);
         let dst = (self.traffic.dst, self.tuple.dst_port);
         let taken = self.nat.allocate(port, &gateway.addresses, proto, src, dst);
-        let (address, taken) = taken.ok_or(refuse(DropCode::NatNoPort))?;
+        let binding = Binding::new(port, taken.ok_or(refuse(DropCode::NatNoPort))?);
         self.found.fresh = true;
-        let binding = Binding { nat: port, address, port: taken };
         self.found.binding = Some(binding);
         Ok(binding)
     }
@@ -489,7 +486,7 @@ impl<'a, T: Trail> Walk<'a, T> {
                 let dst = (self.traffic.dst, self.tuple.dst_port);
                 let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
                 self.found.fresh = taken.is_some();
-                let taken = taken.map(|(address, taken)| Binding { nat: port, address, port: taken });
+                let taken = taken.map(|taken| Binding::new(port, taken));
                 taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
             }
         };

@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod faults;
 pub mod gateways;
 pub mod launch;
+pub mod links;
 pub mod listeners;
 pub mod node;
 pub mod numbers;

@@ -18,6 +18,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
+use super::links::Links;
 use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
@@ -31,7 +32,6 @@ use crate::engine::{
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
 use crate::wire::edit::answer_echo;
-use crate::wire::fragment::fragment_with;
 use crate::wire::make::{
     UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
 };
@@ -206,6 +206,7 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
         clock,
         engine: Engine::new(tables.program.clone(), EngineLimits { seed, ..EngineLimits::default() }),
         closed: VecDeque::new(),
+        links: Links::new(&tables.program),
         tables,
         terminal,
         ports,
@@ -214,7 +215,6 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
         counts: counts.clone(),
         frame: Frame::new(),
         reply: Frame::new(),
-        cuttings: Vec::new(),
         seed,
     };
     for (at, tun) in tuns.into_iter().enumerate() {
@@ -356,8 +356,7 @@ struct Router {
     frame: Frame,
     /// What the resolver sends is made in this one.
     reply: Frame,
-    /// Fragments are cut in this one.
-    cuttings: Vec<u8>,
+    links: Links,
     seed: u64,
     /// Flows that ended, newest last.
     closed: VecDeque<FlowClosed>,
@@ -385,6 +384,8 @@ impl Router {
                     }),
                 }
             }
+            self.links.load(&self.tables.program);
+            self.arrivals(now);
             self.turn(now);
             if self.engine.next_deadline() <= now {
                 self.engine.expire(now);
@@ -393,7 +394,8 @@ impl Router {
                 remember(&mut self.closed, flow);
             }
             self.counts.flows.store(self.engine.flow_count() as u64, Ordering::Relaxed);
-            let deadline = self.engine.next_deadline().min(self.terminal.next_deadline());
+            let deadline =
+                self.engine.next_deadline().min(self.terminal.next_deadline()).min(self.links.next_deadline());
             let timeout = (deadline != Instant::NEVER).then(|| deadline.since(self.clock.now()));
             let (commands, terminal) = (&self.commands, &self.terminal);
             let slept = self.poller.wait(timeout, || commands.is_empty() && terminal.is_quiet(), &mut ready)?;
@@ -437,10 +439,11 @@ impl Router {
             Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(from),
             Verdict::Drop { .. } => return,
             Verdict::Reject { reaction, .. } => return self.react(now, from, reaction),
-            Verdict::Shaped { to, via } => return self.shaped(now, to, via),
+            Verdict::Shaped { to, via } => return self.shaped(now, from, to, via),
             Verdict::Endpoint { eni } => {
                 if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) {
-                    return self.answer_ping(now, eni);
+                    let mut ping = frame.to_vec();
+                    return self.answer_ping(now, eni, &mut ping);
                 }
                 Port::Endpoint(self.tables.numbers.of(eni))
             }
@@ -451,7 +454,13 @@ impl Router {
                 Err(_) => return,
             },
         };
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, numbers: &self.tables.numbers };
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
         self.terminal.packet(now, port, frame, &mut out);
     }
 
@@ -474,32 +483,67 @@ impl Router {
         }
     }
 
-    /// More is to be done with the packet than to hand it over.
+    /// It takes time, may be lost, or is cut on its way.
     #[cold]
-    fn shaped(&mut self, now: Instant, to: EniIx, via: Via) {
+    fn shaped(&mut self, now: Instant, from: EniIx, to: EniIx, via: Via) {
         let frame = self.frame.bytes_mut();
         let tun = self.ports.tuns.get(to.at()).is_some_and(Option::is_some);
-        if via.fragment == 0 || !tun {
-            if tun {
-                return self.ports.write(to, frame);
-            }
-            let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, numbers: &self.tables.numbers };
-            return self.terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), frame, &mut out);
+        let (ports, engine, terminal) = (&mut self.ports, &mut self.engine, &mut self.terminal);
+        if tun {
+            let lost = self.links.send(now, to, via, frame, |piece| ports.write(to, piece));
+            lose(engine, now, from, to, frame, lost);
+            return;
         }
-        let ports = &self.ports;
-        let cut = fragment_with(frame, usize::from(via.fragment), &mut self.cuttings, |piece| ports.write(to, piece));
-        if cut.is_err() {
-            add(&self.counts.tun_errors, 1);
+        // The stack answers at once, by links too.
+        let mut arrived: Vec<Vec<u8>> = Vec::new();
+        let via = Via { fragment: 0, ..via };
+        let lost = self.links.send(now, to, via, frame, |piece| arrived.push(piece.to_vec()));
+        lose(engine, now, from, to, frame, lost);
+        for mut piece in arrived {
+            let mut out = Door {
+                now,
+                engine: &mut *engine,
+                ports: &mut *ports,
+                links: &mut self.links,
+                numbers: &self.tables.numbers,
+            };
+            terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &mut piece, &mut out);
+        }
+    }
+
+    /// Hands over what has been on its way for long enough.
+    fn arrivals(&mut self, now: Instant) {
+        while let Some((to, mut frame)) = self.links.pop_due(now) {
+            if self.ports.tuns.get(to.at()).is_some_and(Option::is_some) {
+                self.ports.write(to, &frame);
+            } else if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) {
+                self.answer_ping(now, to, &mut frame);
+            } else {
+                let mut out = Door {
+                    now,
+                    engine: &mut self.engine,
+                    ports: &mut self.ports,
+                    links: &mut self.links,
+                    numbers: &self.tables.numbers,
+                };
+                self.terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &mut frame, &mut out);
+            }
+            self.links.recycle(frame);
         }
     }
 
     /// Doors answer ping, as S3 does behind a gateway endpoint.
     #[cold]
-    fn answer_ping(&mut self, now: Instant, door: EniIx) {
-        let frame = self.frame.bytes_mut();
+    fn answer_ping(&mut self, now: Instant, door: EniIx, frame: &mut [u8]) {
         let Ok(packet) = Packet::parse(frame) else { return };
         answer_echo(frame, &packet, DOOR_TTL);
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, numbers: &self.tables.numbers };
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
         out.frame(Port::Endpoint(self.tables.numbers.of(door)), frame);
     }
 
@@ -529,12 +573,24 @@ impl Router {
         let (src, dst) = (SocketAddrV4::new(tuple.dst, tuple.dst_port), SocketAddrV4::new(tuple.src, tuple.src_port));
         let len = write_udp_into(space, src, dst, RESOLVER_TTL, len);
         self.reply.set_len(len);
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, numbers: &self.tables.numbers };
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
         out.frame(Port::Resolver(self.tables.numbers.of(from)), self.reply.bytes_mut());
     }
 
     fn turn(&mut self, now: Instant) {
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, numbers: &self.tables.numbers };
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
         self.terminal.turn(&mut Turn { now, unix: self.clock.unix(), tables: &self.tables, out: &mut out });
     }
 }
@@ -544,6 +600,7 @@ struct Door<'a> {
     now: Instant,
     engine: &'a mut Engine,
     ports: &'a mut Ports,
+    links: &'a mut Links,
     numbers: &'a Numbers,
 }
 
@@ -552,7 +609,12 @@ impl Sink for Door<'_> {
         let Some(eni) = self.numbers.eni(port.eni()) else { return };
         match port {
             Port::Endpoint(_) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
-                Verdict::Deliver { to } | Verdict::Shaped { to, .. } => self.ports.write(to, frame),
+                Verdict::Deliver { to } => self.ports.write(to, frame),
+                Verdict::Shaped { to, via } => {
+                    let ports = &mut *self.ports;
+                    let lost = self.links.send(self.now, to, via, frame, |piece| ports.write(to, piece));
+                    lose(self.engine, self.now, eni, to, frame, lost);
+                }
                 _ => {}
             },
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
@@ -576,6 +638,18 @@ impl Outlet for Door<'_> {
         let record = drop_record(self.now, client.unwrap_or(eni), tuple, code, decider, Direction::Ingress);
         self.engine.note_drop(self.now, &record);
     }
+}
+
+/// Segments that a link lost, in the drop log.
+fn lose(engine: &mut Engine, now: Instant, from: EniIx, to: EniIx, frame: &[u8], lost: u32) {
+    if lost == 0 {
+        return;
+    }
+    let Ok(packet) = Packet::parse(frame) else { return };
+    let decider = Decider::Eni(to);
+    let mut record = drop_record(now, from, packet.tuple(), DropCode::LinkImpaired, decider, Direction::Ingress);
+    record.count = u64::from(lost);
+    engine.note_drop(now, &record);
 }
 
 pub(super) fn next_seed(seed: u64) -> u64 {
