@@ -207,7 +207,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         region: plan.region.clone(),
         instances: instances.collect(),
         endpoints: endpoints.collect(),
-        gateways: gateways::rows(&plan, &nats, &counters),
+        gateways: gateways::rows(plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
         limits: changed_limits(&plan.limits),
