@@ -33,6 +33,7 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
         Request::Dns { instance, name, rtype } => dns_answer(shared, &instance, &name, &rtype),
         Request::Names { endpoint, zone, kind } => names(shared, endpoint.as_deref(), zone, kind.as_deref()),
         Request::Exec { .. } => Err(input("exec is asked for alone")),
+        Request::Capture(_) | Request::Trace(_) => Err(input("streams are asked for alone")),
         Request::Logs { instance } => {
             let state = shared.state();
             find_instance(&state.plan, &instance).map(|at| Reply::Logs(state.logs[at].lines()))

@@ -21,6 +21,8 @@ pub mod router;
 pub mod runs;
 pub mod server;
 pub mod state;
+pub mod streams;
 pub mod tables;
+pub mod tap;
 pub mod terminal;
 pub mod work;
