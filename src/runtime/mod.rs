@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod credentials;
 pub mod faults;
+pub mod follow;
 pub mod gateways;
 pub mod launch;
 pub mod links;

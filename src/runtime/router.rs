@@ -18,6 +18,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
+use super::follow::Follow;
 use super::links::Links;
 use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
@@ -98,6 +99,7 @@ pub struct Inside<'a> {
     pub terminal: &'a mut Terminal,
     pub ports: &'a mut Ports,
     pub closed: &'a mut VecDeque<FlowClosed>,
+    links: &'a mut Links,
     poller: &'a Poller,
 }
 
@@ -106,6 +108,8 @@ pub struct Publication {
     pub tables: Tables,
     /// Of new kernels: the interface in the new plan, and its device.
     pub tuns: Vec<(EniIx, Tun)>,
+    /// From the plan before.
+    pub follow: Follow,
     /// What else has to change in the same moment; it must not wait for anything.
     pub besides: Box<dyn FnOnce() + Send>,
 }
@@ -123,7 +127,7 @@ impl Inside<'_> {
     ///
     /// Errors: epoll refuses a TUN; then nothing has changed.
     pub fn publish(&mut self, publication: Publication) -> io::Result<Retired> {
-        let Publication { tables, tuns, besides } = publication;
+        let Publication { tables, tuns, follow: moved, besides } = publication;
         for (n, (eni, tun)) in tuns.iter().enumerate() {
             if let Err(error) = self.poller.add(tun.as_fd(), tables.numbers.of(*eni).0) {
                 for (_, tun) in &tuns[..n] {
@@ -133,6 +137,7 @@ impl Inside<'_> {
             }
         }
         self.engine.publish(self.now, tables.program.clone());
+        self.engine.relabel_drops(|record| moved.record(record));
         let tables = std::mem::replace(self.tables, tables);
         besides();
         let (old, new) = (tables.numbers.clone(), self.tables.numbers.clone());
@@ -154,6 +159,7 @@ impl Inside<'_> {
         for (eni, tun) in tuns {
             self.ports.tuns[eni.at()] = Some(tun);
         }
+        self.links.follow(follow);
         for number in old.gone(&new) {
             self.terminal.remove_ports(number);
         }
@@ -390,6 +396,7 @@ impl Router {
                         terminal: &mut self.terminal,
                         ports: &mut self.ports,
                         closed: &mut self.closed,
+                        links: &mut self.links,
                         poller: &self.poller,
                     }),
                 }

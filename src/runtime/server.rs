@@ -79,6 +79,7 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
             );
             return send(&stream, &Reply::Failed { message, exit: 2 }, &[]);
         }
+        let ends = matches!(envelope.request, Request::Down);
         let (reply, fds) = match envelope.request {
             Request::Capture(ask) => {
                 streams::serve(&stream, shared, Told::Capture, ask)?;
@@ -93,6 +94,10 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         send(&stream, &reply, &fds)?;
+        // After the answer: the process may be gone before this thread would have sent it.
+        if ends {
+            shared.end("down");
+        }
     }
 }
 
