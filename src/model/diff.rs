@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::plan::{EniOwner, Plan, Policy};
 
-mod edges;
+mod gateways;
 mod joined;
 
 /// One object that differs.
@@ -169,13 +169,12 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 .iter()
                 .map(|i| {
                     let role = i.role.map(|r| p.roles[r].common.name.clone()).unwrap_or_default();
-                    let mut attributes = edges::instance(i);
-                    attributes.extend([
+                    let mut attributes = gateways::of_instance(i);
+                    attributes.extend(vec![
                         ("role", role),
                         ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
                         ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
                         ("mtu", i.mtu.to_string()),
-                        ("impair", i.impair.map(|impair| format!("{impair:?}")).unwrap_or_default()),
                         ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
                         ("user_data", i.user_data.clone().unwrap_or_default()),
                         ("env", join(i.env.iter().map(|(k, v)| format!("{k}={v}")).collect())),
@@ -215,15 +214,13 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
             p.endpoints
                 .iter()
                 .map(|e| {
-                    of(
-                        &e.common,
-                        vec![
-                            ("service", p.services[e.service].full_name.clone()),
-                            ("type", edges::endpoint_type(p, e)),
-                            ("private_dns", e.private_dns.to_string()),
-                            ("policy", policy(&e.policy)),
-                        ],
-                    )
+                    let mut attributes = gateways::of_endpoint(p, e);
+                    attributes.extend(vec![
+                        ("service", p.services[e.service].full_name.clone()),
+                        ("private_dns", e.private_dns.to_string()),
+                        ("policy", policy(&e.policy)),
+                    ]);
+                    of(&e.common, attributes)
                 })
                 .collect(),
         ),
@@ -271,7 +268,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 .collect(),
         ),
     ];
-    all.extend(edges::objects(p, &of));
+    all.extend(gateways::objects(p, &of));
     all.extend(joined::objects(p, &of));
     all
 }
@@ -310,7 +307,7 @@ mod tests {
         for wanted in [
             "~ route table vpc.public\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via igw -> 10.0.0.0/16 local, 0.0.0.0/0 via igw, pl:corp blackhole",
             "~ route table vpc.private\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a -> 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a, pl:com.amazonaws.us-east-1.s3 via endpoint:s3",
-            "~ instance vpc.web\n    forward: nothing -> masquerade\n    tracking: nothing -> tcp_idle 350s",
+            "~ instance vpc.web\n    forward: nothing -> masquerade\n    tracking: Tracking { tcp_idle: None, udp_idle: None, udp_stream: None } -> Tracking { tcp_idle: Some(350s), udp_idle: None, udp_stream: None }",
             "+ endpoint vpc.s3",
             "~ NAT gateway vpc.natgw-a\n    addresses: 10.0.0.4 -> 10.0.0.4, 10.0.0.5",
             "+ public address one",

@@ -60,8 +60,8 @@ impl World {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn publish(&self, compiled: Compiled) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(compiled);
+    pub(super) fn publish(&self, compiled: Arc<Compiled>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = compiled;
     }
 
     pub fn unix(&self) -> UnixTime {

@@ -2,6 +2,7 @@
 //! what no reader took is refused at the end, so that no key is ever accepted without effect.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Cx<'a> {
     pub problems: &'a Problems,
     pub names: Names,
     pub files: &'a dyn Files,
+    /// Endpoints of the running lab whose private DNS is on, by path.
+    pub standing: &'a BTreeSet<String>,
     /// `defaults: aws`.
     pub aws_defaults: bool,
     pub region: String,

@@ -81,7 +81,13 @@ impl Claims {
                 vpc.name, facts.dns_support, facts.dns_hostnames
             );
             let found = refuse(message).also(vpc.place, "the VPC");
-            cx.error(found.help("set both at the VPC, or write `private_dns: false`"));
+            if cx.standing.contains(&format!("{}.{}", vpc.name, e.key)) {
+                let help =
+                    "AWS lets the attributes of the VPC be changed later: its private names are then not answered";
+                cx.warning(found.help(help));
+            } else {
+                cx.error(found.help("set both at the VPC, or write `private_dns: false`"));
+            }
         }
         if wanted == PrivateDns::InboundOnly {
             if catalogue::prefix_list_blocks(service.name, region).is_none() {
