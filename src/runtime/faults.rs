@@ -225,7 +225,9 @@ mod tests {
     use crate::model::{Around, Source, load};
 
     const LAB: &str = "version: 1
+region: eu-west-1
 name: t
+region: eu-west-1
 vpcs:
   app:
     cidr: 10.0.0.0/16
