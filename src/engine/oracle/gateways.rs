@@ -8,7 +8,6 @@ use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
-use crate::model::catalogue::public_service_at;
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
 };
@@ -49,7 +48,7 @@ impl Walk<'_> {
             self.pass(stage, None, Rule::None);
             return self.arrive(EniIx(at as u32), None);
         }
-        match plan.public_side.filter(|_| public_service_at(dst).is_some()) {
+        match plan.public_side.filter(|_| plan.public_blocks.service_at(dst).is_some()) {
             Some(door) => {
                 self.pass(stage, None, Rule::None);
                 self.arrive(door, None)
