@@ -229,7 +229,6 @@ mod tests {
     use crate::model::{Around, Source, load};
 
     const LAB: &str = "version: 1
-region: eu-west-1
 name: t
 region: eu-west-1
 vpcs:
