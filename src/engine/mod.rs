@@ -21,6 +21,7 @@ mod nat;
 mod oracle;
 mod program;
 mod rules;
+pub mod shape;
 mod steps;
 #[cfg(test)]
 pub(crate) mod tests;

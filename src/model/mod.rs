@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod credentials;
 mod diff;
 pub mod fault;
+pub mod latency;
 mod load;
 pub mod plan;
 mod schema;

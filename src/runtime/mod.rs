@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod client;
 pub mod clock;
 pub mod credentials;
+pub mod delay;
 pub mod gateways;
 pub mod launch;
 pub mod listeners;
