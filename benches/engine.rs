@@ -186,9 +186,12 @@ fn rules(c: &mut Criterion) {
 /// its own.
 fn nat_ports(c: &mut Criterion) {
     let mut group = c.benchmark_group("nat-ports");
-    for (name, held, servers) in
-        [("100-held", 100, 1), ("27500-held", 27_500, 1), ("54999-held", 54_999, 1), ("50000-destinations", 50_000, 50_000)]
-    {
+    for (name, held, servers) in [
+        ("100-held", 100, 1),
+        ("27500-held", 27_500, 1),
+        ("54999-held", 54_999, 1),
+        ("50000-destinations", 50_000, 50_000),
+    ] {
         let mut nat = NatAllocator::new(Steer::ALONE, 55_000, 7);
         let mut n = 0u32;
         let mut take = |nat: &mut NatAllocator| {

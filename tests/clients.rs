@@ -136,6 +136,107 @@ print("all well")
 }
 
 #[test]
+fn dynamodb_answers_behind_its_endpoint() {
+    // The service has no private DNS name: its clients are given the endpoint's own.
+    let yaml = topology("demo.yaml").replace("secretsmanager: {} }", "secretsmanager: {}, dynamodb: {} }").replace(
+        "services:\n",
+        "services:\n  dynamodb: { tables: { users: { key: id, items: [ { id: ann, age: 30 } ] } } }\n",
+    );
+    let lab = Lab::up(&yaml);
+    let name = lab.vpclab("names", &["dynamodb"]).ok();
+    let url = format!("https://{}", name.lines().next().expect("a regional name").trim());
+    for (client, aws) in [("v1", aws1()), ("v2", aws2())] {
+        let aws = |args: &[&str]| {
+            let all = [&[aws.as_str(), "dynamodb"], args, &["--endpoint-url", &url, "--output", "json"]].concat();
+            lab.exec("web", &all)
+        };
+        let ann = aws(&["get-item", "--table-name", "users", "--key", r#"{"id":{"S":"ann"}}"#]).ok();
+        assert!(ann.contains("\"30\""), "{client}: {ann}");
+        let create = |name: &str| {
+            let table = ["create-table", "--table-name", name, "--billing-mode", "PAY_PER_REQUEST"];
+            let attributes = ["--attribute-definitions", "AttributeName=k,AttributeType=S"];
+            aws(&[&table[..], &attributes, &["--key-schema", "AttributeName=k,KeyType=HASH"]].concat())
+        };
+        let refused = create("not a name").err;
+        assert!(
+            refused.contains("(ValidationException) when calling the CreateTable operation"),
+            "{client}: {refused}"
+        );
+        let table = format!("made-by-{client}");
+        create(&table).ok();
+        aws(&["wait", "table-exists", "--table-name", &table]).ok();
+        aws(&["put-item", "--table-name", &table, "--item", r#"{"k":{"S":"x"},"b":{"B":"AAEC"}}"#]).ok();
+        let found = aws(&[
+            "query",
+            "--table-name",
+            &table,
+            "--key-condition-expression",
+            "k = :k",
+            "--expression-attribute-values",
+            r#"{":k":{"S":"x"}}"#,
+            "--query",
+            "Count",
+        ]);
+        assert_eq!(found.ok().trim(), "1", "{client}");
+        assert!(aws(&["list-tables"]).ok().contains(&table), "{client}");
+        aws(&["delete-table", "--table-name", &table]).ok();
+        aws(&["wait", "table-not-exists", "--table-name", &table]).ok();
+    }
+    let script = r##"
+import boto3, decimal, sys
+from boto3.dynamodb.conditions import Attr, Key
+from botocore.exceptions import ClientError
+db = boto3.resource("dynamodb", endpoint_url=sys.argv[1])
+table = db.create_table(
+    TableName="orders", BillingMode="PAY_PER_REQUEST",
+    AttributeDefinitions=[{"AttributeName": "who", "AttributeType": "S"}, {"AttributeName": "at", "AttributeType": "N"}],
+    KeySchema=[{"AttributeName": "who", "KeyType": "HASH"}, {"AttributeName": "at", "KeyType": "RANGE"}])
+table.wait_until_exists()
+with table.batch_writer() as batch:
+    for n in range(60):
+        batch.put_item(Item={"who": "ann", "at": n, "price": decimal.Decimal("0.1") * n, "tags": {"a", str(n)}, "name": f"n{n}",
+                             "raw": bytes([n]), "deep": {"list": [None, True, {"x": n}]}})
+found = table.query(KeyConditionExpression=Key("who").eq("ann") & Key("at").between(8, 11), ScanIndexForward=False)
+assert [int(i["at"]) for i in found["Items"]] == [11, 10, 9, 8], found
+assert found["Items"][0]["price"] == decimal.Decimal("1.1") and found["Items"][0]["tags"] == {"a", "11"}
+assert found["Items"][0]["raw"].value == b"\x0b" and found["Items"][0]["deep"] == {"list": [None, True, {"x": 11}]}
+pages = list(table.meta.client.get_paginator("query").paginate(
+    TableName="orders", KeyConditionExpression=Key("who").eq("ann"), PaginationConfig={"PageSize": 7}))
+assert sum(p["Count"] for p in pages) == 60 and len(pages) == 9
+some = table.scan(FilterExpression=Attr("name").begins_with("n5") & Attr("tags").contains("a") & Attr("deep.list").exists())
+assert some["Count"] == 11 and some["ScannedCount"] == 60, some["Count"]
+table.put_item(Item={"who": "bob", "at": 1}, ConditionExpression=Attr("who").not_exists())
+try:
+    table.put_item(Item={"who": "bob", "at": 1}, ConditionExpression=Attr("who").not_exists())
+    raise SystemExit("the condition held twice")
+except table.meta.client.exceptions.ConditionalCheckFailedException:
+    pass
+new = table.update_item(Key={"who": "bob", "at": 1}, UpdateExpression="SET #n = if_not_exists(#n, :z) + :one",
+    ExpressionAttributeNames={"#n": "count"}, ExpressionAttributeValues={":z": 41, ":one": 1}, ReturnValues="UPDATED_NEW")
+assert new["Attributes"] == {"count": 42}, new
+got = db.batch_get_item(RequestItems={"orders": {"Keys": [{"who": "ann", "at": 3}, {"who": "eve", "at": 3}]}})
+assert len(got["Responses"]["orders"]) == 1
+assert "Item" not in table.get_item(Key={"who": "eve", "at": 1})
+try:
+    db.Table("none").load()
+    raise SystemExit("a missing table was found")
+except table.meta.client.exceptions.ResourceNotFoundException:
+    pass
+try:
+    table.get_item(Key={"who": "ann"})
+    raise SystemExit("half a key was enough")
+except ClientError as e:
+    assert e.response["Error"]["Code"] == "ValidationException", e
+    assert "does not match the schema" in e.response["Error"]["Message"], e
+table.delete()
+table.wait_until_not_exists()
+print("all well")
+"##;
+    std::fs::write(lab.dir.path().join("t.py"), script).expect("script");
+    assert_eq!(lab.exec("web", &[&python(), "t.py", &url]).ok().trim(), "all well");
+}
+
+#[test]
 fn a_hundred_megabytes_come_back_as_they_went() {
     let lab = Lab::up_file("demo.yaml");
     lab.sh("web", "head -c 100000000 /dev/urandom > big").ok();

@@ -201,6 +201,13 @@ fn what_is_written_is_what_the_plan_says() {
     assert_eq!(service("s3", "eu-west-1").data.as_deref(), Some(Path::new("labs/data")));
     assert_eq!(service("s3", "us-east-1").contents.buckets[0].name, "far-away");
     assert_eq!(service("secretsmanager", "eu-west-1").contents.secrets, [("db/password".to_owned(), "012".to_owned())]);
+    let tables = &service("dynamodb", "eu-west-1").contents.tables;
+    assert_eq!((tables[0].name.as_str(), &tables[0].sort), ("users", &Some(("at".to_owned(), 'N'))));
+    assert_eq!(
+        tables[0].items[0].to_string(),
+        r#"{"id":{"S":"012"},"at":{"N":"1"},"tags":{"L":[{"S":"a"},{"N":"2"},{"BOOL":true}]}}"#
+    );
+    assert!(tables[1].items.is_empty() && tables[1].sort.is_none());
     assert_eq!(service("sqs", "eu-west-1").account, "111122223333");
 
     assert_eq!(p.checks[0].what, CheckWhat::To(format!("https://{}", s3.names.zonal[0].1)));

@@ -246,7 +246,10 @@ pub struct DropRow {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RequestRow {
     pub time_ms: u64,
+    /// Path of the endpoint, or `public`.
     pub endpoint: String,
+    /// `interface endpoint`, `gateway endpoint`, `public`.
+    pub gate: String,
     pub client: String,
     pub principal: String,
     pub action: String,

@@ -273,12 +273,10 @@ struct Remap {
 
 impl Remap {
     fn new(old: &Program, new: &Program) -> Remap {
-        let enis: HashMap<&str, usize> = new.enis.iter().enumerate().map(|(at, e)| (e.id.as_str(), at)).collect();
         let nacls: HashMap<&str, usize> = new.nacls.iter().enumerate().map(|(at, n)| (n.id.as_str(), at)).collect();
         let tables: HashMap<&str, usize> = new.tables.iter().enumerate().map(|(at, t)| (t.id.as_str(), at)).collect();
-        let eni = |id: &str| enis.get(id).map(|at| EniIx(*at as u32));
         Remap {
-            enis: old.enis.iter().map(|e| eni(&e.id)).collect(),
+            enis: old.successors(new),
             nacls: old.nacls.iter().map(|n| nacls.get(n.id.as_str()).copied()).collect(),
             tables: old
                 .tables

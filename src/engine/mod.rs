@@ -37,4 +37,5 @@ pub use lpm::Lpm;
 pub use nat::{Allocator as NatAllocator, Taken as NatPort};
 pub use program::Program;
 pub use rules::{NACL_STAR, NaclTable, SgMatch, SgTable};
+pub use shape::{Shape, Shaper};
 pub use verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Outcome, Reaction, Rule, Stage, Verdict, Via};

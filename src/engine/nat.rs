@@ -120,7 +120,8 @@ impl Allocator {
         let hash = key.hash(self.seed);
         let known = self.find(&key, hash);
         let count = known.map_or(0, |at| self.destinations.get(at).count);
-        if count >= self.steer.share(self.per_destination) || known.is_some_and(|at| self.destinations.get(at).exhausted)
+        if count >= self.steer.share(self.per_destination)
+            || known.is_some_and(|at| self.destinations.get(at).exhausted)
         {
             return None;
         }

@@ -149,14 +149,7 @@ impl Shaper {
     }
 
     /// All segments of a frame, in order. `fates` is the caller's, and filled anew.
-    pub fn frame(
-        &mut self,
-        now: Instant,
-        shape: u16,
-        toward: Toward,
-        packet: &Packet,
-        fates: &mut Vec<Fate>,
-    ) -> Frame {
+    pub fn frame(&mut self, now: Instant, shape: u16, toward: Toward, packet: &Packet, fates: &mut Vec<Fate>) -> Frame {
         fates.clear();
         let mut left = packet.payload_len() as u64;
         let headers = packet.total_len() as u64 - left;
@@ -265,7 +258,13 @@ mod tests {
     fn segments() -> impl Strategy<Value = Vec<(u64, u64)>> {
         prop::collection::vec((0u64..3_000, 40u64..9_001), 1..200).prop_map(|steps| {
             let mut now = 0;
-            steps.into_iter().map(|(step, bytes)| { now += step; (now, bytes) }).collect()
+            steps
+                .into_iter()
+                .map(|(step, bytes)| {
+                    now += step;
+                    (now, bytes)
+                })
+                .collect()
         })
     }
 
@@ -390,7 +389,9 @@ mod tests {
         let mut passed = 0;
         for n in 0..1_000u64 {
             let now = at(n * 1_000);
-            let Fate::Leaves(between) = both.segment(now, 1, Toward::Network, 1_000) else { panic!("lost on the first") };
+            let Fate::Leaves(between) = both.segment(now, 1, Toward::Network, 1_000) else {
+                panic!("lost on the first")
+            };
             assert_eq!(alone[0].segment(now, 1, Toward::Network, 1_000), Fate::Leaves(between));
             // 1,000 bytes at 8 Mbit/s are 1 ms.
             assert_eq!(between, now + 11 * MS);

@@ -324,8 +324,19 @@ impl<'a, T: Trail> Walk<'a, T> {
         self.trail.add(|| crumb(stage, None, outcome(answer.map(|public| Rule::Source(public.into())))));
         self.set_src(answer?, None);
         self.by_igw = true;
-        self.found.passage.latency_us += program.latency.internet;
+        self.border(program.gateways.igws[igw as usize].border)?;
         Ok(Place::Internet)
+    }
+
+    /// The first router beyond an Internet gateway counts as a hop, either way.
+    fn border(&mut self, router: Ipv4Addr) -> Result<(), Refusal> {
+        if self.load.ttl <= self.found.passage.ttl + 1 {
+            self.trail.add(|| crumb(Stage::Internet, None, Outcome::Drop(DropCode::TtlExpired)));
+            let refusal = Refusal::egress(DropCode::TtlExpired, Decider::Internet);
+            return Err(refusal.answered(Reaction::TimeExceeded { from: router }));
+        }
+        self.found.passage.ttl += 1;
+        Ok(())
     }
 
     /// Outside: AWS's public side, other hosts, and the public addresses of VPCs.
@@ -333,6 +344,9 @@ impl<'a, T: Trail> Walk<'a, T> {
         let gateways = &self.program.gateways;
         let dst = self.traffic.dst;
         self.by_igw = true;
+        let latency = &self.program.latency;
+        let outside = gateways.internet_host(dst).is_some() || self.is_internet_host(self.from);
+        self.found.passage.latency_us += if outside { latency.internet } else { latency.public };
         let next = if let Some(public) = gateways.public(dst) {
             let none = Refusal::egress(DropCode::NoHost, Decider::Internet);
             let (private, eni, addr) = (public.private, public.eni, public.addr);
@@ -349,8 +363,21 @@ impl<'a, T: Trail> Walk<'a, T> {
         next
     }
 
+    fn is_internet_host(&self, eni: EniIx) -> bool {
+        let eni = self.program.eni(eni);
+        eni.vpc == super::program::NONE && eni.site == super::program::NONE && matches!(eni.kind, EniKind::Host)
+    }
+
+    fn from_vpc(&self) -> bool {
+        self.program.eni(self.from).vpc != super::program::NONE
+    }
+
     fn igw_in(&mut self, public: u32, private: u32, eni: EniIx, igw: u32) -> Next {
         debug_assert_eq!(public, self.traffic.dst);
+        // Between two VPCs' public addresses it is one router.
+        if !self.from_vpc() {
+            self.border(self.program.gateways.igws[igw as usize].border)?;
+        }
         let rule = Rule::Destination(private.into());
         self.trail.add(|| crumb(Stage::Igw { igw: igw as usize }, None, Outcome::Pass(rule)));
         self.set_dst(private, None);
@@ -501,6 +528,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         self.set_dst(addr, Some(client_port));
         self.found.binding = Some(binding);
         self.found.passage.ttl += 1;
+        self.found.passage.latency_us += self.program.latency.nat;
         self.clamp(TRANSIT_MTU - HEADERS);
         self.by_nat = true;
         self.transit = false;
@@ -522,8 +550,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         let stage = Stage::Peering { peering: peering as usize };
         self.trail.add(|| crumb(stage, None, outcome(answer.map(|()| Rule::None))));
         answer?;
-        let latency = &self.program.latency;
-        self.found.passage.latency_us += if compiled.mtu < 9_001 { latency.inter_region } else { latency.peering };
+        self.found.passage.latency_us += self.program.latency.peering + compiled.distance_us;
         match self.program.vpcs[other as usize].host(self.traffic.dst) {
             Some(to) => Ok(Place::Arrive { to, left: None }),
             None => self.nobody(at),
@@ -746,6 +773,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         let stage = Stage::GatewayEndpoint { endpoint: endpoint as usize };
         self.trail.add(|| crumb(stage, None, Outcome::Pass(Rule::None)));
         self.by_gateway_endpoint = true;
+        self.found.passage.latency_us += self.program.latency.gateway_endpoint;
         let at = Decider::GatewayEndpoint(endpoint as usize);
         let vpc = self.program.gateways.vpc_of_endpoint[endpoint as usize];
         match self.program.vpcs[vpc as usize].host(self.traffic.dst) {

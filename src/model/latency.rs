@@ -102,9 +102,7 @@ fn number(text: &str) -> Option<u64> {
 /// Latitude and longitude of a region, in degrees.
 fn place(region: &str) -> Option<(f64, f64)> {
     lines().find_map(|line| match line {
-        ["at", name, latitude, longitude] if *name == region => {
-            Some((latitude.parse().ok()?, longitude.parse().ok()?))
-        }
+        ["at", name, latitude, longitude] if *name == region => Some((latitude.parse().ok()?, longitude.parse().ok()?)),
         _ => None,
     })
 }

@@ -254,6 +254,7 @@ fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
     let rows = events.iter().map(|e| RequestRow {
         time_ms: e.time.0.saturating_mul(1_000),
         endpoint: e.endpoint.clone(),
+        gate: e.gate.as_str().to_owned(),
         client: e.client.to_string(),
         principal: e.principal.clone().unwrap_or_else(|| "anonymous".into()),
         action: e.action.clone(),

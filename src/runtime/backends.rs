@@ -1,8 +1,6 @@
 //! What stands behind endpoint ENIs: a task for each connection, which asks the services to open it and serves it.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +21,8 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct ServiceBackends {
     services: Arc<Services>,
-    /// Endpoint and VPC by the index of the ENI.
-    endpoints: HashMap<u32, (usize, usize)>,
+    /// Whose `EniIx` connections are opened by.
+    plan: Arc<Plan>,
     tokio: tokio::runtime::Handle,
     gauges: Arc<BridgeGauges>,
 }
@@ -36,29 +34,21 @@ impl ServiceBackends {
         tokio: tokio::runtime::Handle,
         gauges: Arc<BridgeGauges>,
     ) -> ServiceBackends {
-        let endpoints = plan
-            .endpoints
-            .iter()
-            .enumerate()
-            .flat_map(|(at, endpoint)| endpoint.enis.iter().map(move |eni| (eni.0, (at, endpoint.vpc))))
-            .collect();
-        ServiceBackends { services, endpoints, tokio, gauges }
+        ServiceBackends { services, plan, tokio, gauges }
     }
 }
 
 impl Backends for ServiceBackends {
+    fn publish(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
+    }
+
     fn open(&mut self, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
-        let found = self.endpoints.get(&eni.0).copied();
+        let found = ConnContext::at(&self.plan, eni, tuple);
         let services = self.services.clone();
         let count = TaskCount::new(&self.gauges);
         let task = self.tokio.spawn(async move {
-            let Some((endpoint, vpc)) = found else { return ticket.refused() };
-            let context = ConnContext {
-                endpoint,
-                vpc,
-                client: SocketAddrV4::new(tuple.src, tuple.src_port),
-                server: SocketAddrV4::new(tuple.dst, tuple.dst_port),
-            };
+            let Some(context) = found else { return ticket.refused() };
             match services.open(context).await {
                 Opened::Refused => ticket.refused(),
                 Opened::Silent => ticket.silent(),

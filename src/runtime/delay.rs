@@ -118,6 +118,26 @@ impl<T> DelayQueue<T> {
         }
     }
 
+    /// Changes what is known of each frame; those without are dropped. Allocates: not per packet.
+    pub fn retag(&mut self, mut change: impl FnMut(T) -> Option<T>)
+    where
+        T: Copy,
+    {
+        let entries = std::mem::take(&mut self.heap).into_vec();
+        for Reverse(mut entry) in entries {
+            match change(entry.held.tag) {
+                Some(tag) => {
+                    entry.held.tag = tag;
+                    self.heap.push(Reverse(entry));
+                }
+                None => {
+                    self.bytes -= entry.held.buffer.len();
+                    self.recycle(entry.held);
+                }
+            }
+        }
+    }
+
     /// When the next frame is due; [`Instant::NEVER`] if none is held.
     pub fn next_deadline(&self) -> Instant {
         self.heap.peek().map_or(Instant::NEVER, |Reverse(entry)| entry.due)
@@ -219,6 +239,23 @@ mod tests {
         let order: Vec<u32> = std::iter::from_fn(|| queue.pop_due(Instant(1)).map(|held| held.tag)).collect();
         assert_eq!(order, [1, 2, 4]);
         assert!(queue.is_empty() && queue.bytes == 0);
+    }
+
+    #[test]
+    fn what_is_known_of_frames_may_change_while_they_wait() {
+        let mut queue = queue(1 << 20, 100);
+        for n in 0..10u32 {
+            assert!(queue.push(Instant(u64::from(n % 3)), n, &[n as u8; 100]));
+        }
+        queue.retag(|n| (n % 2 == 0).then_some(n + 100));
+        let order: Vec<u32> = std::iter::from_fn(|| {
+            let mut held = queue.pop_due(Instant(3))?;
+            assert_eq!(u32::from(held.frame()[0]) + 100, held.tag);
+            Some(held.tag)
+        })
+        .collect();
+        assert_eq!(order, [100, 106, 104, 102, 108]);
+        assert_eq!(queue.bytes, 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod delay;
 pub mod gateways;
 pub mod launch;
+pub mod links;
 pub mod listeners;
 pub mod node;
 pub mod poller;

@@ -18,6 +18,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
+use super::links::{Goal, Leg, Links, Lost};
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
 use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts, Turn};
@@ -30,7 +31,6 @@ use crate::engine::{
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
 use crate::wire::edit::answer_echo;
-use crate::wire::fragment::fragment_with;
 use crate::wire::make::{
     UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
 };
@@ -127,6 +127,7 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
         clock,
         engine: Engine::new(tables.program.clone(), EngineLimits { seed, ..EngineLimits::default() }),
         closed: VecDeque::new(),
+        links: Links::new(tables.program.clone()),
         tables,
         terminal,
         ports,
@@ -135,7 +136,6 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
         counts: counts.clone(),
         frame: Frame::new(),
         reply: Frame::new(),
-        cuttings: Vec::new(),
         seed,
     };
     for (at, tun) in tuns.into_iter().enumerate() {
@@ -276,8 +276,7 @@ struct Router {
     frame: Frame,
     /// What the resolver sends is made in this one.
     reply: Frame,
-    /// Fragments are cut in this one.
-    cuttings: Vec<u8>,
+    links: Links,
     seed: u64,
     /// Flows that ended, newest last.
     closed: VecDeque<FlowClosed>,
@@ -304,6 +303,8 @@ impl Router {
                     }),
                 }
             }
+            self.links.load(&self.tables.program);
+            self.arrivals(now);
             self.turn(now);
             if self.engine.next_deadline() <= now {
                 self.engine.expire(now);
@@ -315,7 +316,8 @@ impl Router {
                 self.closed.push_back(flow);
             }
             self.counts.flows.store(self.engine.flow_count() as u64, Ordering::Relaxed);
-            let deadline = self.engine.next_deadline().min(self.terminal.next_deadline());
+            let deadline =
+                self.engine.next_deadline().min(self.terminal.next_deadline()).min(self.links.next_deadline());
             let timeout = (deadline != Instant::NEVER).then(|| deadline.since(self.clock.now()));
             let (commands, terminal) = (&self.commands, &self.terminal);
             let slept = self.poller.wait(timeout, || commands.is_empty() && terminal.is_quiet(), &mut ready)?;
@@ -353,26 +355,41 @@ impl Router {
     #[inline]
     fn decide(&mut self, now: Instant, from: EniIx) {
         let frame = self.frame.bytes_mut();
-        let port = match self.engine.handle(now, from, frame) {
+        let goal = match self.engine.handle(now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
-            Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(from),
+            Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(now, from),
             Verdict::Drop { .. } => return,
             Verdict::Reject { reaction, .. } => return self.react(now, from, reaction),
-            Verdict::Shaped { to, via } => return self.shaped(now, to, via),
-            Verdict::Endpoint { eni } => {
-                if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) {
-                    return self.answer_ping(now, eni);
-                }
-                Port::Endpoint(eni)
+            Verdict::Shaped { to, via } => return self.shaped(now, from, to, via),
+            Verdict::Endpoint { eni } => Goal::Endpoint(eni),
+            Verdict::Imds { .. } => Goal::Imds,
+            Verdict::Resolver { .. } => Goal::Resolver,
+        };
+        let link = self.engine.program().link_of(from);
+        if link != 0 && !matches!(goal, Goal::Endpoint(_)) {
+            return self.travel(now, Leg::out_of(from, goal, link));
+        }
+        self.arrive(now, from, goal);
+    }
+
+    /// A packet of `from`, in `self.frame`, ends here.
+    #[inline]
+    fn arrive(&mut self, now: Instant, from: EniIx, goal: Goal) {
+        let frame = self.frame.bytes_mut();
+        let port = match goal {
+            Goal::Tun(to) => return self.ports.write(to, frame),
+            Goal::Endpoint(eni) if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) => {
+                return self.answer_ping(now, eni);
             }
-            Verdict::Imds { from } => Port::Imds(from),
-            Verdict::Resolver { from } => match Packet::parse(frame) {
+            Goal::Endpoint(eni) => Port::Endpoint(eni),
+            Goal::Imds => Port::Imds(from),
+            Goal::Resolver => match Packet::parse(frame) {
                 Ok(packet) if packet.tuple().proto == Proto::UDP => return self.resolve(now, from, &packet),
                 Ok(_) => Port::Resolver(from),
                 Err(_) => return,
             },
         };
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
         self.terminal.packet(now, port, frame, &mut out);
     }
 
@@ -390,27 +407,41 @@ impl Router {
         if len > 0 {
             self.reply.set_len(len);
             if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
-                self.ports.write(to, self.reply.bytes());
+                let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+                out.tell(to, self.reply.bytes());
             }
         }
     }
 
-    /// More is to be done with the packet than to hand it over.
+    /// It takes time, may be lost, or is cut on its way.
     #[cold]
-    fn shaped(&mut self, now: Instant, to: EniIx, via: Via) {
-        let frame = self.frame.bytes_mut();
+    fn shaped(&mut self, now: Instant, from: EniIx, to: EniIx, via: Via) {
         let tun = self.ports.tuns.get(to.at()).is_some_and(Option::is_some);
-        if via.fragment == 0 || !tun {
-            if tun {
-                return self.ports.write(to, frame);
+        let goal = if tun { Goal::Tun(to) } else { Goal::Endpoint(to) };
+        // What ends here is not cut into fragments.
+        let via = if tun { via } else { Via { fragment: 0, ..via } };
+        self.travel(now, Leg::new(from, goal, via));
+    }
+
+    /// Sends what is in `self.frame` on its way.
+    fn travel(&mut self, now: Instant, leg: Leg) {
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+        out.travel(leg, self.frame.bytes());
+    }
+
+    /// Hands over what has been on its way for long enough, or sends it to the next link.
+    fn arrivals(&mut self, now: Instant) {
+        while let Some(mut held) = self.links.pop_due(now) {
+            let (due, leg) = (held.due, held.tag);
+            let frame = held.frame();
+            self.frame.space()[..frame.len()].copy_from_slice(frame);
+            self.frame.set_len(frame.len());
+            self.links.recycle(held);
+            if leg.is_over() {
+                self.arrive(now, leg.from, leg.goal);
+            } else {
+                self.travel(due, leg);
             }
-            let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
-            return self.terminal.packet(now, Port::Endpoint(to), frame, &mut out);
-        }
-        let ports = &self.ports;
-        let cut = fragment_with(frame, usize::from(via.fragment), &mut self.cuttings, |piece| ports.write(to, piece));
-        if cut.is_err() {
-            add(&self.counts.tun_errors, 1);
         }
     }
 
@@ -420,20 +451,21 @@ impl Router {
         let frame = self.frame.bytes_mut();
         let Ok(packet) = Packet::parse(frame) else { return };
         answer_echo(frame, &packet, DOOR_TTL);
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
         out.frame(Port::Endpoint(door), frame);
     }
 
     /// A segment of a connection that its endpoint has forgotten.
     #[cold]
-    fn reset_late(&mut self, to: EniIx) {
+    fn reset_late(&mut self, now: Instant, to: EniIx) {
         let frame = self.frame.bytes();
         let Ok(packet) = Packet::parse(frame) else { return };
         let len = write_rst_into(self.reply.space(), &packet, frame);
         if len > 0 {
             self.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
-            self.ports.write(to, self.reply.bytes());
+            let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+            out.tell(to, self.reply.bytes());
         }
     }
 
@@ -450,12 +482,12 @@ impl Router {
         let (src, dst) = (SocketAddrV4::new(tuple.dst, tuple.dst_port), SocketAddrV4::new(tuple.src, tuple.src_port));
         let len = write_udp_into(space, src, dst, RESOLVER_TTL, len);
         self.reply.set_len(len);
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
         out.frame(Port::Resolver(from), self.reply.bytes_mut());
     }
 
     fn turn(&mut self, now: Instant) {
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports };
+        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
         self.terminal.turn(&mut Turn { now, unix: self.clock.unix(), tables: &self.tables, out: &mut out });
     }
 }
@@ -465,20 +497,42 @@ struct Door<'a> {
     now: Instant,
     engine: &'a mut Engine,
     ports: &'a mut Ports,
+    links: &'a mut Links,
 }
 
 impl Sink for Door<'_> {
     fn frame(&mut self, port: Port, frame: &mut [u8]) {
         match port {
             Port::Endpoint(eni) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
-                Verdict::Deliver { to } | Verdict::Shaped { to, .. } => self.ports.write(to, frame),
+                Verdict::Deliver { to } => self.ports.write(to, frame),
+                // An endpoint answers instances only.
+                Verdict::Shaped { to, via } => self.travel(Leg::new(eni, Goal::Tun(to), via), frame),
                 _ => {}
             },
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
             Port::Imds(asker) | Port::Resolver(asker) => {
                 self.engine.count_reply(asker, frame.len().saturating_sub(VnetHdr::LEN));
-                self.ports.write(asker, frame);
+                self.tell(asker, frame);
             }
+        }
+    }
+}
+
+impl Door<'_> {
+    /// To an instance from what is next to it: only its own link is between.
+    fn tell(&mut self, to: EniIx, frame: &[u8]) {
+        match self.engine.program().link_of(to) {
+            0 => self.ports.write(to, frame),
+            link => self.travel(Leg::into(to, link), frame),
+        }
+    }
+
+    #[cold]
+    fn travel(&mut self, leg: Leg, frame: &[u8]) {
+        let ports = &mut *self.ports;
+        let lost = self.links.send(self.now, leg, frame, |to, piece| ports.write(to, piece));
+        if lost != Lost::default() {
+            lose(self.engine, self.now, leg, frame, lost);
         }
     }
 }
@@ -493,6 +547,25 @@ impl Outlet for Door<'_> {
         };
         let record = drop_record(self.now, client.unwrap_or(port.eni()), tuple, code, decider, Direction::Ingress);
         self.engine.note_drop(self.now, &record);
+    }
+}
+
+/// Segments that links lost, in the drop log. What the router had no room for was lost on the way to the receiver.
+fn lose(engine: &mut Engine, now: Instant, leg: Leg, frame: &[u8], lost: Lost) {
+    let Ok(packet) = Packet::parse(frame) else { return };
+    let receiver = match leg.goal {
+        Goal::Tun(to) => Decider::Eni(to),
+        Goal::Endpoint(to) => Decider::EndpointEni(to),
+        Goal::Resolver | Goal::Imds => Decider::Eni(leg.from),
+    };
+    let parts =
+        [(lost.out, Decider::Eni(leg.from), Direction::Egress), (lost.into + lost.held, receiver, Direction::Ingress)];
+    for (count, decider, direction) in parts {
+        if count > 0 {
+            let mut record = drop_record(now, leg.from, packet.tuple(), DropCode::LinkImpaired, decider, direction);
+            record.count = u64::from(count);
+            engine.note_drop(now, &record);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::bridge::{BridgeGauges, BridgeStream, Intent, Notices, RouterEnd, brid
 use super::poller::Waker;
 use super::tables::{Tables, TokenBook};
 use crate::base::{EniIx, FiveTuple, Instant, UnixTime};
+use crate::model::Plan;
 use crate::stack::{Answer, ConnId, Event, Forwarder, Port, Sink, StackLimits};
 use crate::{dns, imds};
 
@@ -33,8 +34,11 @@ const LOCAL_TTL: u8 = 64;
 /// Rounds of events and polls in one turn: a bound against two sides that answer each other for ever.
 const ROUNDS: usize = 64;
 
-/// Opens what stands behind an endpoint ENI.
+/// Opens what stands behind endpoints' ENIs and doors.
 pub trait Backends: Send {
+    /// From now on ENIs are those of this plan.
+    fn publish(&mut self, plan: Arc<Plan>);
+
     /// A client wants a connection: begin to open it, and answer by the ticket.
     fn open(&mut self, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle;
 }
@@ -190,6 +194,11 @@ impl Terminal {
             tokens: TokenBook::new(super::router::next_seed(seed)),
             counts: Arc::default(),
         }
+    }
+
+    /// To be called with every new generation of tables: connections are opened by the ENIs of its plan.
+    pub fn publish(&mut self, plan: Arc<Plan>) {
+        self.backends.publish(plan);
     }
 
     pub fn stack(&mut self) -> &mut Forwarder {

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::rpc::Params;
-use super::world::EndpointFacts;
+use super::world::GateFacts;
 
 /// An action (`sqs:SendMessage`) and the ARN it is asked on; `*` where that is not known. A request on `*` passes only
 /// where a statement allows all resources.
@@ -68,8 +68,8 @@ pub(super) fn s3(region: &str, head: &Parts) -> Asked {
 
 /// The others name their action in `X-Amz-Target` or `Action`. Of a service with paths the request shows no action to a
 /// stranger: `lambda:POST`, which only a policy for all of the service's actions allows.
-pub(super) fn other(endpoint: &EndpointFacts, account: Option<&str>, head: &Parts, body: &Bytes) -> Asked {
-    let service = endpoint.service.as_str();
+pub(super) fn other(gate: &GateFacts, account: Option<&str>, head: &Parts, body: &Bytes) -> Asked {
+    let service = gate.service.as_str();
     let prefix = iam_prefix(service);
     let target = head.headers.get("x-amz-target").and_then(|v| v.to_str().ok());
     let json: Value = match target {
@@ -82,9 +82,8 @@ pub(super) fn other(endpoint: &EndpointFacts, account: Option<&str>, head: &Part
         Some(target) => target.rsplit_once('.').map_or(target, |(_, action)| action).to_owned(),
         None => word("Action").unwrap_or_else(|| head.method.to_string()),
     };
-    let arn = |of: &str, rest: &str| {
-        format!("arn:aws:{of}:{}:{}:{rest}", endpoint.region, account.unwrap_or(&endpoint.account))
-    };
+    let arn =
+        |of: &str, rest: &str| format!("arn:aws:{of}:{}:{}:{rest}", gate.region, account.unwrap_or(&gate.account));
     let resource = match service {
         "sqs" => {
             let url = word("QueueUrl").or_else(|| (head.uri.path().len() > 1).then(|| head.uri.path().to_owned()));
@@ -98,6 +97,10 @@ pub(super) fn other(endpoint: &EndpointFacts, account: Option<&str>, head: &Part
         "secretsmanager" => word("SecretId").or_else(|| word("Name")).map(|id| match id.starts_with("arn:") {
             true => id,
             false => arn("secretsmanager", &format!("secret:{id}")),
+        }),
+        "dynamodb" => word("TableName").map(|name| match name.starts_with("arn:") {
+            true => name,
+            false => arn("dynamodb", &format!("table/{name}")),
         }),
         "sts" => word("RoleArn"),
         _ => None,

@@ -19,6 +19,7 @@ use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
 use crate::base::UnixTime;
+use crate::model::catalogue::{self, Service};
 use crate::model::plan::{EndpointPlan, Plan};
 
 /// Domains below which the CA may vouch: the AWS ones. The names of instances' TLS listeners are added one by one, so
@@ -138,14 +139,23 @@ impl Ca {
         Ok(Arc::new(config))
     }
 
-    /// TLS of an endpoint's ENIs.
+    /// TLS of an endpoint: of an interface endpoint's own ENIs, or of what stands behind a gateway endpoint, which is
+    /// the public service.
     ///
     /// # Errors
     /// As [`Ca::leaf`].
     pub fn server_config_for(&self, plan: &Plan, endpoint: usize) -> Result<Arc<ServerConfig>, CaError> {
-        let service = &plan.services[plan.endpoints[endpoint].service];
-        let tls12_only = S3_ENDPOINTS_TLS12_ONLY && service.name == "s3";
+        let of = &plan.endpoints[endpoint];
+        let tls12_only = S3_ENDPOINTS_TLS12_ONLY && plan.services[of.service].name == "s3" && !of.is_gateway();
         self.server_config(&leaf_names(plan, endpoint), tls12_only)
+    }
+
+    /// TLS of a service's public address in a region.
+    ///
+    /// # Errors
+    /// As [`Ca::leaf`].
+    pub fn public_server_config(&self, service: &Service, region: &str) -> Result<Arc<ServerConfig>, CaError> {
+        self.server_config(&catalogue::public_names(service, region), false)
     }
 }
 
@@ -170,7 +180,8 @@ pub enum CaError {
     Tls(#[from] rustls::Error),
 }
 
-/// The names on the certificate that an endpoint shows.
+/// The names on the certificate that an endpoint shows. A gateway endpoint shows the service's public one: it changes
+/// no name.
 ///
 /// Most services have one certificate for the region: the names of private DNS and `*.SERVICE.REGION.vpce...`. S3 has
 /// one per endpoint, on which the bare `vpce-...` name is missing: clients must put `bucket.`, `accesspoint.` or
@@ -178,6 +189,11 @@ pub enum CaError {
 pub fn leaf_names(plan: &Plan, endpoint: usize) -> Vec<String> {
     let endpoint = &plan.endpoints[endpoint];
     let service = &plan.services[endpoint.service];
+    if endpoint.is_gateway()
+        && let Some(public) = catalogue::service(&service.name)
+    {
+        return catalogue::public_names(public, &service.region);
+    }
     if service.name == "s3" { s3_names(endpoint, &service.region) } else { regional_names(endpoint) }
 }
 

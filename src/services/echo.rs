@@ -57,10 +57,12 @@ impl Service for Echo {
                 .filter(|(name, _)| !matches!(name.as_str(), "authorization" | "x-amz-security-token"))
                 .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
                 .collect();
+            let source = about.source();
             let answer = json!({
                 "service": "echo",
-                "endpoint": about.endpoint.id,
-                "vpc": about.endpoint.vpc_id,
+                "by": about.gate.kind.as_str(),
+                "endpoint": source.vpce,
+                "vpc": source.vpc,
                 "client": about.conn.client.ip().to_string(),
                 "client_port": about.conn.client.port(),
                 "server": about.conn.server.to_string(),

@@ -6,17 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
+use super::world::GateKind;
 use crate::base::UnixTime;
 
 /// One request that reached a service, after it was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceEvent {
     pub time: UnixTime,
-    /// Path of the endpoint, `VPC.NAME`.
+    /// Path of the endpoint, `VPC.NAME`; `public` where none was on the way.
     pub endpoint: String,
+    /// How the service was reached.
+    pub gate: GateKind,
     /// The service's short name, `sqs`.
     pub service: String,
-    /// The client's private address: what `aws:VpcSourceIp` shows.
+    pub region: String,
+    /// The client's address: private through an endpoint (`aws:VpcSourceIp`), public on the public side (`aws:SourceIp`).
     pub client: SocketAddrV4,
     /// ARN of who signed; `None` for an unsigned request or one whose signature was refused.
     pub principal: Option<String>,
@@ -125,7 +129,9 @@ mod tests {
             events.push(ServiceEvent {
                 time: UnixTime(n),
                 endpoint: "app.sqs".into(),
+                gate: GateKind::Interface,
                 service: "sqs".into(),
+                region: "eu-west-1".into(),
                 client: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
                 principal: None,
                 action: "sqs:SendMessage".into(),

@@ -19,7 +19,7 @@ use super::http_types::{
     read_body,
 };
 use super::sigv4::{Claim, Expected, UNSIGNED_PAYLOAD, sha256_hex};
-use super::world::{EndpointFacts, World};
+use super::world::{GateFacts, World};
 
 /// Longest request head, bytes: the query protocols put long parameters into URLs.
 const MAX_HEAD: usize = 64 * 1024;
@@ -29,7 +29,7 @@ const MAX_HEADERS: usize = 128;
 pub(super) struct Door {
     pub(super) world: Arc<World>,
     /// As of the connection's opening; used when the endpoint is gone from the plan in force.
-    pub(super) endpoint: Arc<EndpointFacts>,
+    pub(super) gate: Arc<GateFacts>,
     pub(super) conn: ConnContext,
     pub(super) service: Arc<dyn Service>,
 }
@@ -58,8 +58,8 @@ where
 impl Door {
     async fn answer(&self, request: http::Request<Incoming>, tls: bool) -> Response {
         let compiled = self.world.current();
-        let endpoint = compiled.endpoint(&self.endpoint.id).unwrap_or(&self.endpoint).clone();
-        let about = Arc::new(About::new(Arc::clone(&self.world), compiled, endpoint, self.conn, tls));
+        let gate = compiled.gate(&self.conn).ok().flatten().unwrap_or_else(|| Arc::clone(&self.gate));
+        let about = Arc::new(About::new(Arc::clone(&self.world), compiled, gate, self.conn.clone(), tls));
         let (head, body) = request.into_parts();
         let body = body.map_err(|e| Box::new(e) as BoxError).boxed();
         let dialect = self.service.dialect(&head);
@@ -85,8 +85,10 @@ impl Door {
         let note = about.take_note();
         self.world.events.push(ServiceEvent {
             time: about.time,
-            endpoint: about.endpoint.path.clone(),
-            service: about.endpoint.service.clone(),
+            endpoint: about.gate.path.clone(),
+            gate: about.gate.kind,
+            service: about.gate.service.clone(),
+            region: about.gate.region.clone(),
             client: about.conn.client,
             principal: note.principal,
             action: note.action,
@@ -135,7 +137,7 @@ impl Door {
         };
         let Some((claim, credentials)) = signer else { return Ok(request(head, body, Auth::Anonymous)) };
         let s3 = matches!(self.service.verification(), Verification::Streaming { .. });
-        let expected = Expected { region: &about.endpoint.region, service: scope, now: about.time, s3 };
+        let expected = Expected { region: &about.gate.region, service: scope, now: about.time, s3 };
         claim.verify(&head, &payload, &credentials, expected)?;
         let caller = Caller::new(credentials, &about.compiled);
         about.note(|note| note.principal = Some(caller.arn.clone()));

@@ -1,6 +1,6 @@
 //! A request as the front door hands it to a service, and the trait of services.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -12,10 +12,10 @@ use http_body_util::{BodyExt, Full};
 
 use super::errors::{ApiError, AuthError, Dialect};
 use super::events::Decision;
-use super::world::{Compiled, EndpointFacts, World};
-use crate::base::UnixTime;
+use super::world::{Compiled, GateFacts, World};
+use crate::base::{EniIx, FiveTuple, UnixTime};
 use crate::model::credentials::RoleCredentials;
-use crate::model::plan::Plan;
+use crate::model::plan::{EniOwner, Plan};
 use crate::policy::{self, Document};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -26,15 +26,59 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 pub type Response = http::Response<ResponseBody>;
 
 /// Which connection a session serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnContext {
-    /// Index in `Plan::endpoints`.
-    pub endpoint: usize,
-    /// Index in `Plan::vpcs` of the client's VPC.
-    pub vpc: usize,
+    pub gate: Gate,
+    /// As the service sees it: private through an endpoint, public on the public side.
     pub client: SocketAddrV4,
-    /// The endpoint ENI's address and the port asked for.
+    /// The address and port asked for: an endpoint ENI's, or a public one of the service.
     pub server: SocketAddrV4,
+}
+
+/// Where a connection came in. An endpoint is named by its id, which a new plan does not move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// An interface or a gateway endpoint.
+    Endpoint(Arc<str>),
+    /// AWS's public side: the address asked for says which service and region.
+    Public,
+}
+
+impl ConnContext {
+    /// The connection of `tuple`, as its SYN has it, that ends at `eni` of `plan`. `None`: no TCP to a service ends
+    /// there.
+    pub fn at(plan: &Plan, eni: EniIx, tuple: FiveTuple) -> Option<ConnContext> {
+        let gate = match plan.enis.get(eni.at())?.owner {
+            EniOwner::Endpoint(at) | EniOwner::GatewayEndpoint(at) => {
+                Gate::Endpoint(plan.endpoints.get(at)?.common.id.as_str().into())
+            }
+            EniOwner::PublicSide => Gate::Public,
+            EniOwner::Instance(..) | EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) => return None,
+        };
+        Some(ConnContext {
+            gate,
+            client: SocketAddrV4::new(tuple.src, tuple.src_port),
+            server: SocketAddrV4::new(tuple.dst, tuple.dst_port),
+        })
+    }
+}
+
+/// Where a request came from, by the condition keys of policies (IAM User Guide, "AWS global condition context keys",
+/// "Properties of the network"). A key that is `None` is not in the request's context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// `aws:SourceIp`: the client's public address; absent where the request came through an endpoint.
+    pub source_ip: Option<Ipv4Addr>,
+    /// `aws:VpcSourceIp`: the client's private address, through an endpoint.
+    pub vpc_source_ip: Option<Ipv4Addr>,
+    /// `aws:SourceVpc`.
+    pub vpc: Option<String>,
+    /// `aws:SourceVpce`.
+    pub vpce: Option<String>,
+    /// `aws:VpceAccount`.
+    pub vpce_account: Option<String>,
+    /// `aws:SecureTransport`.
+    pub secure: bool,
 }
 
 /// A service behind the front door.
@@ -145,7 +189,8 @@ pub struct About {
     pub world: Arc<World>,
     /// The plan in force when the request came.
     pub compiled: Arc<Compiled>,
-    pub endpoint: Arc<EndpointFacts>,
+    /// The way it came in, as the plan in force describes it.
+    pub gate: Arc<GateFacts>,
     pub conn: ConnContext,
     pub tls: bool,
     pub request_id: String,
@@ -174,15 +219,28 @@ impl About {
     pub(super) fn new(
         world: Arc<World>,
         compiled: Arc<Compiled>,
-        endpoint: Arc<EndpointFacts>,
+        gate: Arc<GateFacts>,
         conn: ConnContext,
         tls: bool,
     ) -> About {
         let (request_id, time) = (world.ids.uuid(), world.unix());
-        About { world, compiled, endpoint, conn, tls, request_id, time, note: Mutex::default() }
+        About { world, compiled, gate, conn, tls, request_id, time, note: Mutex::default() }
     }
 
-    /// The policies' word: role and endpoint must both allow. Writes the audit note. `action` is spelled as the
+    /// Where the request came from.
+    pub fn source(&self) -> Source {
+        let (through, client) = (self.gate.through.as_ref(), *self.conn.client.ip());
+        Source {
+            source_ip: through.is_none().then_some(client),
+            vpc_source_ip: through.map(|_| client),
+            vpc: through.map(|t| t.vpc_id.clone()),
+            vpce: through.map(|t| t.id.clone()),
+            vpce_account: through.map(|t| t.account.clone()),
+            secure: self.tls,
+        }
+    }
+
+    /// The policies' word: role and endpoint, if there is one on the way, must both allow. Writes the audit note. `action` is spelled as the
     /// service spells it in refusals (`SNS:Publish`); matching does not look at case.
     ///
     /// # Errors
@@ -199,7 +257,7 @@ impl About {
             (Identity::NotAsked, _) | (_, None) => None,
             (Identity::Asked, Some(c)) => Some(c.policy.as_deref().unwrap_or(&nothing)),
         };
-        let verdict = policy::authorize(role, Some(&self.endpoint.policy), action, resource);
+        let verdict = policy::authorize(role, self.gate.policy().map(|p| &**p), action, resource);
         let principal = caller.map_or("anonymous", |c| c.arn.as_str());
         let named = (resource != "*").then_some(resource);
         let verdict = verdict.map_err(|refusal| refusal.message(principal, action, named));
@@ -229,7 +287,7 @@ impl std::fmt::Debug for About {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("About")
             .field("request_id", &self.request_id)
-            .field("endpoint", &self.endpoint.path)
+            .field("gate", &self.gate.path)
             .field("conn", &self.conn)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,7 @@
 //! Layer 3: mock AWS services behind one front door.
 //!
-//! A connection to an endpoint ENI becomes a [`Session`] by [`Services::open`], which reaches the backend first: what
+//! A connection to an endpoint's ENI, to the door of a gateway endpoint or to AWS's public side ([`ConnContext::at`]) becomes a
+//! [`Session`] by [`Services::open`], which reaches the backend first: what
 //! the client's SYN is answered with depends on it. The session then serves the byte stream that the endpoint's TCP
 //! hands over: TLS with a leaf of the lab's CA, HTTP/1.1, signature, policies, and the service itself.
 //!
@@ -9,10 +10,13 @@
 mod asked;
 pub mod ca;
 pub mod dial;
+mod dynamodb;
 mod echo;
 pub mod errors;
 pub mod events;
 mod front;
+#[cfg(test)]
+mod gate_tests;
 pub mod http_types;
 mod rpc;
 pub mod s3;
@@ -42,8 +46,8 @@ use tokio_rustls::TlsAcceptor;
 pub use ca::{Ca, CaError};
 pub use dial::{Dialer, NoDialer, Stream};
 pub use events::{Decision, Events, ServiceEvent};
-pub use http_types::{ConnContext, Request, Response, Service};
-pub use world::{CompileError, EndpointFacts, World};
+pub use http_types::{ConnContext, Gate, Request, Response, Service, Source};
+pub use world::{CompileError, GateFacts, GateKind, World};
 
 use crate::base::Clock;
 use crate::model::credentials::CredentialBook;
@@ -126,18 +130,19 @@ impl Services {
         self.load()
     }
 
-    /// Reaches the backend of the endpoint that `conn` names.
+    /// Reaches the backend of the service that `conn` is for.
     pub async fn open(&self, conn: ConnContext) -> Opened {
-        let compiled = self.world.current();
-        let Some(endpoint) = compiled.endpoints.get(conn.endpoint).cloned() else { return Opened::Refused };
-        let addr = match &endpoint.backend {
+        // Nothing is there, or no certificate can be made for it: a name of the catalogue that is none, which tests
+        // rule out.
+        let Ok(Some(gate)) = self.world.current().gate(&conn) else { return Opened::Refused };
+        let addr = match &gate.backend {
             Backend::Builtin => {
-                let service = match self.builtin.get(endpoint.service.as_str()) {
+                let service = match self.builtin.get(gate.service.as_str()) {
                     Some(service) => Arc::clone(service),
-                    None => Arc::new(unbuilt::Unbuilt::new(&endpoint.service)) as Arc<dyn Service>,
+                    None => Arc::new(unbuilt::Unbuilt::new(&gate.service)) as Arc<dyn Service>,
                 };
-                let echo = endpoint.service == "echo";
-                let door = Arc::new(Door { world: Arc::clone(&self.world), endpoint, conn, service });
+                let echo = gate.service == "echo";
+                let door = Arc::new(Door { world: Arc::clone(&self.world), gate, conn, service });
                 return Opened::Ready(Session(if echo { Kind::Echo(door) } else { Kind::Http(door) }));
             }
             Backend::Http { addr, .. } | Backend::Tcp(addr) => addr,
@@ -152,12 +157,12 @@ impl Services {
             }
             Err(_) => return Opened::Silent,
         };
-        if let Backend::Tcp(_) = endpoint.backend {
+        if let Backend::Tcp(_) = gate.backend {
             return Opened::Ready(Session(Kind::Raw(stream)));
         }
         let service =
-            upstream::Upstream::new(Arc::clone(&self.world), Arc::clone(&endpoint), stream, self.upstream_tls.clone());
-        let door = Door { world: Arc::clone(&self.world), endpoint, conn, service: Arc::new(service) };
+            upstream::Upstream::new(Arc::clone(&self.world), Arc::clone(&gate), stream, self.upstream_tls.clone());
+        let door = Door { world: Arc::clone(&self.world), gate, conn, service: Arc::new(service) };
         Opened::Ready(Session(Kind::Http(Arc::new(door))))
     }
 
@@ -232,7 +237,8 @@ fn builtin(world: &Arc<World>) -> HashMap<&'static str, Arc<dyn Service>> {
     let sqs = Arc::new(sqs::Sqs::new(Arc::clone(world)));
     let sns = sns::Sns::new(Arc::clone(&sqs));
     let secrets = secretsmanager::SecretsManager::new(Arc::clone(world));
-    let services: [(&'static str, Arc<dyn Service>); 6] = [
+    let services: [(&'static str, Arc<dyn Service>); 7] = [
+        ("dynamodb", Arc::new(dynamodb::DynamoDb::new(Arc::clone(world)))),
         ("echo", Arc::new(echo::Echo)),
         ("s3", Arc::new(s3::Front::new(Arc::clone(world)))),
         ("secretsmanager", Arc::new(secrets)),
@@ -247,7 +253,7 @@ async fn serve_tls<S>(stream: S, door: Arc<Door>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(config) = door.endpoint.tls.clone() else { return };
+    let Some(config) = door.gate.tls.clone() else { return };
     // A failed handshake has sent its alert; the client's message says why.
     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
         front::serve(stream, true, door).await;

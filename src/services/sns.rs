@@ -351,7 +351,7 @@ impl Call<'_> {
                 self.sns.sqs.deliver(&target.endpoint, text.clone(), Some(&own));
                 continue;
             }
-            let region = &self.about.endpoint.region;
+            let region = &self.about.gate.region;
             let mut body = Map::new();
             body.insert("Type".into(), "Notification".into());
             body.insert("MessageId".into(), id.clone().into());
@@ -530,7 +530,7 @@ impl Call<'_> {
     /// Another account's topic needs a topic policy, which this version does not judge; another region's is not here.
     fn own(&self, arn: &str) -> Result<(), ApiError> {
         let (region, account, _) = parse_topic(arn)?;
-        if region != self.about.endpoint.region {
+        if region != self.about.gate.region {
             return Err(invalid("TopicArn", ""));
         }
         if account != self.caller.account() {
@@ -545,7 +545,7 @@ impl Call<'_> {
     }
 
     fn own_prefix(&self) -> String {
-        format!("arn:aws:sns:{}:{}:", self.about.endpoint.region, self.caller.account())
+        format!("arn:aws:sns:{}:{}:", self.about.gate.region, self.caller.account())
     }
 
     fn required(&self, name: &str) -> Result<&str, ApiError> {

@@ -17,9 +17,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::DuplexStream;
 
-use super::{Ca, ConnContext, Dialer, Opened, Services, ServicesConfig, Stream};
+use super::{Ca, ConnContext, Dialer, Gate, Opened, Services, ServicesConfig, Stream};
 use crate::base::clock::ManualClock;
 use crate::base::{Cidr, Clock, EniIx, UnixTime};
+use crate::model::catalogue::public_addr;
 use crate::model::credentials::{CredentialBook, RoleCredentials};
 use crate::model::plan::*;
 
@@ -46,7 +47,8 @@ pub(super) fn plan(services: &[(&str, Backend)]) -> Plan {
         id: crate::base::ids::aws_id("x", "lab", name),
         ..Common::default()
     };
-    let mut plan = Plan { name: "lab".into(), region: REGION.into(), ..Plan::default() };
+    let mut plan =
+        Plan { name: "lab".into(), region: REGION.into(), default_account: ACCOUNT.into(), ..Plan::default() };
     plan.vpcs.push(VpcPlan {
         common: common("app"),
         cidrs: vec![Cidr::containing([10, 0, 0, 0].into(), 16)],
@@ -145,17 +147,30 @@ impl Lab {
         let plan = &self.services.world().current().plan;
         let endpoint = plan.endpoints.iter().position(|e| plan.services[e.service].name == service).unwrap();
         ConnContext {
-            endpoint,
-            vpc: 0,
+            gate: Gate::Endpoint(plan.endpoints[endpoint].common.id.as_str().into()),
             client: SocketAddrV4::new([10, 0, 1, 10].into(), 40_000),
             server: SocketAddrV4::new([10, 0, 1, 25].into(), port),
         }
     }
 
+    /// A connection to a public host name, from a public address.
+    pub(super) fn public_context(&self, host: &str, port: u16) -> ConnContext {
+        let addr = public_addr(host).unwrap_or_else(|| panic!("{host} has no address"));
+        ConnContext {
+            gate: Gate::Public,
+            client: SocketAddrV4::new([203, 0, 113, 7].into(), 40_000),
+            server: SocketAddrV4::new(addr, port),
+        }
+    }
+
     /// A raw stream to an endpoint.
     pub(super) async fn stream(&self, service: &str, port: u16) -> DuplexStream {
-        let Opened::Ready(session) = self.services.open(self.context(service, port)).await else {
-            panic!("{service} is not reached");
+        self.stream_to(self.context(service, port)).await
+    }
+
+    pub(super) async fn stream_to(&self, conn: ConnContext) -> DuplexStream {
+        let Opened::Ready(session) = self.services.open(conn.clone()).await else {
+            panic!("{conn:?} is not reached");
         };
         let (near, far) = tokio::io::duplex(64 * 1024);
         tokio::spawn(session.serve(far, || ()));
@@ -170,6 +185,15 @@ impl Lab {
 
     /// HTTPS to an endpoint under a name that its certificate must have.
     pub(super) async fn https(&self, service: &str, name: &str) -> Result<Client, io::Error> {
+        self.https_to(self.context(service, 443), name).await
+    }
+
+    /// HTTPS to a host of the public side.
+    pub(super) async fn public(&self, host: &str) -> Result<Client, io::Error> {
+        self.https_to(self.public_context(host, 443), host).await
+    }
+
+    pub(super) async fn https_to(&self, conn: ConnContext, name: &str) -> Result<Client, io::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -179,13 +203,13 @@ impl Lab {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.time_provider = Arc::new(FixedTime(self.clock.unix()));
         let server = ServerName::try_from(name.to_owned()).unwrap();
-        let stream = self.stream(service, 443).await;
+        let stream = self.stream_to(conn).await;
         let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(server, stream).await?;
         let (_, session) = tls.get_ref();
         let (alpn, version) = (session.alpn_protocol().map(<[u8]>::to_vec), session.protocol_version());
         let (send, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection);
-        Ok(Client { send, host: name.into(), alpn, version })
+        Ok(Client { send, host: name.into(), region: REGION.into(), alpn, version })
     }
 
     /// HTTPS to the service's regional name.
@@ -207,6 +231,8 @@ impl rustls::time_provider::TimeProvider for FixedTime {
 pub(super) struct Client {
     send: SendRequest<Full<Bytes>>,
     pub(super) host: String,
+    /// That calls are signed for.
+    pub(super) region: String,
     pub(super) alpn: Option<Vec<u8>>,
     pub(super) version: Option<rustls::ProtocolVersion>,
 }
@@ -244,21 +270,37 @@ impl Client {
 
     /// A signed call of a query service.
     pub(super) async fn query(&mut self, key: &str, service: &str, form: &str) -> Answer {
-        let host = self.host.clone();
-        self.send(signed(key, service, &host, &[("content-type", "application/x-www-form-urlencoded")], form)).await
+        let (region, host) = (self.region.clone(), self.host.clone());
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        self.send(signed_in(&region, key, service, &host, &headers, form)).await
     }
 
     /// A signed call of a JSON service.
     pub(super) async fn json(&mut self, key: &str, service: &str, target: &str, body: &serde_json::Value) -> Answer {
-        let version = if service == "sqs" { "application/x-amz-json-1.0" } else { "application/x-amz-json-1.1" };
-        let host = self.host.clone();
+        let version = if matches!(service, "sqs" | "dynamodb") {
+            "application/x-amz-json-1.0"
+        } else {
+            "application/x-amz-json-1.1"
+        };
+        let (region, host) = (self.region.clone(), self.host.clone());
         let headers = [("content-type", version), ("x-amz-target", target)];
-        self.send(signed(key, service, &host, &headers, &body.to_string())).await
+        self.send(signed_in(&region, key, service, &host, &headers, &body.to_string())).await
     }
 }
 
 /// `POST /` signed at the clock's beginning with the credentials of [`lab`].
 pub(super) fn signed(
+    key: &str,
+    service: &str,
+    host: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> http::Request<Full<Bytes>> {
+    signed_in(REGION, key, service, host, headers, body)
+}
+
+fn signed_in(
+    region: &str,
     key: &str,
     service: &str,
     host: &str,
@@ -280,11 +322,11 @@ pub(super) fn signed(
     }
     let hash = |bytes: &[u8]| to_hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
     canonical += &format!("\n{names}\n{}", hash(body.as_bytes()));
-    let scope = format!("{DATE}/{REGION}/{service}/aws4_request");
+    let scope = format!("{DATE}/{region}/{service}/aws4_request");
     let text = format!("AWS4-HMAC-SHA256\n{STAMP}\n{scope}\n{}", hash(canonical.as_bytes()));
     let mac = |key: &[u8], text: &str| sign(&Key::new(HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec();
     let mut secret = format!("AWS4secret/of+{key}").into_bytes();
-    for part in [DATE, REGION, service, "aws4_request"] {
+    for part in [DATE, region, service, "aws4_request"] {
         secret = mac(&secret, part);
     }
     let signature = to_hex(&mac(&secret, &text));

@@ -6,6 +6,7 @@ use http::request::Parts;
 use super::errors::{ApiError, Dialect};
 use super::http_types::{Request, Response, Service, Verification};
 use super::upstream;
+use crate::model::catalogue;
 
 pub(super) struct Unbuilt {
     name: String,
@@ -28,10 +29,16 @@ impl Service for Unbuilt {
 
     fn handle(&self, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(async move {
-            let message = format!(
-                "vpclab has no built-in {}; give it a backend: services: {{ {}: {{ backend: \"http://127.0.0.1:PORT\" }} }}",
-                self.name, self.name
-            );
+            let name = &self.name;
+            // The file takes services that an endpoint could lead to.
+            let message = if catalogue::service(name).is_some_and(|s| s.endpoint) {
+                format!(
+                    "vpclab has no built-in {name}; give it a backend: services: {{ {name}: {{ backend: \
+                     \"http://127.0.0.1:PORT\" }} }}"
+                )
+            } else {
+                format!("vpclab has no built-in {name}, and this version takes no backend for it")
+            };
             let error = ApiError::bad("NotImplemented", message).status(501);
             error.render(self.dialect(&request.head), &request.about.request_id)
         })

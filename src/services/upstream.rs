@@ -22,7 +22,7 @@ use super::events::Decision;
 use super::http_types::{
     Auth, BoxError, Caller, Identity, Request, RequestBody, Response, Service, Verification, full_request, read_body,
 };
-use super::world::{EndpointFacts, World};
+use super::world::{GateFacts, World};
 use crate::model::plan::Backend;
 
 /// Longest body that is held for its signature, bytes: above the largest of the catalogue's JSON services (10 MiB).
@@ -65,7 +65,7 @@ impl Trust {
 /// and reached again if the backend closed it in between.
 pub(super) struct Upstream {
     world: Arc<World>,
-    endpoint: Arc<EndpointFacts>,
+    gate: Arc<GateFacts>,
     trust: Trust,
     link: Mutex<Link>,
 }
@@ -77,13 +77,8 @@ enum Link {
 }
 
 impl Upstream {
-    pub(super) fn new(
-        world: Arc<World>,
-        endpoint: Arc<EndpointFacts>,
-        stream: Box<dyn Stream>,
-        trust: Trust,
-    ) -> Upstream {
-        Upstream { world, endpoint, trust, link: Mutex::new(Link::Fresh(stream)) }
+    pub(super) fn new(world: Arc<World>, gate: Arc<GateFacts>, stream: Box<dyn Stream>, trust: Trust) -> Upstream {
+        Upstream { world, gate, trust, link: Mutex::new(Link::Fresh(stream)) }
     }
 
     async fn forward(&self, head: Parts, body: RequestBody) -> Result<Response, BoxError> {
@@ -122,16 +117,16 @@ impl Upstream {
     }
 
     async fn dial_again(&self) -> Result<SendRequest<RequestBody>, BoxError> {
-        let Backend::Http { addr, .. } = &self.endpoint.backend else {
-            return Err("the endpoint has no HTTP backend".into());
+        let Backend::Http { addr, .. } = &self.gate.backend else {
+            return Err("the service has no HTTP backend".into());
         };
         let stream = tokio::time::timeout(self.world.dial_timeout, self.world.dialer.dial(addr)).await??;
         self.speak_http(stream).await
     }
 
     async fn speak_http(&self, stream: Box<dyn Stream>) -> Result<SendRequest<RequestBody>, BoxError> {
-        let Backend::Http { tls, authority, .. } = &self.endpoint.backend else {
-            return Err("the endpoint has no HTTP backend".into());
+        let Backend::Http { tls, authority, .. } = &self.gate.backend else {
+            return Err("the service has no HTTP backend".into());
         };
         if !tls {
             return handshake(stream).await;
@@ -144,7 +139,7 @@ impl Upstream {
 
 impl Service for Upstream {
     fn verification(&self) -> Verification {
-        match self.endpoint.service.as_str() {
+        match self.gate.service.as_str() {
             "s3" => Verification::Streaming { scope: "s3" },
             service => Verification::FrontDoor {
                 scope: builtin_scope(service),
@@ -155,7 +150,7 @@ impl Service for Upstream {
     }
 
     fn dialect(&self, head: &Parts) -> Dialect {
-        dialect(&self.endpoint.service, head)
+        dialect(&self.gate.service, head)
     }
 
     fn handle(&self, request: Request) -> BoxFuture<'_, Response> {
@@ -167,11 +162,11 @@ impl Service for Upstream {
                 Auth::Anonymous | Auth::Unverified => None,
             };
             // The front door holds a body that it verified; one that streams is S3's, whose action is in the head.
-            let (Asked { action, resource }, body) = if self.endpoint.service == "s3" {
-                (asked::s3(&about.endpoint.region, &head), body)
+            let (Asked { action, resource }, body) = if self.gate.service == "s3" {
+                (asked::s3(&about.gate.region, &head), body)
             } else {
                 let bytes = read_body(body, MAX_BODY).await.ok().flatten().unwrap_or_default();
-                let asked = asked::other(&about.endpoint, caller.map(Caller::account), &head, &bytes);
+                let asked = asked::other(&about.gate, caller.map(Caller::account), &head, &bytes);
                 (asked, full_request(bytes))
             };
             let identity = if action == "sts:GetCallerIdentity" { Identity::NotAsked } else { Identity::Asked };
@@ -181,7 +176,7 @@ impl Service for Upstream {
             match self.forward(head, body).await {
                 Ok(response) => response,
                 Err(error) => {
-                    let message = format!("the backend of {} failed: {error}", self.endpoint.path);
+                    let message = format!("the backend of {} ({}) failed: {error}", self.gate.service, self.gate.path);
                     about.note(|note| note.decision = Decision::Backend(error.to_string()));
                     let error = ApiError::bad("ServiceUnavailable", message).status(503);
                     error.render(dialect, &about.request_id)

@@ -1,8 +1,9 @@
 //! What every service shares: the plan in force, time, credentials, the policies' judge, ids, the audit ring.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -11,9 +12,11 @@ use rustls::ServerConfig;
 use super::ca::{Ca, CaError};
 use super::dial::Dialer;
 use super::events::Events;
+use super::http_types::{ConnContext, Gate};
 use crate::base::{Clock, UnixTime};
+use crate::model::catalogue;
 use crate::model::credentials::{CredentialBook, RoleCredentials};
-use crate::model::plan::{Backend, Plan};
+use crate::model::plan::{Backend, Plan, ServicePlan};
 use crate::policy::{Document, Kind, PolicyProblem};
 
 /// Shared by all services of a lab.
@@ -82,15 +85,18 @@ impl std::fmt::Debug for World {
 pub struct Compiled {
     pub plan: Arc<Plan>,
     /// In the order of `Plan::endpoints`.
-    pub endpoints: Vec<Arc<EndpointFacts>>,
+    pub endpoints: Vec<Arc<GateFacts>>,
     by_id: HashMap<String, usize>,
     roles: HashMap<(String, String), Arc<Document>>,
+    ca: Arc<Ca>,
+    /// What was asked for of the public side, by address: services of all regions are there, few are ever used.
+    public: Mutex<HashMap<Ipv4Addr, Arc<GateFacts>>>,
 }
 
 impl Compiled {
     /// # Errors
     /// A policy that `policy::check` refuses, or a certificate that cannot be made.
-    pub fn new(plan: Arc<Plan>, ca: &Ca) -> Result<Compiled, CompileError> {
+    pub fn new(plan: Arc<Plan>, ca: &Arc<Ca>) -> Result<Compiled, CompileError> {
         let mut roles = HashMap::new();
         for role in &plan.roles {
             let document =
@@ -106,32 +112,89 @@ impl Compiled {
                 Backend::Tcp(_) => None,
                 _ => Some(ca.server_config_for(&plan, index)?),
             };
-            endpoints.push(Arc::new(EndpointFacts {
-                index,
-                id: endpoint.common.id.clone(),
+            let vpc = &plan.vpcs[endpoint.vpc];
+            endpoints.push(Arc::new(GateFacts {
+                kind: if endpoint.is_gateway() { GateKind::Gateway } else { GateKind::Interface },
                 path: endpoint.common.path.clone(),
-                vpc_id: plan.vpcs[endpoint.vpc].common.id.clone(),
-                vpc_account: plan.vpcs[endpoint.vpc].account.clone(),
+                through: Some(Through {
+                    id: endpoint.common.id.clone(),
+                    account: vpc.account.clone(),
+                    vpc_id: vpc.common.id.clone(),
+                    policy: Arc::new(policy),
+                }),
                 service: service.name.clone(),
                 region: service.region.clone(),
                 account: service.account.clone(),
                 backend: service.backend.clone(),
-                policy: Arc::new(policy),
                 tls,
             }));
         }
-        let by_id = endpoints.iter().map(|e| (e.id.clone(), e.index)).collect();
-        Ok(Compiled { plan, endpoints, by_id, roles })
+        let by_id = plan.endpoints.iter().enumerate().map(|(at, e)| (e.common.id.clone(), at)).collect();
+        Ok(Compiled { plan, endpoints, by_id, roles, ca: Arc::clone(ca), public: Mutex::default() })
     }
 
     /// The endpoint with this id, as the plan in force describes it.
-    pub fn endpoint(&self, id: &str) -> Option<&Arc<EndpointFacts>> {
+    pub fn endpoint(&self, id: &str) -> Option<&Arc<GateFacts>> {
         self.by_id.get(id).map(|&at| &self.endpoints[at])
+    }
+
+    /// What a connection meets: its endpoint, or the service at the public address that it is for. `None`: the
+    /// endpoint is gone, or nothing is at this address.
+    ///
+    /// # Errors
+    /// The public service's certificate cannot be made.
+    pub fn gate(&self, conn: &ConnContext) -> Result<Option<Arc<GateFacts>>, CaError> {
+        match &conn.gate {
+            Gate::Endpoint(id) => Ok(self.endpoint(id).cloned()),
+            Gate::Public => self.public(*conn.server.ip()),
+        }
     }
 
     /// The policy of a role.
     pub fn role(&self, account: &str, name: &str) -> Option<&Arc<Document>> {
         self.roles.get(&(account.to_owned(), name.to_owned()))
+    }
+
+    fn public(&self, addr: Ipv4Addr) -> Result<Option<Arc<GateFacts>>, CaError> {
+        let Some((service, region)) = catalogue::public_service_at(addr) else { return Ok(None) };
+        let mut made = self.public.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = made.get(&addr) {
+            return Ok(Some(Arc::clone(found)));
+        }
+        // The FIPS name of a service is another door to the same.
+        let plain = service.name.strip_suffix("-fips").and_then(catalogue::service);
+        let served = plain.filter(|p| self.planned(service.name, region).is_none() && self.has(p, region));
+        let served = served.unwrap_or(service);
+        let planned = self.planned(served.name, region);
+        let backend = planned.map_or(Backend::Builtin, |s| s.backend.clone());
+        let tls = match backend {
+            Backend::Tcp(_) => None,
+            _ => Some(self.ca.public_server_config(service, region)?),
+        };
+        let facts = Arc::new(GateFacts {
+            kind: GateKind::Public,
+            path: "public".into(),
+            through: None,
+            service: served.name.to_owned(),
+            region: region.to_owned(),
+            account: planned.map_or_else(|| self.plan.default_account.clone(), |s| s.account.clone()),
+            backend,
+            tls,
+        });
+        made.insert(addr, Arc::clone(&facts));
+        Ok(Some(facts))
+    }
+
+    /// What the file says of a service: of this region, or else of another, because a backend and an account are
+    /// given for all.
+    fn planned(&self, service: &str, region: &str) -> Option<&ServicePlan> {
+        let of = |s: &&ServicePlan| s.name == service;
+        let here = self.plan.services.iter().filter(of).find(|s| s.region == region);
+        here.or_else(|| self.plan.services.iter().find(of))
+    }
+
+    fn has(&self, service: &catalogue::Service, region: &str) -> bool {
+        service.builtin || self.planned(service.name, region).is_some()
     }
 }
 
@@ -153,24 +216,60 @@ impl CompileError {
     }
 }
 
-/// What requests through one endpoint need to know of it.
+/// What requests that came in by one way need to know of it: the service, and the endpoint if they came through one.
 #[derive(Debug)]
-pub struct EndpointFacts {
-    /// In `Plan::endpoints`.
-    pub index: usize,
-    pub id: String,
+pub struct GateFacts {
+    pub kind: GateKind,
+    /// `VPC.NAME` of the endpoint; `public`.
     pub path: String,
-    pub vpc_id: String,
-    pub vpc_account: String,
+    /// `None` on the public side.
+    pub through: Option<Through>,
     /// Short name in the catalogue: `sqs`.
     pub service: String,
     pub region: String,
     /// The account of the service's contents in the plan.
     pub account: String,
     pub backend: Backend,
-    pub policy: Arc<Document>,
     /// Absent where raw bytes are passed on.
     pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl GateFacts {
+    /// The endpoint's policy. On the public side none is asked.
+    pub fn policy(&self) -> Option<&Arc<Document>> {
+        self.through.as_ref().map(|t| &t.policy)
+    }
+}
+
+/// The endpoint that requests come through.
+#[derive(Debug)]
+pub struct Through {
+    /// `aws:SourceVpce`.
+    pub id: String,
+    /// Owner of the VPC: `aws:VpceAccount`.
+    pub account: String,
+    /// `aws:SourceVpc`: the VPC that the endpoint is attached to.
+    pub vpc_id: String,
+    pub policy: Arc<Document>,
+}
+
+/// How a service is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GateKind {
+    Interface,
+    Gateway,
+    Public,
+}
+
+impl GateKind {
+    /// `interface endpoint`, `gateway endpoint`, `public`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            GateKind::Interface => "interface endpoint",
+            GateKind::Gateway => "gateway endpoint",
+            GateKind::Public => "public",
+        }
+    }
 }
 
 /// Every credential that may sign: those of the instances' roles, and those that STS gave out.

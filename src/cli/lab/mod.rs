@@ -192,7 +192,8 @@ fn all_shipped() -> Result<Vec<Chosen>, Failure> {
 
 fn read(folder: Folder, dir: Option<PathBuf>) -> Result<Chosen, Failure> {
     let source = folder.source(model::LAB).map_err(Failure::input)?;
-    let lab = model::read(&source).map_err(|report| Failure::input(report.render(false)))?;
+    let lab =
+        model::read(&source).map_err(|report| Failure::input(format!("{}\n{}", folder.path, report.render(false))))?;
     Ok(Chosen { lab, folder, dir })
 }
 
@@ -202,7 +203,7 @@ const LARGEST: u64 = 4 << 20;
 /// A lab in a folder: its texts, one level of folders below it.
 fn from_dir(dir: &Path) -> Result<Chosen, Failure> {
     let dir = dir.canonicalize().map_err(|e| Failure::input(format!("{}: {e}", dir.display())))?;
-    let mut folder = Folder { path: dir.display().to_string(), files: Default::default() };
+    let mut folder = Folder { path: dir.display().to_string(), ..Folder::default() };
     let mut left = LARGEST;
     let mut pending = vec![(dir.clone(), String::new())];
     while let Some((path, prefix)) = pending.pop() {

@@ -61,12 +61,20 @@ shipped! {
         "wrong-fixes/security-group.patch.yaml" "wrong-fixes/timer.patch.yaml" "wrong-fixes/too-slow.patch.yaml";
     "15-the-bill": "README.md" "alt-fixes/private-only.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
         "solution.sh" "topology.patch.yaml" "wrong-fixes/interface.patch.yaml" "wrong-fixes/no-nat.patch.yaml";
+    "16-conntrack": "README.md" "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
+        "wrong-fixes/allowance.patch.yaml" "wrong-fixes/network-acl.patch.yaml" "wrong-fixes/one-rule.patch.yaml";
     "17-dns-flood": "README.md" "alt-fixes/hosts-file.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
         "solution.sh" "topology.patch.yaml" "wrong-fixes/limit.patch.yaml" "wrong-fixes/retries.patch.yaml"
         "wrong-fixes/security-group.patch.yaml";
+    "19-black-hole": "README.md" "alt-fixes/clamp.patch.yaml" "alt-fixes/interface.patch.yaml" "break.patch.yaml"
+        "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/all-icmp.patch.yaml"
+        "wrong-fixes/ping-only.patch.yaml" "wrong-fixes/security-group.patch.yaml";
     "20-return-route": "README.md" "alt-fixes/all-spokes.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
         "solution.sh" "wrong-fixes/other-direction.patch.yaml" "wrong-fixes/security-group.patch.yaml"
         "wrong-fixes/transit-gateway.patch.yaml" "wrong-fixes/wrong-spoke.patch.yaml";
+    "21-sg-reference": "README.md" "alt-fixes/by-block.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/everybody.patch.yaml"
+        "wrong-fixes/other-attachment.patch.yaml" "wrong-fixes/own-group.patch.yaml";
     "22-not-transitive": "README.md" "alt-fixes/transit-gateway.patch.yaml" "break.patch.yaml" "fix.patch.yaml"
         "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/no-routes.patch.yaml"
         "wrong-fixes/one-side.patch.yaml" "wrong-fixes/security-groups.patch.yaml";
@@ -80,6 +88,7 @@ pub fn folders() -> Vec<Folder> {
     let folder = |(name, files): &(&str, &[(&str, &str)])| Folder {
         path: format!("labs/{name}"),
         files: files.iter().map(|(n, text)| ((*n).to_owned(), (*text).to_owned())).collect(),
+        shipped: true,
     };
     LABS.iter().map(folder).collect()
 }

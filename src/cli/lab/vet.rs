@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::super::common::{Done, Failure, Format, print_json, table};
 use super::ask::Asker;
 use super::{Chosen, all_shipped, choose, world};
-use crate::control::lab::{Check, FIX, Line, Mark, State};
+use crate::control::lab::{Check, FIX, Line, Mark, State, merged, yaml_text};
 use crate::model::{Plan, Source};
 use crate::runtime::launch::Running;
 
@@ -265,7 +265,10 @@ impl Proof<'_> {
             };
             write().map_err(|e: std::io::Error| Failure::host(format!("{}: {e}", path.display())))?;
         }
-        Ok(())
+        // A learner's folder has the broken topology in it; where a lab serves its folder, it is to be found here too.
+        let broken = world::sources(self.chosen, State::Broken)?;
+        let text = merged(&broken).map(|root| yaml_text(&root)).unwrap_or_default();
+        Ok(std::fs::write(self.dir.join("topology.yaml"), text)?)
     }
 
     fn end(&mut self) -> Result<(), Failure> {

@@ -26,6 +26,8 @@ pub struct Folder {
     /// As reports show it.
     pub path: String,
     pub files: BTreeMap<String, String>,
+    /// The program carries it: its paths start where the lab is run, not where somebody keeps the texts.
+    pub shipped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,8 @@ pub enum State {
 impl Folder {
     pub fn source(&self, name: &str) -> Result<Source, String> {
         let text = self.files.get(name).ok_or_else(|| format!("{}: {name} is missing", self.path))?;
-        Ok(Source::new(format!("{}/{name}", self.path), text.as_str()))
+        let path = if self.shipped { name.to_owned() } else { format!("{}/{name}", self.path) };
+        Ok(Source::new(path, text.as_str()))
     }
 
     /// The sources of a state, in the order of merging. `shipped` gives the text of a topology that the program has.
@@ -132,7 +135,7 @@ mod tests {
 
     fn folder(files: &[(&str, &str)]) -> Folder {
         let files = files.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
-        Folder { path: "labs/x".into(), files }
+        Folder { path: "labs/x".into(), files, shipped: false }
     }
 
     #[test]

@@ -195,9 +195,12 @@ fn until_full(n: u32, per_destination: u32, addresses: &[u32], proto: Proto) -> 
 #[test]
 fn fifty_five_thousand_per_address_and_destination_and_not_one_more() {
     for n in [1, 2, 4] {
-        for (addresses, proto) in
-            [(&[7][..], Proto::TCP), (&[7, 8], Proto::UDP), (&[1, 2, 3, 4, 5, 6, 7, 8], Proto::TCP), (&[9], Proto::ICMP)]
-        {
+        for (addresses, proto) in [
+            (&[7][..], Proto::TCP),
+            (&[7, 8], Proto::UDP),
+            (&[1, 2, 3, 4, 5, 6, 7, 8], Proto::TCP),
+            (&[9], Proto::ICMP),
+        ] {
             if n > 1 && addresses.len() > 2 {
                 continue;
             }
@@ -268,12 +271,12 @@ fn a_search_is_short_up_to_the_bound() {
     let mut worst = 0;
     for n in 0..55_000u32 {
         let src = (0x0a00_0000 + n / 100, 1_000 + (n % 100) as u16);
-        let known = nat.find(&Key::new(1, 7, Proto::TCP, (SERVER, 443)), Key::new(1, 7, Proto::TCP, (SERVER, 443)).hash(5));
+        let known =
+            nat.find(&Key::new(1, 7, Proto::TCP, (SERVER, 443)), Key::new(1, 7, Proto::TCP, (SERVER, 443)).hash(5));
         let client = mix(u64::from(src.0) << 16 | u64::from(src.1), 5);
         let random = mix(client ^ Key::new(1, 7, Proto::TCP, (SERVER, 443)).hash(5), 5);
-        let free = |port: &u16| {
-            known.is_none_or(|at| nat.taken.find(cell_hash(at, *port), |other| other == at).is_none())
-        };
+        let free =
+            |port: &u16| known.is_none_or(|at| nat.taken.find(cell_hash(at, *port), |other| other == at).is_none());
         let at = ports(random).position(|port| free(&port)).expect("a port") as u64;
         looks += at + 1;
         most = most.max(at);

@@ -15,7 +15,8 @@ use std::sync::LazyLock;
 use super::plan::PrivateZone;
 
 pub use public::{
-    PUBLIC_RESOLVER, PublicForm, PublicName, prefix_list_blocks, public_addr, public_name, public_service_at,
+    PUBLIC_RESOLVER, PublicForm, PublicName, border_router, prefix_list_blocks, public_addr, public_name, public_names,
+    public_service_at,
 };
 pub use regions::{Region, region, regions};
 
@@ -196,7 +197,7 @@ fn describe(line: &'static str) -> Service {
 }
 
 /// The services that `vpclab` itself serves. `echo` is not AWS's: it answers with what it was sent.
-pub const BUILTIN: &[&str] = &["s3", "sts", "sqs", "sns", "secretsmanager", "echo"];
+pub const BUILTIN: &[&str] = &["s3", "sts", "sqs", "sns", "secretsmanager", "echo", "dynamodb"];
 
 /// Dotted service names are reversed in host names (`ecr.api` is `api.ecr`); the others by hand.
 fn host_of(name: &str) -> String {

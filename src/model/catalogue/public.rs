@@ -42,6 +42,12 @@ pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
     public_name(host).map(PublicName::addr)
 }
 
+/// The router between a region's Internet gateways and the Internet: the first hop that traceroute shows on the way out.
+pub fn border_router(region: &str) -> Ipv4Addr {
+    let region = regions::index(region).unwrap_or_default() as u32;
+    Ipv4Addr::from_bits(BASE + region * PER_REGION + 1)
+}
+
 /// What stands at an address of the public side: the service, and the region that serves it.
 pub fn public_service_at(addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
     let offset = addr.to_bits().checked_sub(BASE)?;
@@ -53,6 +59,53 @@ pub fn public_service_at(addr: Ipv4Addr) -> Option<(&'static Service, &'static s
     let service = CATALOGUE.services.get(at.checked_sub(FIRST)? as usize)?;
     let has_block = BLOCKS.iter().any(|(name, _)| *name == service.name);
     (!has_block).then_some((service, region))
+}
+
+/// The host names, `*.` wildcards among them, that lead to a service's public address in a region: what its certificate
+/// there vouches for (Amazon S3's as captured in 2022; the others' by botocore's names). Each is one that
+/// [`public_name`] knows. A wildcard stands for one label, as in certificates.
+pub fn public_names(service: &Service, region: &str) -> Vec<String> {
+    let more = super::MORE_HOSTS.iter().filter(|(name, _)| *name == service.name).flat_map(|(_, hosts)| *hosts);
+    let mut prefixes: Vec<String> = Vec::new();
+    for host in std::iter::once(service.host.as_str()).chain(more.copied()) {
+        let (first, rest) = host.split_once('.').map_or((host, String::new()), |(f, r)| (f, format!(".{r}")));
+        prefixes.extend([
+            host.to_owned(),
+            format!("{host}-fips"),
+            format!("{first}-fips{rest}"),
+            format!("fips.{host}"),
+        ]);
+        if service.name == "s3" {
+            prefixes.extend([format!("{host}.dualstack"), format!("{host}-fips.dualstack")]);
+        }
+    }
+    let mut candidates = Vec::new();
+    for prefix in &prefixes {
+        for domain in [format!("{region}.amazonaws.com"), format!("{region}.api.aws"), "amazonaws.com".to_owned()] {
+            candidates.extend([format!("{prefix}.{domain}"), format!("*.{prefix}.{domain}")]);
+        }
+        candidates.push(format!("{prefix}.global.api.aws"));
+    }
+    for old in [
+        "s3-external-1.amazonaws.com".to_owned(),
+        "s3-accelerate.amazonaws.com".to_owned(),
+        "s3-accelerate.dualstack.amazonaws.com".to_owned(),
+        format!("s3-{region}.amazonaws.com"),
+    ] {
+        candidates.extend([format!("*.{old}"), old]);
+    }
+    candidates.push(format!("{region}.queue.amazonaws.com"));
+    let here = |name: &String| {
+        let means = public_name(&name.replacen("*.", "a.", 1));
+        means.is_some_and(|n| n.service.name == service.name && n.region == region)
+    };
+    let mut names: Vec<String> = Vec::new();
+    for name in candidates {
+        if here(&name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// The blocks of AWS's prefix list of a service in a region, where it has one: gateway endpoints are for these.
@@ -289,6 +342,57 @@ mod tests {
             assert_eq!(public_addr(host), None, "{host}");
         }
         assert_eq!(public_addr(&"a".repeat(300)), None);
+    }
+
+    #[test]
+    fn the_names_of_an_address_lead_to_it_and_cover_what_clients_ask_for() {
+        for s in super::super::services() {
+            for r in ["eu-west-1", "us-east-1"] {
+                let addr = PublicName { service: s, region: r, form: PublicForm::Regional }.addr();
+                let names = public_names(s, r);
+                assert!(names.iter().all(|n| public_addr(&n.replace("*.", "x.")) == Some(addr)), "{names:?}");
+            }
+        }
+        let covered = |host: &str| {
+            let n = public_name(host).unwrap_or_else(|| panic!("{host}"));
+            let wild = format!("*.{}", host.split_once('.').expect("a label").1);
+            public_names(n.service, n.region).iter().any(|name| *name == host || *name == wild)
+        };
+        for host in [
+            "s3.eu-west-1.amazonaws.com",
+            "reports.s3.eu-west-1.amazonaws.com",
+            "s3.amazonaws.com",
+            "reports.s3.amazonaws.com",
+            "s3-eu-west-1.amazonaws.com",
+            "b.s3-eu-west-1.amazonaws.com",
+            "b.s3.dualstack.eu-west-1.amazonaws.com",
+            "s3-fips.us-east-1.amazonaws.com",
+            "123456789012.s3-control.eu-west-1.amazonaws.com",
+            "x-1.s3-accesspoint.eu-west-1.amazonaws.com",
+            "b.s3-accelerate.amazonaws.com",
+            "alias.accesspoint.s3-global.amazonaws.com",
+            "sqs.eu-west-1.amazonaws.com",
+            "sqs.eu-west-1.api.aws",
+            "queue.amazonaws.com",
+            "eu-west-1.queue.amazonaws.com",
+            "sts.amazonaws.com",
+            "sts-fips.us-east-1.amazonaws.com",
+            "api.ecr.eu-west-1.amazonaws.com",
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+            "streams.dynamodb.eu-west-1.amazonaws.com",
+            "dynamodb.eu-west-1.amazonaws.com",
+            "123456789012.ddb.eu-west-1.amazonaws.com",
+            "api-fips.sagemaker.us-east-1.amazonaws.com",
+            "fips.batch.us-east-1.amazonaws.com",
+            "iam.amazonaws.com",
+            "iam.global.api.aws",
+            "email.eu-west-1.amazonaws.com",
+            "aos.eu-west-1.api.aws",
+        ] {
+            assert!(covered(host), "{host}");
+        }
+        // Two labels before a wildcard's domain, as with AWS.
+        assert!(!covered("a.b.s3.eu-west-1.amazonaws.com"));
     }
 
     #[test]

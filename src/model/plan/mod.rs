@@ -568,6 +568,18 @@ pub struct Contents {
     pub topics: Vec<String>,
     /// Name and value.
     pub secrets: Vec<(String, String)>,
+    pub tables: Vec<TablePlan>,
+}
+
+/// A DynamoDB table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TablePlan {
+    pub name: String,
+    /// Attribute and type: `S`, `N` or `B`.
+    pub partition: (String, char),
+    pub sort: Option<(String, char)>,
+    /// In DynamoDB's own form: `{"pk": {"S": "a"}}`.
+    pub items: Vec<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

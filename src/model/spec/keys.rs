@@ -340,6 +340,7 @@ pub static SERVICE: Noun = Noun {
         key("queues", Shape::Named(&CONTENT), "SQS queues"),
         key("topics", Shape::Named(&CONTENT), "SNS topics"),
         key("secrets", Shape::Named(&SECRET), "secrets"),
+        key("tables", Shape::Named(&TABLE), "DynamoDB tables"),
         later("log_groups"),
         later("parameters"),
         later("databases"),
@@ -369,6 +370,22 @@ pub static SECRET: Noun = Noun {
     common: false,
     keys: &[
         must("value", Shape::Text, "the secret's text"),
+        key("region", Shape::Text, "left out: the topology's"),
+        later("policy"),
+        later("account"),
+    ],
+};
+
+pub static TABLE: Noun = Noun {
+    name: "a table",
+    common: false,
+    keys: &[
+        must(
+            "key",
+            Shape::Text,
+            "`pk`, or `pk, sk`: partition and sort key; a type other than S behind the name: `pk, n N`",
+        ),
+        key("items", Shape::Any, "a list of maps from attribute to value"),
         key("region", Shape::Text, "left out: the topology's"),
         later("policy"),
         later("account"),

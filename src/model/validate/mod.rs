@@ -20,6 +20,7 @@ pub mod security_group;
 pub mod service;
 pub mod site;
 pub mod subnet;
+pub mod table;
 pub mod transit;
 pub mod vpc;
 

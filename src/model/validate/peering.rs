@@ -45,7 +45,9 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &mut Draft) {
                     );
                     let found = f.error(f.key_place("dns"), message);
                     let found = found.code("InvalidVpcPeeringConnectionState.DnsHostnamesDisabled");
-                    cx.error(found.also(named.place, "the VPC").help("`dns_support: true, dns_hostnames: true` at both"));
+                    cx.error(
+                        found.also(named.place, "the VPC").help("`dns_support: true, dns_hostnames: true` at both"),
+                    );
                 }
                 draft.peerings[index] =
                     Some(PeeringPlan { common, requester: a, accepter: b, dns, same_region: pa.region == pb.region });

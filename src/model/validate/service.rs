@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::Draft;
+use super::table;
 use super::vpc::{default_region, region};
 use crate::model::catalogue::{self, Service};
 use crate::model::plan::{Backend, BucketFiles, BucketPlan, Contents, ServicePlan, UpstreamAddr};
@@ -223,6 +224,7 @@ fn contents(
         ("queues", "sqs", &keys::CONTENT),
         ("topics", "sns", &keys::CONTENT),
         ("secrets", "secretsmanager", &keys::SECRET),
+        ("tables", "dynamodb", &keys::TABLE),
     ] {
         if !f.has(key) {
             continue;
@@ -264,6 +266,10 @@ fn one_content(
             word_problem(stem, 80 - (e.key.len() - stem.len()), "-_").map(|m| ("InvalidParameterValue", m))
         }
         "topics" => word_problem(&e.key, 256, "-_").map(|m| ("InvalidParameter", m)),
+        "tables" if e.key.len() < 3 => {
+            Some(("ValidationException", "a table's name has at least 3 characters".to_owned()))
+        }
+        "tables" => word_problem(&e.key, 255, "-_.").map(|m| ("ValidationException", m)),
         _ => word_problem(&e.key, 512, "/_+=.@-").map(|m| ("InvalidParameterException", m)),
     };
     if let Some((code, message)) = refused {
@@ -275,6 +281,7 @@ fn one_content(
         "buckets" => here.buckets.push(BucketPlan { name: e.key.clone(), files: files(&c) }),
         "queues" => here.queues.push(e.key.clone()),
         "topics" => here.topics.push(e.key.clone()),
+        "tables" => here.tables.extend(table::read(&c, &e.key)),
         _ => here.secrets.extend(c.text("value").map(|v| (e.key.clone(), v.value.to_owned()))),
     }
     c.done();

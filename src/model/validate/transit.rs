@@ -327,11 +327,8 @@ fn ordered(
                 && same.propagated
                 && rank(draft, first) == rank(draft, at)
             {
-                let message = format!(
-                    "{title}: {to} of {} is not propagated: {} has the identical block",
-                    name(at),
-                    name(first)
-                );
+                let message =
+                    format!("{title}: {to} of {} is not propagated: {} has the identical block", name(at), name(first));
                 cx.warning(Found::at(place, message).help("only one of them is reached by way of this table"));
             }
         }

@@ -54,16 +54,17 @@ pub(super) struct Caller {
     pub(super) arn: String,
     pub(super) account: String,
     role: Option<Arc<Document>>,
-    endpoint: Arc<Document>,
+    /// `None`: no endpoint is on the way.
+    endpoint: Option<Arc<Document>>,
     judged: Mutex<Judged>,
 }
 
 impl Caller {
-    /// Both policies must allow. The refusal is worded as S3 words it, and kept for the audit.
+    /// Every policy on the way must allow. The refusal is worded as S3 words it, and kept for the audit.
     pub(super) fn may(&self, action: &str, resource: &str) -> S3Result<()> {
         let nothing = Document { statements: Vec::new() };
         let role = self.role.as_deref().unwrap_or(&nothing);
-        let verdict = authorize(Some(role), Some(&self.endpoint), action, resource);
+        let verdict = authorize(Some(role), self.endpoint.as_deref(), action, resource);
         verdict.map_err(|refusal| self.denied(action, resource, refusal))
     }
 
@@ -126,7 +127,7 @@ impl Early {
 pub(super) fn identify(
     head: &Parts,
     keys: &dyn Keys,
-    endpoint: &Arc<Document>,
+    endpoint: Option<&Arc<Document>>,
     region: &str,
     now: UnixTime,
 ) -> Result<Caller, Early> {
@@ -181,7 +182,7 @@ pub(super) fn identify(
     let arn = found.arn();
     Ok(Caller {
         role: keys.role(&found.account, &found.role_name),
-        endpoint: Arc::clone(endpoint),
+        endpoint: endpoint.cloned(),
         judged: Mutex::default(),
         arn,
         account: found.account.clone(),

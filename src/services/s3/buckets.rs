@@ -11,16 +11,16 @@ use s3s::{S3Request, S3Response, S3Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Backend;
 use super::convert::{etag, owner, refuse_acl, timestamp};
 use super::error::{fail, fail_with};
 use super::list::{self, Item, url_encode};
 use super::multipart::page_size;
 use super::store::{BucketInfo, Object};
+use super::{Backend, Elsewhere, Listed as Known};
 
 pub(super) fn list_all(backend: &Backend, req: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
     let account = backend.caller(&req)?.account.clone();
-    let input = req.input;
+    let input = &req.input;
     let most = match input.max_buckets {
         None => usize::MAX,
         Some(n @ 1..=10_000) => usize::try_from(n).unwrap_or(1),
@@ -30,30 +30,37 @@ pub(super) fn list_all(backend: &Backend, req: S3Request<ListBucketsInput>) -> S
     };
     let after = input.continuation_token.as_deref().map(untoken).transpose()?;
     let prefix = input.prefix.clone().unwrap_or_default();
-    let elsewhere = input.bucket_region.as_deref().is_some_and(|r| r != backend.region);
-    let buckets = backend.store.buckets();
-    let mut mine = buckets.iter().filter(|(name, b)| {
-        !elsewhere && b.info.owner == account && name.starts_with(&prefix) && after.as_ref().is_none_or(|a| *name > a)
+    // The buckets of all regions, whichever is asked.
+    let mut all: Vec<Known> = req.extensions.get::<Elsewhere>().map(|e| e.0.clone()).unwrap_or_default();
+    all.extend(backend.store.buckets().iter().map(|(name, b)| Known {
+        name: name.clone(),
+        info: b.info.clone(),
+        region: backend.region.clone(),
+    }));
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut mine = all.into_iter().filter(|b| {
+        input.bucket_region.as_ref().is_none_or(|r| *r == b.region)
+            && b.info.owner == account
+            && b.name.starts_with(&prefix)
+            && after.as_ref().is_none_or(|a| b.name > *a)
     });
     let paged = input.max_buckets.is_some();
     let shown: Vec<s3s::dto::Bucket> = mine
         .by_ref()
         .take(most)
-        .map(|(name, b)| s3s::dto::Bucket {
-            name: Some(name.clone()),
+        .map(|b| s3s::dto::Bucket {
+            name: Some(b.name),
             creation_date: Some(timestamp(b.info.created)),
             // Only a paged listing tells regions.
-            bucket_region: paged.then(|| backend.region.clone()),
+            bucket_region: paged.then_some(b.region),
         })
         .collect();
     let continued = mine.next().is_some().then(|| shown.last().and_then(|b| b.name.as_deref()).map(token)).flatten();
-    drop(mine);
-    drop(buckets);
     Ok(S3Response::new(ListBucketsOutput {
         buckets: Some(shown),
         continuation_token: continued,
         owner: Some(owner(&account)),
-        prefix: input.prefix,
+        prefix: input.prefix.clone(),
     }))
 }
 
@@ -62,12 +69,17 @@ pub(super) async fn create(
     req: S3Request<CreateBucketInput>,
 ) -> S3Result<S3Response<CreateBucketOutput>> {
     let account = backend.caller(&req)?.account.clone();
+    let taken = req.extensions.get::<Elsewhere>().and_then(|e| e.0.first()).map(|b| b.info.owner.clone());
     let input = req.input;
     refuse_acl(input.acl.as_ref().map(|a| a.as_str()))?;
     if input.object_lock_enabled_for_bucket == Some(true) {
         return Err(super::convert::not_here("object lock"));
     }
     check_location(&backend.region, &input)?;
+    if let Some(owner) = taken {
+        // Even us-east-1 refuses its owner what another region has.
+        return Err(fail(if owner == account { "BucketAlreadyOwnedByYou" } else { "BucketAlreadyExists" }));
+    }
     let info = BucketInfo { owner: account.clone(), created: backend.now().0, tags: Vec::new() };
     let legacy = backend.region == "us-east-1";
     backend

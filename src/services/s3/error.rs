@@ -85,6 +85,12 @@ const KNOWN: &[(&str, u16, &str)] = &[
     ("NoSuchVersion", 404, "The specified version does not exist."),
     ("NotImplemented", 501, "A header you provided implies functionality that is not implemented"),
     ("NotModified", 304, "Not Modified"),
+    (
+        "PermanentRedirect",
+        301,
+        "The bucket you are attempting to access must be addressed using the specified endpoint. Please send all future \
+         requests to this endpoint.",
+    ),
     ("PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"),
     ("RequestTimeTooSkewed", 403, "The difference between the request time and the current time is too large."),
     (
@@ -183,7 +189,8 @@ pub(super) fn render(fault: &Fault<'_>, method: &Method, path: &str, ids: &Ids, 
         element(name, text);
     }
     // S3 does not repeat what the message names.
-    if !fault.extra.iter().any(|(name, _)| matches!(*name, "Key" | "BucketName")) && fault.code != "AccessDenied" {
+    let named = fault.extra.iter().any(|(name, _)| matches!(*name, "Key" | "Bucket" | "BucketName"));
+    if !named && fault.code != "AccessDenied" {
         element("Resource", path);
     }
     element("RequestId", &ids.request);

@@ -18,7 +18,7 @@ enum Named<'a> {
     Service,
     /// `reports.s3.eu-west-1.amazonaws.com`, `reports.bucket.vpce-...`.
     Bucket(&'a str),
-    /// Access points and control: not in this version.
+    /// Access points, control, websites and their kind: not in this version.
     Other(&'static str),
 }
 
@@ -48,10 +48,22 @@ impl Hosts {
                 return Named::Other(if kind == "s3-control" { "S3 Control" } else { "access points" });
             }
         }
+        if host.split('.').skip(1).any(|label| label.starts_with("s3-website")) {
+            return Named::Other("websites");
+        }
+        if host.ends_with("s3-accelerate.amazonaws.com") || host.ends_with("s3-accelerate.dualstack.amazonaws.com") {
+            return Named::Other("transfer acceleration");
+        }
+        if host.contains(".s3express-") || host.starts_with("s3express-control.") {
+            return Named::Other("directory buckets");
+        }
         let bases = [
             format!("s3.{r}.amazonaws.com"),
             format!("s3.dualstack.{r}.amazonaws.com"),
             format!("s3-{r}.amazonaws.com"),
+            format!("s3-fips.{r}.amazonaws.com"),
+            format!("s3-fips.dualstack.{r}.amazonaws.com"),
+            "s3-external-1.amazonaws.com".to_owned(),
             "s3.amazonaws.com".to_owned(),
         ];
         for base in bases {
@@ -113,6 +125,12 @@ mod tests {
             (&format!("ap-1.accesspoint.{v}"), Named::Other("access points")),
             (&format!("1.control.{v}"), Named::Other("S3 Control")),
             ("ap-1.s3-accesspoint.eu-west-1.amazonaws.com", Named::Other("access points")),
+            ("reports.s3-fips.eu-west-1.amazonaws.com", Named::Bucket("reports")),
+            ("reports.s3-website-eu-west-1.amazonaws.com", Named::Other("websites")),
+            ("reports.s3-website.eu-west-1.amazonaws.com", Named::Other("websites")),
+            ("reports.s3-accelerate.amazonaws.com", Named::Other("transfer acceleration")),
+            ("b--x-s3.s3express-euw1-az1.eu-west-1.amazonaws.com", Named::Other("directory buckets")),
+            ("my-s3-website.s3.eu-west-1.amazonaws.com", Named::Bucket("my-s3-website")),
             ("localhost", Named::Service),
         ] {
             assert_eq!(hosts.named(host), expected, "{host}");

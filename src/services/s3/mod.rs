@@ -78,6 +78,19 @@ struct Inner {
     keys: Arc<dyn Keys>,
 }
 
+/// A bucket and where it is.
+#[derive(Clone, Debug)]
+struct Listed {
+    name: String,
+    info: store::BucketInfo,
+    region: String,
+}
+
+/// Buckets of other regions, where they matter to a request: names are one space, and a listing shows all of an account.
+/// An extension of the request.
+#[derive(Clone, Debug, Default)]
+struct Elsewhere(Vec<Listed>);
+
 /// What operations work on.
 #[derive(Clone)]
 struct Backend {
@@ -131,9 +144,41 @@ impl S3 {
         preload::load(&self.inner.backend, buckets)
     }
 
-    /// Answers one request; refusals are answers. `endpoint` is the policy of the endpoint it came through. The answer
-    /// carries a [`Judged`] as an extension.
-    pub async fn handle<B>(&self, request: Request<B>, endpoint: &Arc<Document>) -> Response<Body>
+    /// The owner of a bucket that is here.
+    fn owner_of(&self, bucket: &str) -> Option<String> {
+        self.inner.backend.store.buckets().get(bucket).map(|b| b.info.owner.clone())
+    }
+
+    /// Every bucket that is here.
+    fn listed(&self) -> Vec<Listed> {
+        let buckets = self.inner.backend.store.buckets();
+        let region = &self.inner.backend.region;
+        buckets
+            .iter()
+            .map(|(name, b)| Listed { name: name.clone(), info: b.info.clone(), region: region.clone() })
+            .collect()
+    }
+
+    /// What a request gets for a bucket that is in another region, whoever asks (Amazon S3 User Guide, "Making requests
+    /// to Amazon S3 over IPv4", "Request redirection").
+    fn redirect(&self, method: &Method, path: &str, bucket: &str, region: &str) -> Response<Body> {
+        let ids = self.ids();
+        let early = Early {
+            code: "PermanentRedirect",
+            message: None,
+            extra: vec![("Endpoint", format!("{bucket}.s3.{region}.amazonaws.com")), ("Bucket", bucket.to_owned())],
+        };
+        let mut answer = render_early(&early, method, path, &ids);
+        if let Ok(region) = HeaderValue::from_str(region) {
+            answer.headers_mut().insert("x-amz-bucket-region", region);
+        }
+        answer.extensions_mut().insert(Judged::default());
+        finish(answer, &ids)
+    }
+
+    /// Answers one request; refusals are answers. `endpoint` is the policy of the endpoint it came through, if it came
+    /// through one. The answer carries a [`Judged`] as an extension.
+    pub async fn handle<B>(&self, request: Request<B>, endpoint: Option<&Arc<Document>>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         StdError: From<B::Error>,

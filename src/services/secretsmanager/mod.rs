@@ -477,7 +477,7 @@ impl Call<'_> {
     }
 
     fn place(&self) -> Place {
-        (self.caller.account().to_owned(), self.about.endpoint.region.clone())
+        (self.caller.account().to_owned(), self.about.gate.region.clone())
     }
 
     fn now(&self) -> u64 {

@@ -635,7 +635,7 @@ impl Call<'_> {
     }
 
     fn own_place(&self) -> Place {
-        (self.caller.account().to_owned(), self.about.endpoint.region.clone())
+        (self.caller.account().to_owned(), self.about.gate.region.clone())
     }
 
     fn url(&self, queue: &Queue) -> String {
@@ -685,7 +685,7 @@ fn host(request: &Request, about: &About) -> String {
     let given = request.head.headers.get(http::header::HOST).and_then(|h| h.to_str().ok());
     match given {
         Some(host) => format!("{scheme}://{host}"),
-        None => format!("https://sqs.{}.amazonaws.com", about.endpoint.region),
+        None => format!("https://sqs.{}.amazonaws.com", about.gate.region),
     }
 }
 

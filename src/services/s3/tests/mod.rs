@@ -11,7 +11,8 @@ use s3s::Body;
 use serde_json::{Value, json};
 
 use self::signer::{KEY, SECRET, Signer, TOKEN, UNSIGNED, sha256};
-use super::{Judged, Keys, S3, S3Config, Verdict};
+use super::store::BucketInfo;
+use super::{Elsewhere, Judged, Keys, Listed, S3, S3Config, Verdict};
 use crate::base::UnixTime;
 use crate::base::clock::ManualClock;
 use crate::model::credentials::RoleCredentials;
@@ -144,7 +145,7 @@ impl Lab {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let answer: Response<Body> = self.s3.handle(request, &self.endpoint).await;
+        let answer: Response<Body> = self.s3.handle(request, Some(&self.endpoint)).await;
         let (mut head, body) = answer.into_parts();
         Answer {
             status: head.status.as_u16(),
@@ -171,6 +172,37 @@ async fn documents_name_what_is_missing_as_s3s_do() {
     let answer = lab.send(unsigned).await;
     assert_eq!((answer.status, answer.code().as_str()), (403, "AccessDenied"));
     assert!(!answer.text().contains("Resource"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn buckets_of_all_regions_are_one_namespace_and_one_listing() {
+    let lab = Lab::new();
+    let far = |name: &str, owner: &str| Listed {
+        name: name.into(),
+        info: BucketInfo { owner: owner.into(), created: 0, tags: Vec::new() },
+        region: "us-east-1".into(),
+    };
+    let ask = async |method: Method, target: &str, others: Vec<Listed>| {
+        let request = lab.request(method, target, &[], b"");
+        let (mut request, _) = lab.signer.sign(request, &sha256(b""));
+        request.extensions_mut().insert(Elsewhere(others));
+        lab.send(request).await
+    };
+    let others = || vec![far("archive", "123456789012"), far("theirs", "210987654321"), far("zoo", "123456789012")];
+    let all = ask(Method::GET, "/", others()).await.text();
+    let names: Vec<&str> = all.split("<Name>").skip(1).filter_map(|rest| rest.split("</Name>").next()).collect();
+    assert_eq!(names, ["archive", "reports", "zoo"]);
+    let there = ask(Method::GET, "/?bucket-region=us-east-1&max-buckets=10", others()).await.text();
+    assert!(there.contains("<BucketRegion>us-east-1</BucketRegion>") && !there.contains("reports"), "{there}");
+    for (owner, code) in [("123456789012", "BucketAlreadyOwnedByYou"), ("210987654321", "BucketAlreadyExists")] {
+        let location = "<CreateBucketConfiguration><LocationConstraint>eu-west-1</LocationConstraint>\
+                        </CreateBucketConfiguration>";
+        let request = lab.request(Method::PUT, "/archive", &[], location.as_bytes());
+        let (mut request, _) = lab.signer.sign(request, &sha256(location.as_bytes()));
+        request.extensions_mut().insert(Elsewhere(vec![far("archive", owner)]));
+        let answer = lab.send(request).await;
+        assert_eq!((answer.status, answer.code().as_str()), (409, code));
+    }
 }
 
 #[tokio::test]
