@@ -236,6 +236,72 @@ print("all well")
     assert_eq!(lab.exec("web", &[&python(), "t.py", &url]).ok().trim(), "all well");
 }
 
+/// A public instance without an endpoint, and a private one with gateway endpoints only.
+const EDGES: &str = r#"
+version: 1
+region: eu-west-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets:
+      public:  { cidr: 10.0.1.0/24, az: a, route_table: public, public_ip: true }
+      private: { cidr: 10.0.2.0/24, az: a, route_table: private }
+    route_tables:
+      public:  { routes: [ { to: 0.0.0.0/0, via: igw } ] }
+      private: {}
+    instances:
+      web: { subnet: public, role: r }
+      db:  { subnet: private, role: r }
+    endpoints:
+      s3: { type: gateway, route_tables: [private] }
+      dynamodb:
+        type: gateway
+        route_tables: [private]
+        policy:
+          Statement:
+            - { Effect: Allow, Principal: "*", Action: "*", Resource: "*" }
+            - { Effect: Deny, Principal: "*", Action: "dynamodb:Scan", Resource: "*" }
+roles: { r: { policy: full } }
+services:
+  dynamodb: { tables: { users: { key: id, items: [ { id: ann, age: 30 } ] } } }
+  s3:
+    buckets:
+      reports: { files: { hello.txt: hi } }
+      far: { region: us-east-1, files: { a.txt: from afar } }
+"#;
+
+#[test]
+fn gateway_endpoints_and_the_public_side_lead_to_the_same_services() {
+    let lab = Lab::up(EDGES);
+    for (client, aws) in [("v1", aws1()), ("v2", aws2())] {
+        let aws = |from: &str, args: &[&str]| lab.exec(from, &[&[aws.as_str()], args, IMPATIENT].concat());
+        // By the gateway endpoint: no name is changed, its policy is asked.
+        let get = ["dynamodb", "get-item", "--table-name", "users", "--key", r#"{"id":{"S":"ann"}}"#];
+        assert!(aws("db", &get).ok().contains("\"30\""), "{client}");
+        let scan = aws("db", &["dynamodb", "scan", "--table-name", "users"]).err;
+        assert!(scan.contains("with an explicit deny in a VPC endpoint policy"), "{client}: {scan}");
+        assert!(aws("db", &["s3", "ls", "s3://reports/"]).ok().contains("hello.txt"), "{client}");
+        // By the Internet gateway: no endpoint's policy, services of every region, legacy names.
+        assert!(aws("web", &["dynamodb", "scan", "--table-name", "users"]).ok().contains("\"30\""), "{client}");
+        assert!(
+            aws("web", &["sts", "get-caller-identity", "--region", "ap-south-1"]).ok().contains(":assumed-role/r/")
+        );
+        aws("web", &["sqs", "list-queues"]).ok();
+        // The wrong region's answer says which is right, and both clients follow it.
+        assert!(aws("web", &["s3", "ls", "s3://far/"]).ok().contains("a.txt"), "{client}");
+        let listed = aws("web", &["s3", "ls"]).ok();
+        assert!(listed.contains("far") && listed.contains("reports"), "{client}: {listed}");
+        let keys = aws("web", &["kms", "list-keys"]).err;
+        assert!(keys.contains("services: { kms: { backend:"), "{client}: {keys}");
+    }
+    // Another region's S3 is not in the prefix list, nor is any other service, and there is no other way.
+    for host in ["s3.us-east-1.amazonaws.com", "sts.eu-west-1.amazonaws.com"] {
+        let url = format!("https://{host}/");
+        assert_eq!(lab.exec("db", &["curl", "-sS", "--connect-timeout", "1", &url]).code, 28, "{host}");
+    }
+}
+
 #[test]
 fn a_hundred_megabytes_come_back_as_they_went() {
     let lab = Lab::up_file("demo.yaml");

@@ -136,11 +136,11 @@ fn code_lines(room: &str) -> Vec<(String, String)> {
     lines
 }
 
-/// A file of unit tests only (`tests.rs`, `oracle.rs`), declared under `#[cfg(test)]` by its room.
+/// A file of unit tests only (`tests.rs`, or below `tests/` or `oracle/`), declared under `#[cfg(test)]` by its room.
 fn is_test_file(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == "tests.rs" || name == "oracle.rs")
-        || path.components().any(|part| part.as_os_str() == "tests")
-            && path.strip_prefix(source_root()).is_ok_and(|inner| inner.components().any(|p| p.as_os_str() == "tests"))
+    let for_tests = |part: &std::ffi::OsStr| part == "tests" || part == "oracle";
+    path.file_name().is_some_and(|name| name == "tests.rs")
+        || path.strip_prefix(source_root()).is_ok_and(|inner| inner.iter().any(for_tests))
 }
 
 fn source_root() -> PathBuf {

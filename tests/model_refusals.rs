@@ -1,9 +1,9 @@
 //! What is refused, where the report points to, with which of AWS's codes and in which words. The cases are in
-//! `tests/data/refusals.txt`: a topology, `---`, and one line per problem, `LINE:COL CODE | message`.
+//! `tests/data/refusals*.txt`: a topology, `---`, and one line per problem, `LINE:COL CODE | message`.
 
 use vpclab::model::{Around, Report, Source, load};
 
-const CASES: &str = include_str!("data/refusals.txt");
+const CASES: [&str; 2] = [include_str!("data/refusals.txt"), include_str!("data/refusals-joined.txt")];
 
 fn report_of(text: &str) -> Report {
     match load(&[Source::new("lab.yaml", text)], &Around::default()) {
@@ -21,7 +21,7 @@ fn lines_of(report: &Report) -> Vec<String> {
 fn every_problem_of_a_file_is_reported_at_its_place_with_its_code() {
     let mut wrong = Vec::new();
     let mut cases = 0;
-    for case in CASES.split("=== ").skip(1) {
+    for case in CASES.iter().flat_map(|file| file.split("=== ").skip(1)) {
         cases += 1;
         let (title, rest) = case.split_once('\n').expect("a title");
         let (text, expected) = rest.split_once("---\n").expect("a line of dashes");

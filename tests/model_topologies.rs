@@ -7,12 +7,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use vpclab::base::{Cidr, EniIx, PortRange, Proto};
 use vpclab::model::plan::{
-    Backend, BucketFiles, CheckWhat, Expect, ListenReply, Plan, Policy, RouteTarget, SgPeer, TrafficMatch, UpstreamAddr,
+    Backend, BucketFiles, CheckWhat, EndpointKind, EniOwner, Expect, Forward, Home, ListenReply, Plan, Policy,
+    RouteTarget, SgPeer, TrafficMatch, UpstreamAddr,
 };
-use vpclab::model::spec::keys::{self, Noun, Shape, State};
+use vpclab::model::spec::keys::{self, Noun, Shape};
 use vpclab::model::{Around, Files, Loaded, Source, diff, load};
 
 const EVERYTHING: &str = include_str!("data/everything.yaml");
+const JOINED: &str = include_str!("data/everything-joined.yaml");
 
 /// A folder of the tests' own.
 struct Folder;
@@ -71,8 +73,8 @@ fn the_file_with_everything_has_every_key_of_this_version() {
     let mut nouns: Vec<&'static Noun> = vec![&keys::TOP];
     let mut at = 0;
     while at < nouns.len() {
-        for key in nouns[at].all().filter(|k| k.state != State::Later) {
-            if !EVERYTHING.contains(&format!("{}:", key.name)) {
+        for key in nouns[at].all().filter(|k| k.usable()) {
+            if ![EVERYTHING, JOINED].iter().any(|text| text.contains(&format!("{}:", key.name))) {
                 missing.push(format!("{}: {}", nouns[at].name, key.name));
             }
             let below: &[&'static Noun] = match key.shape {
@@ -114,6 +116,7 @@ fn what_is_written_is_what_the_plan_says() {
     assert_eq!(p.network_acls[a.nacl].common.name, "strict");
     assert_eq!(p.route_tables[p.subnets[1].route_table].common.path, "app.main");
 
+    let public = |name: &str| p.public_addresses.iter().find(|a| a.common.name == name).expect(name).addr;
     let routes = &p.route_tables[a.route_table].routes;
     let router = p.find_instance("router").expect("router");
     let target = |to: &str| routes.iter().find(|r| p.dest_text(r.to) == to).expect(to).target;
@@ -129,7 +132,8 @@ fn what_is_written_is_what_the_plan_says() {
         texts,
         ["90 deny udp 53 from 10.9.0.0/16", "100 allow tcp all from 10.0.0.0/8", "200 allow icmp 3/4 from 0.0.0.0/0"]
     );
-    assert!(strict.egress.is_empty() && !strict.default);
+    assert_eq!(strict.egress.len(), 1);
+    assert!(!strict.default);
 
     let group = |name: &str| p.security_groups.iter().position(|g| g.common.name == name).expect(name);
     let rules = &p.security_groups[group("app")];
@@ -145,6 +149,9 @@ fn what_is_written_is_what_the_plan_says() {
             "proto 47 from 10.0.0.0/8",
             "tcp all from 10.1.0.0/16",
             "tcp all from 10.2.0.0/16",
+            "tcp 22 from pl:offices",
+            "tcp 443 from pl:partners",
+            &format!("tcp 80 from {}/32", public("nat-1")),
         ]
     );
     assert_eq!(rules.ingress[0].peer, SgPeer::Group(group("doors")));
@@ -159,7 +166,9 @@ fn what_is_written_is_what_the_plan_says() {
     let i = &p.instances[web];
     assert_eq!((i.mtu, i.imds_v2_required, i.imds_hop_limit), (1_500, true, 2));
     assert_eq!(i.user_data.as_deref(), Some("#!/bin/sh\necho hello\n"));
-    assert_eq!(i.env, [("STAGE".to_owned(), "test".to_owned())]);
+    let igw = &p.internet_gateways[0].common.id;
+    let env = [("STAGE", "test"), ("LIST", "192.168.1.0/24, 192.168.2.0/24"), ("IGW", igw)];
+    assert_eq!(i.env, env.map(|(k, v)| (k.to_owned(), v.to_owned())));
     assert_eq!(p.roles[i.role.expect("a role")].common.name, "web-role");
     assert_eq!(i.listen.len(), 7);
     assert_eq!(i.listen[0].reply, ListenReply::Directory("labs/www".into()));
@@ -225,6 +234,97 @@ fn what_is_written_is_what_the_plan_says() {
     assert_eq!((p.limits.dns_ttl, p.limits.dns_pps, p.limits.conntrack_max, p.limits.syn_retries), (1, 100, 1_000, 2));
 }
 
+#[test]
+fn what_is_written_of_gateways_is_what_the_plan_says() {
+    let p = everything();
+    let at = |kind: &str, paths: Vec<&str>, path: &str| {
+        paths.iter().position(|p| *p == path).unwrap_or_else(|| panic!("no {kind} {path}"))
+    };
+    let paths = |of: Vec<&vpclab::model::plan::Common>| of.iter().map(|c| c.path.clone()).collect::<Vec<_>>();
+    assert_eq!(paths(p.nat_gateways.iter().map(|n| &n.common).collect()), ["app.nat-a", "app.inside"]);
+    let table = |name: &str| at("table", p.route_tables.iter().map(|t| t.common.path.as_str()).collect(), name);
+    let text = |name: &str| -> Vec<String> {
+        p.route_tables[table(name)].routes.iter().map(|route| p.route_text(route)).collect()
+    };
+    // Local routes, what is written, what gateway endpoints add.
+    assert_eq!(
+        text("app.through-router"),
+        [
+            "10.0.0.0/16 local",
+            "10.1.0.0/16 local",
+            "192.168.0.0/16 via router/eth1",
+            "172.16.0.0/12 blackhole",
+            "10.0.2.0/24 via web",
+            "10.0.0.0/24 via nat:inside",
+            "0.0.0.0/0 via nat:nat-a",
+            "pl:offices via vgw",
+            "pl:com.amazonaws.eu-west-1.s3 via endpoint:s3-gateway",
+            "pl:com.amazonaws.eu-west-1.dynamodb via endpoint:dynamodb",
+        ]
+    );
+    assert_eq!(p.internet_gateways[0].edge_table, Some(table("app.incoming")));
+    assert_eq!((p.internet_gateways.len(), p.vgws.len(), p.vgws[0].edge_table), (1, 1, None));
+
+    let nat = &p.nat_gateways[0];
+    assert!(nat.public && !p.nat_gateways[1].public);
+    assert_eq!(nat.addresses.len(), 2, "one for each Elastic IP");
+    assert_eq!((p.eni(nat.eni).ip, p.eni(nat.eni).owner), (nat.addresses[0], EniOwner::NatGateway(0)));
+    assert!(p.eni(nat.eni).security_groups.is_empty());
+    let inside = |ip: Ipv4Addr| p.subnets[nat.subnet].cidr.contains(ip) && p.enis.iter().all(|e| e.ip != ip);
+    assert!(inside(nat.addresses[1]), "{:?}", nat.addresses);
+
+    let public: Vec<(&str, bool)> = p.public_addresses.iter().map(|a| (a.common.path.as_str(), a.elastic)).collect();
+    // `hidden` wants none though its subnet gives them.
+    assert_eq!(public, [("web", true), ("app.public/eth0", false), ("nat-1", true), ("nat-2", true)]);
+    let mut addresses: Vec<Ipv4Addr> = p.public_addresses.iter().map(|a| a.addr).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 4);
+    assert!(addresses.iter().all(|a| a.octets()[..3] == [203, 0, 113]));
+    assert_eq!(p.public_addresses[3].private, nat.addresses[1]);
+
+    let lists: Vec<(&str, u32, bool)> =
+        p.prefix_lists.iter().map(|l| (l.list_name.as_str(), l.max_entries, l.aws)).collect();
+    assert_eq!(
+        lists,
+        [
+            ("offices", 10, false),
+            ("partners", 1, false),
+            ("com.amazonaws.eu-west-1.s3", 1, true),
+            ("com.amazonaws.eu-west-1.dynamodb", 1, true),
+        ]
+    );
+    // The file has moved S3, and its names with it.
+    assert_eq!(p.prefix_lists[2].entries.len(), 2);
+    let s3 = p.public_blocks.addr("s3.eu-west-1.amazonaws.com").expect("S3");
+    assert!(p.prefix_lists[2].entries[0].contains(s3));
+    assert_eq!(p.public_blocks.service_at(s3).map(|(service, _)| service.name), Some("s3"));
+    let doors = &p.security_groups
+        [at("group", p.security_groups.iter().map(|g| g.common.path.as_str()).collect(), "app.doors")];
+    assert_eq!(doors.egress[1].peer, SgPeer::PrefixList(2));
+    let strict = p.network_acls.iter().find(|n| n.common.name == "strict").expect("strict");
+    assert_eq!(strict.egress[0].peer, p.prefix_lists[3].entries[0], "what `${{lab:pl.dynamodb.cidrs}}` put in");
+
+    let gateway = &p.endpoints[p.find_endpoint("s3-gateway").expect("s3-gateway")];
+    let EndpointKind::Gateway { route_tables, prefix_list, door } = &gateway.kind else { panic!("{:?}", gateway.kind) };
+    assert_eq!(
+        (route_tables.as_slice(), *prefix_list),
+        ([table("app.through-router"), table("app.main")].as_slice(), 2)
+    );
+    assert_eq!((p.eni(*door).home, p.eni(*door).ip), (Home::Internet, Ipv4Addr::UNSPECIFIED));
+    assert_eq!(p.public_side, Some(EniIx(p.enis.len() as u32 - 1)), "the last: it moves nobody");
+
+    let instance = |name: &str| &p.instances[p.find_instance(name).expect(name)];
+    assert_eq!(instance("web").names, ["db.example.rds.amazonaws.com"]);
+    let forwards = ["app.web", "public", "hidden", "router"].map(|name| instance(name).forward);
+    assert_eq!(forwards, [Some(Forward::Masquerade), Some(Forward::Plain), Some(Forward::Stateful), None]);
+    assert_eq!(instance("app.web").tracking.udp_stream, Some(Duration::from_secs(100)));
+    assert_eq!(instance("hidden").tracking.tcp_idle, Some(Duration::from_secs(350)), "nitro: 6");
+
+    assert_eq!((p.limits.nat_idle, p.limits.nat_ports), (Duration::from_secs(20), 4));
+    assert_eq!((p.limits.endpoint_health, p.limits.egress_fragments), (Duration::from_secs(1), 10));
+}
+
 /// The model cannot see the engine, so its list of codes is its own.
 #[test]
 fn every_code_of_the_engine_can_be_expected_by_a_check() {
@@ -251,7 +351,7 @@ fn addresses_without_ip_are_the_lowest_free_ones() {
     assert_eq!(ip("app.many-3/eth0"), "10.0.1.7");
     assert_eq!(ip("app.registry@a"), "10.0.1.8", "endpoints come after instances");
     let mut seen = std::collections::HashSet::new();
-    for e in &p.enis {
+    for e in p.enis.iter().filter(|e| e.subnet().is_some()) {
         let s = &p.subnets[e.subnet().expect("in a subnet")];
         assert!(seen.insert((e.home.subnet(), e.ip)), "{}", e.ip);
         assert!(s.cidr.contains(e.ip) && e.ip.to_bits() >= s.cidr.network().to_bits() + 4 && e.ip != s.cidr.last());
@@ -382,7 +482,8 @@ fn large_files_cost_time_in_proportion() {
     let head = "version: 1\nregion: eu-west-1\nvpcs:\n  app:\n    cidr: 10.0.0.0/16\n";
     let text = format!("{head}    subnets:\n{subnets}    instances:\n{instances}");
     let plan = good(&[Source::new("large.yaml", text)]).plan;
-    assert_eq!((plan.subnets.len(), plan.enis.len()), (250, 5_000));
+    // And the door of the public side.
+    assert_eq!((plan.subnets.len(), plan.enis.len()), (250, 5_001));
     // As many mistakes as fit.
     let wrong: String = (0..9_000).map(|n| format!("      x{n}: {{ subnte: a }}\n")).collect();
     let report = load(&[Source::new("wrong.yaml", format!("{head}    instances:\n{wrong}"))], &around());

@@ -9,6 +9,7 @@ mod screen;
 
 mod common;
 
+mod apply;
 mod bench;
 mod clean;
 mod completion;
@@ -19,6 +20,7 @@ mod down;
 mod drops;
 mod exec;
 mod explain;
+mod fault;
 mod flows;
 mod init;
 mod lab;
@@ -64,6 +66,10 @@ enum Verb {
     /// Stop a lab and leave nothing behind
     #[command(alias = "destroy")]
     Down(down::Args),
+    /// Make a running lab equal to files, or lay a patch over it
+    Apply(apply::Args),
+    /// Break something in a running lab, list what is broken, mend it
+    Fault(fault::Args),
     /// Remove leftovers of crashed labs
     Clean(clean::Args),
     /// Up, exec, down in one
@@ -115,10 +121,8 @@ enum Verb {
 }
 
 /// Verbs that are promised and not built: refused by name, not taken for a slip of the fingers.
-const LATER: &[&str] = &[
-    "apply", "trace", "capture", "flowlogs", "metrics", "cost", "graph", "top", "needs", "fault", "accept", "reject",
-    "ssh",
-];
+const LATER: &[&str] =
+    &["trace", "capture", "flowlogs", "metrics", "cost", "graph", "top", "needs", "accept", "reject", "ssh"];
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -176,6 +180,8 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Init(args) => init::run(args),
         Verb::Up(args) => on_linux!(up, args),
         Verb::Down(args) => on_linux!(down, args),
+        Verb::Apply(args) => on_linux!(apply, args),
+        Verb::Fault(args) => on_linux!(fault, args),
         Verb::Clean(args) => on_linux!(clean, args),
         Verb::Run(args) => on_linux!(run, args),
         Verb::Test(args) => test::run(args),

@@ -140,7 +140,7 @@ fn outside(plan: &Plan, asker: usize) -> Vec<Ipv4Addr> {
     let other = if region == "us-east-1" { "eu-west-1" } else { "us-east-1" };
     let services = ["s3", "dynamodb", "sts"];
     let names = [region, other].into_iter().flat_map(|r| services.map(|s| format!("{s}.{r}.amazonaws.com")));
-    let public = names.filter_map(|name| crate::model::catalogue::public_addr(&name));
+    let public = names.filter_map(|name| plan.public_blocks.addr(&name));
     let hosts = plan.instances.iter().filter(|i| i.home == InstanceHome::Internet);
     let hosts = hosts.filter_map(|i| Some(plan.eni(*i.enis.first()?).ip));
     let own = &plan.instances[asker].enis;
@@ -295,6 +295,7 @@ impl Live<'_> {
     fn way_of(&self, flow: &FlowRow) -> String {
         match flow.to.split_once('@') {
             Some((endpoint, _)) => format!("endpoint:{endpoint}"),
+            None if flow.way == "gateway-endpoint" => format!("endpoint:{}", flow.to),
             None => format!("instance:{}", flow.to),
         }
     }

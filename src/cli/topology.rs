@@ -1,5 +1,6 @@
 //! The topology files of a verb: found, read, judged. Whatever is wrong with them is one report and exit code 2.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
@@ -17,10 +18,31 @@ pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
 pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Loaded), Failure> {
     let paths = if files.is_empty() { vec![the_one_here()?] } else { files.to_vec() };
     let sources = paths.iter().map(|path| source(path)).collect::<Result<Vec<Source>, Failure>>()?;
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let env = |name: &str| std::env::var(name).ok();
-    let around = Around { env: &env, files: &Disk, name };
-    match store::accept(&sources, &around, &std::env::current_dir()?) {
+    judge(&sources, &Around { env: &env, files: &Disk, name }, &BTreeSet::new())
+}
+
+/// The same for a lab that runs, under its name: see `store::standing`.
+pub fn read_over(files: &[PathBuf], lab: &str, standing: &BTreeSet<String>) -> Result<Accepted, Failure> {
+    let paths = if files.is_empty() { vec![the_one_here()?] } else { files.to_vec() };
+    let sources = paths.iter().map(|path| source(path)).collect::<Result<Vec<Source>, Failure>>()?;
+    let env = |name: &str| std::env::var(name).ok();
+    judge(&sources, &Around { env: &env, files: &Disk, name: Some(lab) }, standing).map(|(accepted, _)| accepted)
+}
+
+/// Patches over the text of a lab: what that text drew in stays as it was at acceptance.
+pub fn patch(base: &Accepted, patches: &[Source], standing: &BTreeSet<String>) -> Result<Accepted, Failure> {
+    let text = base.sources.iter().map(|s| Source::new(s.path.clone(), s.text.as_str()));
+    let sources: Vec<Source> = text.chain(patches.iter().cloned()).collect();
+    let env = |name: &str| base.env.get(name).cloned().unwrap_or_else(|| std::env::var(name).ok());
+    let around = Around { env: &env, files: &Over(base), name: Some(&base.name) };
+    let (accepted, _) = judge(&sources, &around, standing)?;
+    Ok(Accepted { dir: base.dir.clone(), ..accepted })
+}
+
+fn judge(sources: &[Source], around: &Around<'_>, standing: &BTreeSet<String>) -> Result<(Accepted, Loaded), Failure> {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match store::accept_over(sources, around, &std::env::current_dir()?, standing) {
         Ok((accepted, loaded)) => {
             if !loaded.warnings.is_empty() {
                 eprintln!("{}", loaded.warnings.render(color).trim_end());
@@ -29,6 +51,17 @@ pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Lo
         }
         Err(report) => Err(Failure { exit: 2, message: report.render(color) }),
     }
+}
+
+/// The lab that files name, if they are good; what is wrong with them is told when they are read for it.
+pub fn name_of(files: &[PathBuf]) -> Option<String> {
+    let paths = if files.is_empty() { vec![the_one_here().ok()?] } else { files.to_vec() };
+    let sources = paths.iter().map(|path| source(path).ok()).collect::<Option<Vec<Source>>>()?;
+    let env = |name: &str| std::env::var(name).ok();
+    let (accepted, _) =
+        store::accept(&sources, &Around { env: &env, files: &Disk, name: None }, &std::env::current_dir().ok()?)
+            .ok()?;
+    Some(accepted.name)
 }
 
 /// The one `*.vpclab.yaml` in this folder.
@@ -51,7 +84,7 @@ fn the_one_here() -> Result<PathBuf, Failure> {
     }
 }
 
-fn source(path: &Path) -> Result<Source, Failure> {
+pub fn source(path: &Path) -> Result<Source, Failure> {
     let failed = |e: std::io::Error| Failure::input(format!("{}: {e}", path.display()));
     let limit = MAX_BYTES as u64 + 1;
     let mut bytes = Vec::new();
@@ -61,6 +94,19 @@ fn source(path: &Path) -> Result<Source, Failure> {
         std::fs::File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
     }
     Ok(Source::new(path.display().to_string(), bytes))
+}
+
+/// What a text drew in when it was accepted; what is new, from this machine.
+struct Over<'a>(&'a Accepted);
+
+impl Files for Over<'_> {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        if self.0.files.contains_key(path) { self.0.read(path) } else { Disk.read(path) }
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        if self.0.folders.contains_key(path) { self.0.is_dir(path) } else { Disk.is_dir(path) }
+    }
 }
 
 /// Files as they are on this machine.

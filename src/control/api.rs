@@ -11,6 +11,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{Change, Sign};
+
 /// Of the messages below. Raised when a field changes its meaning; new fields and kinds keep it.
 pub const VERSION: u32 = 1;
 
@@ -50,6 +52,15 @@ pub enum Request {
     Source,
     /// Connections, ring bytes and tasks that exist now: [`Reply::Gauges`].
     Gauges,
+    /// The lab becomes what the text says: [`Reply::Applied`]. Where the text is that of the lab with this many patches
+    /// laid over it, [`Reply::Stale`] says that the lab has another by now.
+    Apply { accepted: Box<super::store::Accepted>, patches: Option<usize>, dry_run: bool },
+    /// Break something, in the words of `vpclab fault`: [`Reply::Faults`], of this one.
+    Fault { words: Vec<String>, after_ms: Option<u64>, for_ms: Option<u64> },
+    /// Every fault that holds or will: [`Reply::Faults`].
+    Faults,
+    /// End one fault by its id, or all: [`Reply::Faults`], of what is left.
+    ClearFaults { id: Option<u32> },
     /// End the lab: [`Reply::Done`] when the order is taken; the socket goes away when all is removed.
     Down,
 }
@@ -77,6 +88,10 @@ pub enum Reply {
     Logs(Vec<LogLine>),
     Source(super::store::Accepted),
     Gauges(Gauges),
+    Applied(Applied),
+    /// The text that was sent is not of the lab's last accepted one.
+    Stale,
+    Faults(Vec<FaultRow>),
     Done,
     /// `exit` is the exit code that a verb should end with.
     Failed {
@@ -318,6 +333,73 @@ pub struct LogLine {
     /// `out`, `err`, or `lab` for a line of ours: how it ended.
     pub stream: String,
     pub text: String,
+}
+
+/// What `apply` did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    pub lab: String,
+    pub dry_run: bool,
+    /// By kind, in the order of the plan.
+    pub changes: Vec<ChangeRow>,
+    /// Instances that are made anew: what runs in them ends.
+    pub anew: Vec<AnewRow>,
+    pub warnings: Vec<String>,
+    /// Of what is in force after it.
+    pub generation: u64,
+    /// Microseconds from the order to the router thread until the new plan was in force.
+    pub published_us: u64,
+    /// Microseconds of the whole change.
+    pub total_us: u64,
+}
+
+/// One object that differs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeRow {
+    /// `+`, `~` or `-`.
+    pub sign: char,
+    pub kind: String,
+    pub path: String,
+    /// Of changed objects: attribute, before, after.
+    pub attributes: Vec<(String, String, String)>,
+}
+
+impl From<Change> for ChangeRow {
+    fn from(change: Change) -> ChangeRow {
+        ChangeRow {
+            sign: match change.sign {
+                Sign::Add => '+',
+                Sign::Change => '~',
+                Sign::Remove => '-',
+            },
+            kind: change.kind.to_owned(),
+            path: change.path,
+            attributes: change.attributes.into_iter().map(|(name, was, is)| (name.to_owned(), was, is)).collect(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnewRow {
+    /// `VPC.NAME`.
+    pub path: String,
+    /// `eth0: address 10.0.1.10 -> 10.0.1.11`.
+    pub why: String,
+}
+
+/// One line of `vpclab fault list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultRow {
+    pub id: u32,
+    /// `az a`, `endpoint app.sts in a`.
+    pub fault: String,
+    /// Of the topology file; otherwise of a command.
+    pub by_file: bool,
+    /// False: it is still to come.
+    pub begun: bool,
+    /// Milliseconds until it begins, or, once it has, until it ends; `None`: until it is cleared.
+    pub left_ms: Option<u64>,
 }
 
 /// What exists now. All three are 0 in a lab that nobody uses.

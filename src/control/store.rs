@@ -2,7 +2,7 @@
 //! runs the lab reads the same whatever has become of the files and variables since.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub struct Accepted {
     pub files: BTreeMap<PathBuf, String>,
     /// Whether paths that the text names are folders.
     pub folders: BTreeMap<PathBuf, bool>,
+    /// Endpoints whose private DNS was on in the running lab before: see [`standing`].
+    pub standing: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +62,19 @@ impl Accepted {
 /// # Errors
 /// Every problem of every source.
 pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Accepted, Loaded), Report> {
+    accept_over(sources, around, cwd, &BTreeSet::new())
+}
+
+/// The same for a lab that runs, where `standing` is what [`standing`] says of it.
+///
+/// # Errors
+/// As [`accept`].
+pub fn accept_over(
+    sources: &[Source],
+    around: &Around<'_>,
+    cwd: &Path,
+    standing: &BTreeSet<String>,
+) -> Result<(Accepted, Loaded), Report> {
     let env = RefCell::new(BTreeMap::new());
     let files = Recorder { inner: around.files, cwd, seen: RefCell::default() };
     let look_up = |name: &str| {
@@ -68,7 +83,7 @@ pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Ac
         value
     };
     let around = Around { env: &look_up, files: &files, name: around.name };
-    let loaded = model::load_judged(sources, &around, &policy_flaws)?;
+    let loaded = model::load_over(sources, &around, standing, &policy_flaws)?;
     let seen = files.seen.into_inner();
     let accepted = Accepted {
         name: loaded.plan.name.clone(),
@@ -80,6 +95,7 @@ pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Ac
         env: env.into_inner(),
         files: seen.files,
         folders: seen.folders,
+        standing: standing.clone(),
     };
     Ok((accepted, loaded))
 }
@@ -91,8 +107,14 @@ pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Ac
 pub fn load(accepted: &Accepted) -> Result<Plan, Report> {
     let sources: Vec<Source> = accepted.sources.iter().map(|s| Source::new(s.path.clone(), s.text.as_str())).collect();
     let around = Around { env: &|name| accepted.var(name), files: accepted, name: Some(&accepted.name) };
-    let loaded = model::load_judged(&sources, &around, &policy_flaws)?;
+    let loaded = model::load_over(&sources, &around, &accepted.standing, &policy_flaws)?;
     Ok(Plan { dir: accepted.dir.clone(), ..loaded.plan })
+}
+
+/// Endpoints of a running lab (by path) that may keep private DNS though the VPC's DNS attributes no longer allow it: AWS
+/// asks for the attributes when an endpoint is made, and does not stop whoever changes them later.
+pub fn standing(plan: &Plan) -> BTreeSet<String> {
+    plan.endpoints.iter().filter(|e| e.private_dns).map(|e| e.common.path.clone()).collect()
 }
 
 /// The contents of policies, which the model keeps but does not judge.

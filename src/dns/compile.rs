@@ -204,14 +204,18 @@ fn public_zones(plan: &Plan) -> BTreeMap<Box<[u8]>, Zone> {
     let mut zones: BTreeMap<Box<[u8]>, Zone> = BTreeMap::new();
     let ttl = plan.limits.dns_ttl;
     for apex in PUBLIC_APEXES {
-        if let Some(mut zone) = Zone::new(ZoneKind::Public, apex, Synthesis::Public { ttl }) {
+        if let Some(mut zone) =
+            Zone::new(ZoneKind::Public, apex, Synthesis::Public { blocks: plan.public_blocks.clone(), ttl })
+        {
             for region in catalogue::regions() {
                 zone.insert(&format!("{}.{apex}", region.name), Node::default());
             }
             zones.insert(zone.apex.clone(), zone);
         }
     }
-    if let Some(mut root) = Zone::new(ZoneKind::Public, ".", Synthesis::Public { ttl }) {
+    if let Some(mut root) =
+        Zone::new(ZoneKind::Public, ".", Synthesis::Public { blocks: plan.public_blocks.clone(), ttl })
+    {
         for domain in PUBLIC_DOMAINS {
             root.insert(domain, Node::default());
         }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Cidr;
-use crate::model::catalogue;
+use crate::model::catalogue::PublicBlocks;
 
 use super::name::{self, MAX_NAME, WireName};
 
@@ -206,6 +206,7 @@ pub(super) enum Synthesis {
     },
     /// The catalogue's public names.
     Public {
+        blocks: PublicBlocks,
         ttl: u32,
     },
 }
@@ -317,9 +318,9 @@ impl Zone {
                 Some((addr, octets)) if octets < 4 && holds_private(addr, octets, vpc_blocks) => Outcome::NoData,
                 _ => Outcome::NoName,
             },
-            Synthesis::Public { ttl } => {
+            Synthesis::Public { blocks, ttl } => {
                 let mut space = [0; MAX_NAME];
-                match name::host_text(name.as_bytes(), &mut space).and_then(catalogue::public_addr) {
+                match name::host_text(name.as_bytes(), &mut space).and_then(|host| blocks.addr(host)) {
                     Some(addr) => give_address(addr, *ttl, asked, emit),
                     None => Outcome::NoName,
                 }

@@ -463,6 +463,7 @@ fn gateways(plan: &Plan) -> Gateways {
         publics: publics.into(),
         hosts: hosts_of(Home::Internet),
         public_side: plan.public_side,
+        public_blocks: plan.public_blocks.clone(),
     }
 }
 

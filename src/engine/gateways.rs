@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::lpm::Lpm;
 use crate::base::{Cidr, EniIx};
+use crate::model::catalogue::PublicBlocks;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gateways {
@@ -24,6 +25,8 @@ pub(crate) struct Gateways {
     /// Hosts of the emulated Internet, ascending by address.
     pub(crate) hosts: Box<[(u32, EniIx)]>,
     pub(crate) public_side: Option<EniIx>,
+    /// Where AWS's services are on the public side.
+    pub(crate) public_blocks: PublicBlocks,
 }
 
 #[derive(Clone, Debug)]

@@ -14,7 +14,6 @@ use super::rules::Traffic;
 use super::steps::{Refusal, deliver, nacl, route};
 use super::verdict::{Decider, DropCode, Outcome, Reaction, Rule, Stage};
 use crate::base::{EniIx, FiveTuple, Proto, steer};
-use crate::model::catalogue;
 
 /// Places that a packet may pass before it is said to go round.
 const MOST_PLACES: usize = 48;
@@ -354,7 +353,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         } else if let Some(to) = gateways.internet_host(dst) {
             Ok(Place::Arrive { to, left: None })
         } else {
-            let served = catalogue::public_service_at(dst.into()).and(gateways.public_side);
+            let served = gateways.public_blocks.service_at(dst.into()).and(gateways.public_side);
             served
                 .map(|to| Place::Arrive { to, left: None })
                 .ok_or(Refusal::egress(DropCode::NoHost, Decider::Internet))

@@ -95,6 +95,10 @@ impl KeeperClient {
         self.call(HostCmd::SetFiles { path: path.into(), files }, &[]).map(drop)
     }
 
+    pub fn set_syn_retries(&self, path: &str, syn_retries: u8) -> io::Result<()> {
+        self.call(HostCmd::SetSynRetries { path: path.into(), syn_retries }, &[]).map(drop)
+    }
+
     /// A connected, non-blocking socket to a server of this machine. Errors as of connect(2): `ConnectionRefused`
     /// says that nobody listens, `TimedOut` that nobody answered within `timeout`.
     pub async fn dial(&self, addr: DialAddr, timeout: Duration) -> io::Result<OwnedFd> {

@@ -43,6 +43,8 @@ pub enum HostCmd {
     RemoveInstance { path: String },
     /// New contents of the files that `exec` lays over /etc, in place.
     SetFiles { path: String, files: EtcFiles },
+    /// `net.ipv4.tcp_syn_retries` of the instance, in place.
+    SetSynRetries { path: String, syn_retries: u8 },
     /// Connect to a server of this machine. Beside [`HostReply::Done`]: the socket, connected and non-blocking.
     Dial { addr: DialAddr, timeout_ms: u32 },
     /// A socket bound in the instance's namespace (TCP: listening), non-blocking, beside [`HostReply::Done`].

@@ -105,6 +105,10 @@ pub(super) fn set_files(dir: &RunDir, instance: &Instance, files: &EtcFiles) -> 
     }
 }
 
+pub(super) fn set_syn_retries(instance: &Instance, retries: u8) -> io::Result<()> {
+    netns::within(instance.netns.as_fd(), || set_sysctl("tcp_syn_retries", &retries.to_string()))
+}
+
 /// A socket of the instance's own, non-blocking.
 pub(super) fn bind(instance: &Instance, wanted: BindSocket) -> io::Result<OwnedFd> {
     netns::within(instance.netns.as_fd(), || match wanted {
@@ -165,10 +169,7 @@ fn build(wanted: &InstanceHost) -> io::Result<(Vec<Tun>, Vec<Offloads>, bool)> {
 /// Settings of the namespace. Those that the topology asks for must hold; the last two only make unprivileged ping(8)
 /// work as on EC2's images, where the kernel lets us.
 fn sysctls(wanted: &InstanceHost) -> io::Result<()> {
-    let set = |name: &str, value: String| {
-        let path = format!("/proc/sys/net/ipv4/{name}");
-        std::fs::write(&path, value).map_err(|err| explain(err, &format!("write {path}")))
-    };
+    let set = |name: &str, value: String| set_sysctl(name, &value);
     let three = |[least, usual, most]: [u32; 3]| format!("{least} {usual} {most}");
     if wanted.forward {
         set("ip_forward", "1".into())?;
@@ -194,6 +195,12 @@ fn sysctls(wanted: &InstanceHost) -> io::Result<()> {
         let _ = set("ping_group_range", format!("{gid} {gid}"));
     }
     Ok(())
+}
+
+/// Of the calling thread's namespace.
+fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
+    let path = format!("/proc/sys/net/ipv4/{name}");
+    std::fs::write(&path, value).map_err(|err| explain(err, &format!("write {path}")))
 }
 
 /// As `ip netns exec` wants them: plain files, because it binds them itself.

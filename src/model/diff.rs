@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::plan::{EniOwner, Plan, Policy};
 
+mod gateways;
 mod joined;
 
 /// One object that differs.
@@ -168,19 +169,17 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 .iter()
                 .map(|i| {
                     let role = i.role.map(|r| p.roles[r].common.name.clone()).unwrap_or_default();
-                    of(
-                        &i.common,
-                        vec![
-                            ("role", role),
-                            ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
-                            ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
-                            ("mtu", i.mtu.to_string()),
-                            ("impair", i.impair.map(|impair| format!("{impair:?}")).unwrap_or_default()),
-                            ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
-                            ("user_data", i.user_data.clone().unwrap_or_default()),
-                            ("env", join(i.env.iter().map(|(k, v)| format!("{k}={v}")).collect())),
-                        ],
-                    )
+                    let mut attributes = gateways::of_instance(i);
+                    attributes.extend(vec![
+                        ("role", role),
+                        ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
+                        ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
+                        ("mtu", i.mtu.to_string()),
+                        ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
+                        ("user_data", i.user_data.clone().unwrap_or_default()),
+                        ("env", join(i.env.iter().map(|(k, v)| format!("{k}={v}")).collect())),
+                    ]);
+                    of(&i.common, attributes)
                 })
                 .collect(),
         ),
@@ -215,14 +214,13 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
             p.endpoints
                 .iter()
                 .map(|e| {
-                    of(
-                        &e.common,
-                        vec![
-                            ("service", p.services[e.service].full_name.clone()),
-                            ("private_dns", e.private_dns.to_string()),
-                            ("policy", policy(&e.policy)),
-                        ],
-                    )
+                    let mut attributes = gateways::of_endpoint(p, e);
+                    attributes.extend(vec![
+                        ("service", p.services[e.service].full_name.clone()),
+                        ("private_dns", e.private_dns.to_string()),
+                        ("policy", policy(&e.policy)),
+                    ]);
+                    of(&e.common, attributes)
                 })
                 .collect(),
         ),
@@ -244,6 +242,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                         ("account", s.account.clone()),
                         ("data", s.data.as_ref().map(|d| d.display().to_string()).unwrap_or_default()),
                         ("contents", format!("{:?}", s.contents)),
+                        ("prefixes", format!("{:?}", p.public_blocks.of(&s.name, &s.region).unwrap_or_default())),
                     ];
                     (s.full_name.clone(), attributes)
                 })
@@ -269,6 +268,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                 .collect(),
         ),
     ];
+    all.extend(gateways::objects(p, &of));
     all.extend(joined::objects(p, &of));
     all
 }
@@ -288,6 +288,38 @@ mod tests {
 
     fn plan(sources: &[Source]) -> Plan {
         load(sources, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan
+    }
+
+    #[test]
+    fn gateways_and_addresses_show_with_what_they_change() {
+        let solo = Source::new("t-solo.yaml", include_str!("../../topologies/t-solo.yaml"));
+        let old = plan(std::slice::from_ref(&solo));
+        let patch = "vpcs:
+  vpc:
+    nat_gateways: { natgw-a: { eip: [one, two] } }
+    prefix_lists: { corp: [192.168.0.0/16] }
+    route_tables: { public: { edge: null, routes: [ { to: 0.0.0.0/0, via: igw }, { to: \"pl:corp\", via: blackhole } ] } }
+    instances: { web: { public_ip: false, forward: masquerade, tracking: { nitro: 6 } } }
+    endpoints: { s3: { type: gateway, route_tables: [private] } }
+";
+        let new = plan(&[solo.clone(), Source::new("patch.yaml", patch)]);
+        let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        for wanted in [
+            "~ route table vpc.public\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via igw -> 10.0.0.0/16 local, 0.0.0.0/0 via igw, pl:corp blackhole",
+            "~ route table vpc.private\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a -> 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a, pl:com.amazonaws.us-east-1.s3 via endpoint:s3",
+            "~ instance vpc.web\n    forward: nothing -> masquerade\n    tracking: Tracking { tcp_idle: None, udp_idle: None, udp_stream: None } -> Tracking { tcp_idle: Some(350s), udp_idle: None, udp_stream: None }",
+            "+ endpoint vpc.s3",
+            "~ NAT gateway vpc.natgw-a\n    addresses: 10.0.0.4 -> 10.0.0.4, 10.0.0.5",
+            "+ public address one",
+            "+ public address two",
+            "- public address vpc.natgw-a",
+            "- public address vpc.web/eth0",
+            "+ prefix list vpc.corp",
+            "+ prefix list com.amazonaws.us-east-1.s3",
+        ] {
+            assert!(seen.iter().any(|line| line == wanted), "{wanted}\n{}", seen.join("\n"));
+        }
+        assert_eq!(diff(&new, &new), []);
     }
 
     #[test]

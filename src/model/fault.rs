@@ -77,7 +77,10 @@ pub fn tunnel(plan: &Plan, text: &str) -> Result<FaultPlan, String> {
     }
     let vpns = plan.links.iter().filter(|link| matches!(link.kind, LinkKind::Vpn { .. }));
     let known: Vec<&str> = vpns.map(|link| plan.sites[link.site].common.name.as_str()).collect();
-    Err(format!("{}; sites with a VPN: {}", wrong(), known.join(", ")))
+    match known[..] {
+        [] => Err(format!("{}; no site has a VPN", wrong())),
+        _ => Err(format!("{}; sites with a VPN: {}", wrong(), known.join(", "))),
+    }
 }
 
 pub fn instance(plan: &Plan, name: &str) -> Result<FaultPlan, String> {
@@ -110,7 +113,7 @@ pub fn rate(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bits = number * unit;
-    (bits >= 1_000.0 && bits <= 1e12).then_some(bits as u64)
+    (1_000.0..=1e12).contains(&bits).then_some(bits as u64)
 }
 
 impl Plan {

@@ -79,8 +79,22 @@ pub fn load_judged(
     around: &Around<'_>,
     judge: &dyn Fn(&Plan) -> Vec<PolicyFlaw>,
 ) -> Result<Loaded, Report> {
+    load_over(sources, around, &BTreeSet::new(), judge)
+}
+
+/// The same, over a lab that runs. `standing`: endpoints (by path) whose private DNS is on already; what AWS asks only
+/// when it is turned on is then a warning.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_over(
+    sources: &[Source],
+    around: &Around<'_>,
+    standing: &BTreeSet<String>,
+    judge: &dyn Fn(&Plan) -> Vec<PolicyFlaw>,
+) -> Result<Loaded, Report> {
     let problems = Problems::default();
-    let read = read(sources, around, &problems);
+    let read = read(sources, around, standing, &problems);
     if let Some((plan, policies)) = &read {
         for flaw in judge(plan) {
             note(&flaw, policies, &problems);
@@ -105,7 +119,12 @@ fn note(flaw: &PolicyFlaw, policies: &Policies, problems: &Problems) {
     problems.error(Found::at(place, format!("{}: {}", flaw.owner, flaw.message)).code(flaw.code));
 }
 
-fn read(sources: &[Source], around: &Around<'_>, problems: &Problems) -> Option<(Plan, Policies)> {
+fn read(
+    sources: &[Source],
+    around: &Around<'_>,
+    standing: &BTreeSet<String>,
+    problems: &Problems,
+) -> Option<(Plan, Policies)> {
     let trees: Vec<Option<Node>> =
         sources.iter().enumerate().map(|(n, s)| yaml::parse_source(n, s, problems)).collect();
     let mut trees = trees.into_iter().collect::<Option<Vec<Node>>>()?.into_iter();
@@ -134,6 +153,7 @@ fn read(sources: &[Source], around: &Around<'_>, problems: &Problems) -> Option<
         problems,
         names,
         files: around.files,
+        standing,
         aws_defaults: root.get("defaults").and_then(Node::text) == Some("aws"),
         region,
         default_account,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::spec::keys::{Key, Noun, Shape, State, TOP};
+use super::spec::keys::{Key, Noun, Shape, TOP};
 
 /// The schema, as indented JSON. Keys of later versions are left out.
 pub fn schema() -> String {
@@ -27,7 +27,7 @@ type Defs = BTreeMap<String, Value>;
 
 fn noun(noun: &'static Noun, defs: &mut Defs) -> Value {
     let mut properties = Map::new();
-    for key in noun.all().filter(|k| k.state != State::Later) {
+    for key in noun.all().filter(|k| k.usable()) {
         properties.insert(key.name.into(), property(key, defs));
     }
     let required: Vec<&str> = noun.all().filter(|k| k.must).map(|k| k.name).collect();
@@ -85,6 +85,9 @@ fn shape(shape: Shape, defs: &mut Defs) -> Value {
             json!({ "enum": values })
         }
         Shape::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Shape::TextOrTexts => {
+            json!({ "anyOf": [scalar(), { "type": "array", "items": { "type": "string" } }] })
+        }
         Shape::TextMap => json!({ "type": "object", "additionalProperties": scalar() }),
         Shape::Noun(n) => reference(n, defs),
         Shape::Named(n) => {
@@ -95,6 +98,11 @@ fn shape(shape: Shape, defs: &mut Defs) -> Value {
                 name
             };
             json!({ "type": "object", "propertyNames": names, "additionalProperties": { "anyOf": [of, { "type": "null" }] } })
+        }
+        Shape::NamedOrTexts(n) => {
+            let of = reference(n, defs);
+            let texts = json!({ "type": "array", "items": { "type": "string" } });
+            json!({ "type": "object", "propertyNames": name, "additionalProperties": { "anyOf": [of, texts, { "type": "null" }] } })
         }
         Shape::List(n) => json!({ "type": "array", "items": reference(n, defs) }),
         Shape::ListOrTexts(n) => {

@@ -2,9 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
+use super::change;
 use super::gateways;
 use super::node::{self, Shared};
 use super::router::RouterGone;
+use super::state::State;
 use crate::base::counters::WAYS;
 use crate::base::{Clock, EniIx};
 use crate::control::api::{
@@ -13,6 +15,7 @@ use crate::control::api::{
 };
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
+use crate::control::store::Accepted;
 use crate::engine::{FlowSnapshot, Way};
 use crate::model::Plan;
 use crate::model::catalogue::PUBLIC_RESOLVER;
@@ -21,7 +24,7 @@ use crate::model::plan::{EniOwner, Limits, VpcPlan};
 /// Answers everything but `Exec`, whose answer carries descriptors.
 pub fn answer(shared: &Shared, request: Request) -> Reply {
     let answered = match request {
-        Request::Ping => Ok(Reply::Pong { lab: shared.plan.name.clone(), pid: std::process::id() }),
+        Request::Ping => Ok(Reply::Pong { lab: shared.state().plan.name.clone(), pid: std::process::id() }),
         Request::Ps => ps(shared),
         Request::Flows(filter) => flows(shared, &filter).map(Reply::Flows),
         Request::Drops(filter) => drops(shared, &filter).map(Reply::Drops),
@@ -31,10 +34,18 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
         Request::Names { endpoint, zone, kind } => names(shared, endpoint.as_deref(), zone, kind.as_deref()),
         Request::Exec { .. } => Err(input("exec is asked for alone")),
         Request::Logs { instance } => {
-            find_instance(&shared.plan, &instance).map(|at| Reply::Logs(shared.logs[at].lines()))
+            let state = shared.state();
+            find_instance(&state.plan, &instance).map(|at| Reply::Logs(state.logs[at].lines()))
         }
-        Request::Source => Ok(Reply::Source(shared.accepted.clone())),
+        Request::Source => Ok(Reply::Source(Accepted::clone(&shared.state().accepted))),
         Request::Gauges => Ok(Reply::Gauges(shared.router.gauges())),
+        Request::Apply { accepted, patches, dry_run } => change::apply(shared, *accepted, patches, dry_run),
+        Request::Fault { words, after_ms, for_ms } => {
+            let time = |ms: Option<u64>| ms.map(std::time::Duration::from_millis);
+            change::fault(shared, &words, time(after_ms), time(for_ms))
+        }
+        Request::Faults => Ok(change::faults(shared)),
+        Request::ClearFaults { id } => change::clear_faults(shared, id),
         Request::Down => {
             shared.end("down");
             Ok(Reply::Done)
@@ -45,20 +56,22 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
 
 /// Descriptors for a process that becomes a part of the instance.
 pub fn exec(shared: &Shared, instance: &str) -> (Reply, Vec<OwnedFd>) {
-    let made = find_instance(&shared.plan, instance).and_then(|at| {
+    let state = shared.state();
+    let made = find_instance(&state.plan, instance).and_then(|at| {
         let failed = |e: std::io::Error| Refused { message: e.to_string(), exit: 3 };
-        let mut fds = vec![shared.instances[at].netns.try_clone().map_err(failed)?];
+        let mut fds = vec![state.instances[at].netns.try_clone().map_err(failed)?];
         if let Some(user) = &shared.keeper_info.user_namespace {
             fds.push(user.try_clone().map_err(failed)?);
         }
-        Ok((Reply::Exec(exec_info(shared, at)), fds))
+        Ok((Reply::Exec(exec_info(shared, &state, at)), fds))
     });
     made.unwrap_or_else(|refused| (Reply::Failed { message: refused.message, exit: refused.exit }, Vec::new()))
 }
 
-struct Refused {
-    message: String,
-    exit: u8,
+/// Why there is no answer, and the exit code that a verb should end with.
+pub struct Refused {
+    pub message: String,
+    pub exit: u8,
 }
 
 impl From<RouterGone> for Refused {
@@ -67,7 +80,8 @@ impl From<RouterGone> for Refused {
     }
 }
 
-fn input(message: impl Into<String>) -> Refused {
+/// Bad input.
+pub fn input(message: impl Into<String>) -> Refused {
     Refused { message: message.into(), exit: 2 }
 }
 
@@ -86,13 +100,13 @@ fn no_such(kind: &str, name: &str, candidates: &[String], all: impl Fn() -> Vec<
     }
 }
 
-fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
-    let plan = &shared.plan;
+fn exec_info(shared: &Shared, state: &State, at: usize) -> ExecInfo {
+    let plan = &state.plan;
     let instance = &plan.instances[at];
     let vpc = instance.vpc().map(|vpc| &plan.vpcs[vpc]);
     let ip = instance.enis.first().map(|&eni| plan.eni(eni).ip);
     ExecInfo {
-        netns_name: shared.netns_name(at),
+        netns_name: state.netns_name(at),
         path: instance.common.path.clone(),
         instance_id: instance.common.id.clone(),
         region: plan.region_of(instance).to_owned(),
@@ -101,7 +115,7 @@ fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
         hostname: ip.map(node::hostname).unwrap_or_default(),
         hosts: node::hosts(plan, instance),
         env: instance.env.clone(),
-        files: shared.files_of(at).display().to_string(),
+        files: shared.files_of(&instance.common.path).display().to_string(),
         ca_pem: shared.ca_pem.clone(),
         ca_path: shared.ca_bundle().display().to_string(),
         run_dir: shared.run_dir.display().to_string(),
@@ -110,9 +124,8 @@ fn exec_info(shared: &Shared, at: usize) -> ExecInfo {
 }
 
 fn ps(shared: &Shared) -> Result<Reply, Refused> {
-    let plan = shared.plan.clone();
-    let count = plan.enis.len();
-    let (counters, ways, nats, flows) = shared.router.call(move |inside| {
+    let (state, counters, ways, nats, flows) = shared.router.call(|inside| {
+        let count = inside.tables.plan.enis.len();
         let counters: Vec<Counters> = (0..count)
             .map(|at| {
                 let c = &inside.engine.counters().enis[at];
@@ -127,9 +140,11 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
             .collect();
         let ways: Vec<[u64; WAYS]> =
             (0..count).map(|at| inside.engine.counters().enis[at].ways.each_ref().map(|way| way.get())).collect();
-        (counters, ways, gateways::nat_metrics(inside.engine), inside.engine.flows().collect::<Vec<_>>())
+        let flows = inside.engine.flows().collect::<Vec<_>>();
+        (inside.tables.state.clone(), counters, ways, gateways::nat_metrics(inside.engine), flows)
     })?;
-    let instances = plan.instances.iter().zip(&shared.instances).map(|(i, made)| {
+    let plan = &state.plan;
+    let instances = plan.instances.iter().zip(&state.instances).map(|(i, made)| {
         let mut sum = Counters::default();
         for eni in &i.enis {
             let c = counters[eni.at()];
@@ -223,22 +238,22 @@ fn now_ms(shared: &Shared) -> u64 {
 }
 
 fn drops(shared: &Shared, filter: &Filter) -> Result<Vec<DropRow>, Refused> {
-    rows::check_filter(&shared.plan, filter).map_err(input)?;
-    let records = shared.router.call(|inside| inside.engine.drops().cloned().collect::<Vec<_>>())?;
-    let now = now_ms(shared);
-    let plan = &shared.plan;
+    let (plan, records) = shared
+        .router
+        .call(|inside| (inside.tables.plan.clone(), inside.engine.drops().cloned().collect::<Vec<_>>()))?;
+    let (plan, now) = (&*plan, now_ms(shared));
+    rows::check_filter(plan, filter).map_err(input)?;
     let rows = records.iter().map(|r| rows::drop_row(plan, r, &|at| shared.clock.unix_ms(at)));
     Ok(rows.filter(|row| rows::drop_passes(plan, filter, row, now)).collect())
 }
 
 fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
-    rows::check_filter(&shared.plan, filter).map_err(input)?;
-    let (open, closed) = shared.router.call(|inside| {
+    let (plan, open, closed) = shared.router.call(|inside| {
         let closed: Vec<FlowSnapshot> = inside.closed.iter().map(|c| c.flow.clone()).collect();
-        (inside.engine.flows().collect::<Vec<_>>(), closed)
+        (inside.tables.plan.clone(), inside.engine.flows().collect::<Vec<_>>(), closed)
     })?;
-    let now = now_ms(shared);
-    let plan = &shared.plan;
+    let (plan, now) = (&*plan, now_ms(shared));
+    rows::check_filter(plan, filter).map_err(input)?;
     let rows = closed
         .iter()
         .map(|f| (f, true))
@@ -248,8 +263,8 @@ fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
 }
 
 fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
-    let now = now_ms(shared);
-    let plan = &shared.plan;
+    let (state, now) = (shared.state(), now_ms(shared));
+    let plan = &*state.plan;
     let events = shared.services.events().recent();
     let rows = events.iter().map(|e| RequestRow {
         time_ms: e.time.0.saturating_mul(1_000),
@@ -277,21 +292,23 @@ fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
 }
 
 fn explain(shared: &Shared, ask: &ExplainAsk) -> Result<Reply, Refused> {
-    let (zones, engine) = shared.router.call(|inside| (inside.tables.zones.clone(), inside.engine.probe()))?;
-    let facts = Facts { plan: &shared.plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
+    let (plan, zones, engine) = shared
+        .router
+        .call(|inside| (inside.tables.plan.clone(), inside.tables.zones.clone(), inside.engine.probe()))?;
+    let facts = Facts { plan: &plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
     let told = explain::answer(&facts, engine, ask).map_err(input)?;
     Ok(Reply::Explained { text: told.text(), json: told.json(), reachable: told.reachable })
 }
 
 fn dns_answer(shared: &Shared, instance: &str, name: &str, rtype: &str) -> Result<Reply, Refused> {
-    let plan = &shared.plan;
-    let view = plan.dns_view(plan.instances[find_instance(plan, instance)?].vpc());
-    let zones = shared.router.call(|inside| inside.tables.zones.clone())?;
+    let (plan, zones) = shared.router.call(|inside| (inside.tables.plan.clone(), inside.tables.zones.clone()))?;
+    let view = plan.dns_view(plan.instances[find_instance(&plan, instance)?].vpc());
     rows::dns_answer(&zones, view, name, rtype).map(Reply::Dns).map_err(input)
 }
 
 fn names(shared: &Shared, endpoint: Option<&str>, zone: Option<char>, kind: Option<&str>) -> Result<Reply, Refused> {
-    let plan = &shared.plan;
+    let state = shared.state();
+    let plan = &*state.plan;
     let chosen: Vec<usize> = match endpoint {
         None => (0..plan.endpoints.len()).collect(),
         Some(name) => {

@@ -8,11 +8,11 @@ use futures::future::BoxFuture;
 use tokio::task::AbortHandle;
 
 use super::bridge::{BridgeGauges, TaskCount};
+use super::tables::Tables;
 use super::terminal::{Backends, Ticket};
 use crate::base::{EniIx, FiveTuple};
 use crate::host::client::KeeperClient;
 use crate::host::cmd::DialAddr;
-use crate::model::Plan;
 use crate::model::plan::UpstreamAddr;
 use crate::services::{ConnContext, Dialer, Opened, Services, Stream};
 
@@ -21,30 +21,19 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct ServiceBackends {
     services: Arc<Services>,
-    /// Whose `EniIx` connections are opened by.
-    plan: Arc<Plan>,
     tokio: tokio::runtime::Handle,
     gauges: Arc<BridgeGauges>,
 }
 
 impl ServiceBackends {
-    pub fn new(
-        services: Arc<Services>,
-        plan: Arc<Plan>,
-        tokio: tokio::runtime::Handle,
-        gauges: Arc<BridgeGauges>,
-    ) -> ServiceBackends {
-        ServiceBackends { services, plan, tokio, gauges }
+    pub fn new(services: Arc<Services>, tokio: tokio::runtime::Handle, gauges: Arc<BridgeGauges>) -> ServiceBackends {
+        ServiceBackends { services, tokio, gauges }
     }
 }
 
 impl Backends for ServiceBackends {
-    fn publish(&mut self, plan: Arc<Plan>) {
-        self.plan = plan;
-    }
-
-    fn open(&mut self, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
-        let found = ConnContext::at(&self.plan, eni, tuple);
+    fn open(&mut self, tables: &Tables, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle {
+        let found = ConnContext::at(&tables.plan, eni, tuple);
         let services = self.services.clone();
         let count = TaskCount::new(&self.gauges);
         let task = self.tokio.spawn(async move {

@@ -44,12 +44,32 @@ pub fn renew(plan: &Plan, book: &mut CredentialBook, now: UnixTime) -> bool {
     changed
 }
 
-/// Puts a renewed book in the shared place, if it is time.
-pub fn renew_shared(plan: &Plan, shared: &SharedBook, now: UnixTime) {
-    let mut book = CredentialBook::clone(&shared.read().unwrap_or_else(std::sync::PoisonError::into_inner));
-    if renew(plan, &mut book, now) {
-        *shared.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(book);
-    }
+/// The book of a new plan: what instances and roles that stay have been given stays good.
+pub fn follow(book: &CredentialBook, old: &Plan, new: &Plan, now: UnixTime) -> CredentialBook {
+    let instance = |at: usize| {
+        let id = &old.instances.get(at)?.common.id;
+        new.instances.iter().position(|i| i.common.id == *id)
+    };
+    let role = |at: usize| {
+        let was = old.roles.get(at)?;
+        new.roles.iter().position(|r| r.common.name == was.common.name && r.account == was.account)
+    };
+    let entries = book.entries.iter().filter_map(|(at, c)| {
+        let role = role(c.role)?;
+        Some((instance(*at)?, Arc::new(RoleCredentials { role, ..RoleCredentials::clone(c) })))
+    });
+    let mut next = CredentialBook { entries: entries.collect() };
+    renew(new, &mut next, now);
+    next
+}
+
+/// The book that is good now.
+pub fn current(shared: &SharedBook) -> Arc<CredentialBook> {
+    shared.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+pub fn replace(shared: &SharedBook, book: Arc<CredentialBook>) {
+    *shared.write().unwrap_or_else(std::sync::PoisonError::into_inner) = book;
 }
 
 /// Random bytes of the operating system, for keys and seeds.

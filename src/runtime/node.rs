@@ -2,34 +2,36 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use crossbeam::channel::{Receiver, Sender, bounded};
-use tokio::task::AbortHandle;
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::Notify;
 
 use super::backends::{KeeperDialer, ServiceBackends};
 use super::bridge::{BridgeGauges, Notices};
+use super::change::{self, Changing};
 use super::clock::OsClock;
 use super::credentials::{self, SharedBook};
-use super::listeners::{self, Identity};
+use super::numbers::Numbers;
 use super::poller::Poller;
 use super::router::{self, RouterHandle, RouterParts};
-use super::runs::{self, Log};
+use super::runs::Log;
 use super::server;
+use super::state::{MadeInstance, State};
 use super::tables::Tables;
 use super::terminal::Answers;
-use crate::base::{Clock, Instant, Proto};
+use super::work::{self, Hands};
+use crate::base::{Clock, EniIx, Instant, UnixTime};
 use crate::control::store::{self, Accepted};
 use crate::host::client::{Keeper, KeeperClient};
-use crate::host::cmd::{BindSocket, EniHost, EtcFiles, InstanceHost, RunSpec};
+use crate::host::cmd::{EniHost, EtcFiles, InstanceHost};
 use crate::host::keeper::RouterStart;
 use crate::host::rundir::RunDir;
 use crate::host::status::{self, Status};
@@ -45,8 +47,8 @@ const WORKERS: usize = 2;
 /// How long tasks may take to end when the lab does.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Connections that wait in the kernel for a listener to take them.
-const BACKLOG: u16 = 256;
+/// Where the output of `run` commands is kept, in the run directory.
+const LOGS: &str = "logs";
 
 /// Packets that a TUN queues for the router before the sender loses some.
 const TX_QUEUE: u32 = 1_000;
@@ -79,7 +81,7 @@ pub fn main(args: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
     status::tell(&status, &Status::Ready);
     drop(status);
     let reason = ends.recv().unwrap_or_else(|_| "nobody is left to end the lab".into());
-    eprintln!("vpclab: lab {} ends: {reason}", node.shared.plan.name);
+    eprintln!("vpclab: lab {} ends: {reason}", node.shared.state().plan.name);
     node.stop();
     ExitCode::SUCCESS
 }
@@ -105,40 +107,40 @@ pub struct Node {
 
 /// What the control server's threads may look at.
 pub struct Shared {
-    pub plan: Arc<Plan>,
-    pub accepted: Accepted,
+    state: RwLock<Arc<State>>,
     pub run_dir: PathBuf,
     pub clock: OsClock,
     pub router: RouterHandle,
     pub services: Arc<Services>,
     pub credentials: SharedBook,
+    pub ca: Arc<Ca>,
     pub ca_pem: String,
     pub keeper: KeeperClient,
     pub keeper_info: Keeper,
-    /// In the order of `Plan::instances`.
-    pub instances: Vec<MadeInstance>,
-    pub logs: Vec<Log>,
+    pub hands: Hands,
+    /// Held by whoever changes the lab: one at a time.
+    pub changing: Mutex<Changing>,
+    /// Told when the time of the next change by itself may be another.
+    pub alarm: Arc<Notify>,
     /// When the lab was ready.
     pub since: Instant,
     end: Sender<String>,
 }
 
-/// What the host made for an instance.
-pub struct MadeInstance {
-    pub netns: OwnedFd,
-    pub netns_path: PathBuf,
-}
-
 impl Shared {
+    /// As the lab stands now. What the router tells may be of a later one: see `Tables::state`.
+    pub fn state(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn replace_state(&self, state: Arc<State>) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
     /// Ends the lab.
     pub fn end(&self, reason: &str) {
         // Full: it ends already.
         let _ = self.end.try_send(reason.to_owned());
-    }
-
-    /// `LAB.VPC.INSTANCE`.
-    pub fn netns_name(&self, instance: usize) -> String {
-        format!("{}.{}", self.plan.name, self.plan.instances[instance].common.path)
     }
 
     pub fn ca_bundle(&self) -> PathBuf {
@@ -146,8 +148,13 @@ impl Shared {
     }
 
     /// Where [`RunDir::instance`] has the files of an instance.
-    pub fn files_of(&self, instance: usize) -> PathBuf {
-        self.run_dir.join("instances").join(&self.plan.instances[instance].common.path)
+    pub fn files_of(&self, path: &str) -> PathBuf {
+        self.run_dir.join("instances").join(path)
+    }
+
+    /// Output of an instance's commands.
+    pub(super) fn new_log(&self, instance: &str) -> Log {
+        Log::new(&self.run_dir.join(LOGS), instance)
     }
 }
 
@@ -186,14 +193,12 @@ impl Node {
 
         let mut instances = Vec::with_capacity(plan.instances.len());
         let mut tuns: Vec<Option<Tun>> = plan.enis.iter().map(|_| None).collect();
-        for instance in &plan.instances {
-            let made = keeper
-                .make_instance(instance_host(&plan, instance))
-                .with_context(|| format!("instance {}", instance.common.path))?;
-            for (eni, fd) in instance.enis.iter().zip(made.tuns) {
-                tuns[eni.at()] = Some(Tun::from_fd(fd));
+        for at in 0..plan.instances.len() {
+            let (made, own) = make_instance(&keeper, &plan, at, clock.unix())?;
+            for (eni, tun) in own {
+                tuns[eni.at()] = Some(tun);
             }
-            instances.push(MadeInstance { netns: made.netns, netns_path: made.netns_path });
+            instances.push(Arc::new(made));
         }
 
         let ca = Arc::new(Ca::for_plan(&plan, clock.unix())?);
@@ -220,10 +225,26 @@ impl Node {
         let stack = stack_limits(&plan);
         let notices = Notices::new(stack.connections as usize * 2, poller.waker());
         let answers = Answers::new(poller.waker());
-        let backends = ServiceBackends::new(services.clone(), plan.clone(), tokio.handle().clone(), gauges.clone());
+        let backends = ServiceBackends::new(services.clone(), tokio.handle().clone(), gauges.clone());
+        let logs_dir = run_dir.path().join(LOGS);
+        std::fs::create_dir_all(&logs_dir).context("folder of the logs")?;
+        let logs: Vec<Log> = plan.instances.iter().map(|i| Log::new(&logs_dir, &i.common.path)).collect();
+        let mut changing = Changing::default();
+        changing.faults.follow(&plan, clock.now());
+        let in_force = Arc::new(Plan { faults: changing.faults.in_force(clock.now()), ..Plan::clone(&plan) });
+        changing.health.look(&in_force, clock.now());
+        let state = Arc::new(State {
+            generation: 1,
+            accepted: Arc::new(accepted),
+            written: plan.clone(),
+            numbers: Arc::new(Numbers::new(&plan)),
+            plan: in_force,
+            instances,
+            logs,
+        });
         let router = router::start(RouterParts {
             clock,
-            tables: Tables::compile(plan.clone(), 1, book, clock.unix()),
+            tables: Tables::compile(state.clone(), &changing.health.plan_for_names(&state.plan), book),
             stack,
             seed: u64::from_ne_bytes(credentials::random()),
             poller,
@@ -236,31 +257,40 @@ impl Node {
         })
         .context("router thread")?;
 
-        let logs_dir = run_dir.path().join("logs");
-        std::fs::create_dir_all(&logs_dir).context("folder of the logs")?;
-        let logs: Vec<Log> = plan.instances.iter().map(|i| Log::new(&logs_dir, &i.common.path)).collect();
-        start_listeners(&plan, &keeper, &ca, &tokio)?;
-        start_runs(&plan, &keeper, run_dir, &logs, clock, &tokio);
+        let hands =
+            Hands { keeper: keeper.clone(), tokio: tokio.handle().clone(), clock, ca_bundle: run_dir.ca_bundle() };
+        let listens = work::listens(&plan);
+        let bound = listens.values().map(|(who, listener)| work::bind(&hands, &ca, who, listener));
+        let bound = bound.collect::<anyhow::Result<Vec<_>>>()?;
+        changing.work.begin(&hands, bound);
+        for (key, spec) in work::commands(&plan, &hands.ca_bundle) {
+            if let Some(at) = plan.instances.iter().position(|i| i.common.path == key.0) {
+                changing.work.run(&hands, key, spec, &state.logs[at]);
+            }
+        }
 
         let socket = run_dir.control_socket();
+        let alarm = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
-            plan,
-            accepted,
+            state: RwLock::new(state),
             run_dir: run_dir.path().to_owned(),
             clock,
             router,
             services,
             credentials: shared_book,
+            ca,
             ca_pem,
             keeper,
             keeper_info,
-            instances,
-            logs,
+            hands,
+            changing: Mutex::new(changing),
+            alarm: alarm.clone(),
             since: clock.now(),
             end: end.clone(),
         });
         server::start(shared.clone(), &socket).context("control socket")?;
-        tokio.spawn(renew_credentials(Arc::downgrade(&shared)));
+        tokio.spawn(change::renew_credentials(Arc::downgrade(&shared)));
+        tokio.spawn(change::keep_time(Arc::downgrade(&shared), alarm));
         tokio.spawn(end_on_signal(end));
         Ok((Node { shared, tokio, socket }, ends))
     }
@@ -284,7 +314,23 @@ fn read_plan(run_dir: &Path) -> Result<(Accepted, Arc<Plan>), StartFailure> {
     }
 }
 
-fn instance_host(plan: &Plan, instance: &InstancePlan) -> InstanceHost {
+/// Has the keeper make an instance; beside it its devices, each with its interface in the plan.
+pub(super) fn make_instance(
+    keeper: &KeeperClient,
+    plan: &Plan,
+    at: usize,
+    launched: UnixTime,
+) -> anyhow::Result<(MadeInstance, Vec<(EniIx, Tun)>)> {
+    let instance = &plan.instances[at];
+    let made = keeper
+        .make_instance(instance_host(plan, instance))
+        .with_context(|| format!("instance {}", instance.common.path))?;
+    let tuns = instance.enis.iter().copied().zip(made.tuns.into_iter().map(Tun::from_fd)).collect();
+    Ok((MadeInstance { netns: made.netns, netns_path: made.netns_path, launched }, tuns))
+}
+
+/// An instance as the kernel has to know it.
+pub(super) fn instance_host(plan: &Plan, instance: &InstancePlan) -> InstanceHost {
     let vpc = instance.vpc().map(|vpc| &plan.vpcs[vpc]);
     let enis = instance.enis.iter().enumerate().map(|(n, &ix)| {
         let eni = plan.eni(ix);
@@ -344,72 +390,6 @@ fn stack_limits(plan: &Plan) -> StackLimits {
     }
 }
 
-fn start_listeners(
-    plan: &Plan,
-    keeper: &KeeperClient,
-    ca: &Ca,
-    tokio: &tokio::runtime::Runtime,
-) -> Result<Vec<AbortHandle>, StartFailure> {
-    let _inside = tokio.enter();
-    let mut tasks = Vec::new();
-    for instance in &plan.instances {
-        let Some(&first) = instance.enis.first() else { continue };
-        let who = Identity { path: instance.common.path.clone(), address: plan.eni(first).ip };
-        for listener in &instance.listen {
-            let what = || format!("instance {}, listen {} {}", who.path, listener.proto, listener.port);
-            let addr = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, listener.port);
-            let socket = if listener.proto == Proto::UDP {
-                BindSocket::Udp { addr }
-            } else {
-                BindSocket::TcpListener { addr, backlog: BACKLOG }
-            };
-            let socket = keeper.bind(&who.path, socket).with_context(what)?;
-            let tls = match &listener.tls {
-                Some(name) => {
-                    Some(TlsAcceptor::from(ca.server_config(std::slice::from_ref(name), false).with_context(what)?))
-                }
-                None => None,
-            };
-            let serving = listeners::serve(socket, listener, tls, &who).with_context(what)?;
-            tasks.push(tokio.spawn(serving).abort_handle());
-        }
-    }
-    Ok(tasks)
-}
-
-/// A command that cannot be started says so in its log: the lab is up all the same, as with a failing unit of a machine.
-fn start_runs(
-    plan: &Plan,
-    keeper: &KeeperClient,
-    run_dir: &RunDir,
-    logs: &[Log],
-    clock: OsClock,
-    tokio: &tokio::runtime::Runtime,
-) {
-    let _inside = tokio.enter();
-    for (at, instance) in plan.instances.iter().enumerate() {
-        for (command, run) in instance.run.iter().enumerate() {
-            let spec = RunSpec {
-                argv: vec!["sh".into(), "-c".into(), run.cmd.clone()],
-                cwd: plan.dir.clone(),
-                region: plan.region_of(instance).to_owned(),
-                env: instance.env.clone(),
-                user: run.user.clone(),
-                ca_bundle: Some(run_dir.ca_bundle()),
-            };
-            match runs::start(keeper, &instance.common.path, command, spec, logs[at].clone(), clock) {
-                Ok(following) => drop(tokio.spawn(following)),
-                Err(error) => logs[at].put(crate::control::api::LogLine {
-                    time_ms: clock.unix_ms(clock.now()),
-                    command,
-                    stream: "lab".into(),
-                    text: format!("not started: {error}"),
-                }),
-            }
-        }
-    }
-}
-
 /// The system's trusted certificates, as the usual distributions keep them; empty where there are none.
 fn system_bundle() -> String {
     const PLACES: [&str; 6] = [
@@ -434,28 +414,6 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StartFailure> {
         file.write_all(bytes)
     };
     Ok(write().with_context(|| format!("write {}", path.display()))?)
-}
-
-/// Looks at the credentials' ends from time to time; the router thread gets its own copy of a renewed book.
-async fn renew_credentials(shared: std::sync::Weak<Shared>) {
-    loop {
-        tokio::time::sleep(credentials::LOOK_EVERY).await;
-        let Some(shared) = shared.upgrade() else { return };
-        let before = current_book(&shared.credentials);
-        credentials::renew_shared(&shared.plan, &shared.credentials, shared.clock.unix());
-        let after = current_book(&shared.credentials);
-        if !Arc::ptr_eq(&before, &after) {
-            let handed = tokio::task::spawn_blocking(move || {
-                shared.router.call(move |inside| inside.tables.credentials = after)
-            });
-            // A router that is gone ends the lab by itself.
-            let _ = handed.await;
-        }
-    }
-}
-
-fn current_book(shared: &SharedBook) -> Arc<crate::model::credentials::CredentialBook> {
-    shared.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
 }
 
 /// SIGTERM comes from `kill` and from the kernel when the keeper dies.

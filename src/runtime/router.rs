@@ -19,6 +19,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
 use super::links::{Goal, Leg, Links, Lost};
+use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
 use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts, Turn};
@@ -26,7 +27,7 @@ use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
 use crate::control::api::Gauges;
 use crate::engine::{
-    Decider, Direction, DropCode, Engine, EngineLimits, FlowClosed, Reaction, Verdict, Via, drop_record,
+    Decider, Direction, DropCode, Engine, EngineLimits, FlowClosed, FlowSnapshot, Reaction, Verdict, Via, drop_record,
 };
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
@@ -95,7 +96,85 @@ pub struct Inside<'a> {
     pub tables: &'a mut Tables,
     pub terminal: &'a mut Terminal,
     pub ports: &'a mut Ports,
-    pub closed: &'a VecDeque<FlowClosed>,
+    pub closed: &'a mut VecDeque<FlowClosed>,
+    poller: &'a Poller,
+}
+
+/// A new plan, ready to be put in force.
+pub struct Publication {
+    pub tables: Tables,
+    /// Of new kernels: the interface in the new plan, and its device.
+    pub tuns: Vec<(EniIx, Tun)>,
+    /// What else has to change in the same moment; it must not wait for anything.
+    pub besides: Box<dyn FnOnce() + Send>,
+}
+
+/// What a publication took out of force: to be dropped by another thread, because that may take time (the kernel waits
+/// for its readers when a TUN is closed).
+pub struct Retired {
+    pub tables: Tables,
+    pub tuns: Vec<Tun>,
+}
+
+impl Inside<'_> {
+    /// Puts a new plan in force between two packets: whatever is decided from here on is decided by it. Connections and
+    /// flows of interfaces that stay are carried over.
+    ///
+    /// Errors: epoll refuses a TUN; then nothing has changed.
+    pub fn publish(&mut self, publication: Publication) -> io::Result<Retired> {
+        let Publication { tables, tuns, besides } = publication;
+        for (n, (eni, tun)) in tuns.iter().enumerate() {
+            if let Err(error) = self.poller.add(tun.as_fd(), tables.numbers.of(*eni).0) {
+                for (_, tun) in &tuns[..n] {
+                    self.poller.remove(tun.as_fd())?;
+                }
+                return Err(error);
+            }
+        }
+        self.engine.publish(self.now, tables.program.clone());
+        let tables = std::mem::replace(self.tables, tables);
+        besides();
+        let (old, new) = (tables.numbers.clone(), self.tables.numbers.clone());
+        let follow = |eni: EniIx| new.eni(old.of(eni));
+        let mut retired = Vec::new();
+        let mut before = std::mem::take(&mut self.ports.tuns);
+        self.ports.tuns.resize_with(self.tables.plan.enis.len(), || None);
+        for (at, tun) in before.iter_mut().enumerate() {
+            let Some(tun) = tun.take() else { continue };
+            match follow(EniIx(at as u32)) {
+                Some(eni) => self.ports.tuns[eni.at()] = Some(tun),
+                None => {
+                    // It fails only for what is not watched.
+                    let _ = self.poller.remove(tun.as_fd());
+                    retired.push(tun);
+                }
+            }
+        }
+        for (eni, tun) in tuns {
+            self.ports.tuns[eni.at()] = Some(tun);
+        }
+        for number in old.gone(&new) {
+            self.terminal.remove_ports(number);
+        }
+        while let Some(flow) = self.engine.next_closed() {
+            remember(self.closed, flow);
+        }
+        self.closed.retain_mut(|closed| {
+            let FlowSnapshot { initiator, target, .. } = &mut closed.flow;
+            let (Some(from), Some(to)) = (follow(*initiator), follow(*target)) else { return false };
+            (*initiator, *target) = (from, to);
+            true
+        });
+        self.terminal.stack().set_idle(self.tables.plan.limits.endpoint_idle);
+        Ok(Retired { tables, tuns: retired })
+    }
+}
+
+fn remember(closed: &mut VecDeque<FlowClosed>, flow: FlowClosed) {
+    if closed.len() == CLOSED {
+        closed.pop_front();
+    }
+    closed.push_back(flow);
 }
 
 enum Command {
@@ -140,7 +219,8 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
     };
     for (at, tun) in tuns.into_iter().enumerate() {
         if let Some(tun) = tun {
-            router.poller.add(tun.as_fd(), at as u32)?;
+            let number = router.tables.numbers.of(EniIx(at as u32));
+            router.poller.add(tun.as_fd(), number.0)?;
             router.ports.tuns[at] = Some(tun);
         }
     }
@@ -299,7 +379,8 @@ impl Router {
                         tables: &mut self.tables,
                         terminal: &mut self.terminal,
                         ports: &mut self.ports,
-                        closed: &self.closed,
+                        closed: &mut self.closed,
+                        poller: &self.poller,
                     }),
                 }
             }
@@ -310,10 +391,7 @@ impl Router {
                 self.engine.expire(now);
             }
             while let Some(flow) = self.engine.next_closed() {
-                if self.closed.len() == CLOSED {
-                    self.closed.pop_front();
-                }
-                self.closed.push_back(flow);
+                remember(&mut self.closed, flow);
             }
             self.counts.flows.store(self.engine.flow_count() as u64, Ordering::Relaxed);
             let deadline =
@@ -328,7 +406,8 @@ impl Router {
     }
 
     /// Reads and decides a batch of frames of one TUN.
-    fn drain(&mut self, now: Instant, from: EniIx) -> io::Result<()> {
+    fn drain(&mut self, now: Instant, number: EniIx) -> io::Result<()> {
+        let Some(from) = self.tables.numbers.eni(number) else { return Ok(()) };
         for n in 0..BATCH {
             let Some(Some(tun)) = self.ports.tuns.get(from.at()) else { return Ok(()) };
             match tun.read(self.frame.space()) {
@@ -381,15 +460,21 @@ impl Router {
             Goal::Endpoint(eni) if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) => {
                 return self.answer_ping(now, eni);
             }
-            Goal::Endpoint(eni) => Port::Endpoint(eni),
-            Goal::Imds => Port::Imds(from),
+            Goal::Endpoint(eni) => Port::Endpoint(self.tables.numbers.of(eni)),
+            Goal::Imds => Port::Imds(self.tables.numbers.of(from)),
             Goal::Resolver => match Packet::parse(frame) {
                 Ok(packet) if packet.tuple().proto == Proto::UDP => return self.resolve(now, from, &packet),
-                Ok(_) => Port::Resolver(from),
+                Ok(_) => Port::Resolver(self.tables.numbers.of(from)),
                 Err(_) => return,
             },
         };
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
         self.terminal.packet(now, port, frame, &mut out);
     }
 
@@ -407,7 +492,13 @@ impl Router {
         if len > 0 {
             self.reply.set_len(len);
             if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
-                let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+                let mut out = Door {
+                    now,
+                    engine: &mut self.engine,
+                    ports: &mut self.ports,
+                    links: &mut self.links,
+                    numbers: &self.tables.numbers,
+                };
                 out.tell(to, self.reply.bytes());
             }
         }
@@ -425,7 +516,13 @@ impl Router {
 
     /// Sends what is in `self.frame` on its way.
     fn travel(&mut self, now: Instant, leg: Leg) {
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
         out.travel(leg, self.frame.bytes());
     }
 
@@ -451,8 +548,14 @@ impl Router {
         let frame = self.frame.bytes_mut();
         let Ok(packet) = Packet::parse(frame) else { return };
         answer_echo(frame, &packet, DOOR_TTL);
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
-        out.frame(Port::Endpoint(door), frame);
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
+        out.frame(Port::Endpoint(self.tables.numbers.of(door)), frame);
     }
 
     /// A segment of a connection that its endpoint has forgotten.
@@ -464,7 +567,13 @@ impl Router {
         if len > 0 {
             self.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
-            let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+            let mut out = Door {
+                now,
+                engine: &mut self.engine,
+                ports: &mut self.ports,
+                links: &mut self.links,
+                numbers: &self.tables.numbers,
+            };
             out.tell(to, self.reply.bytes());
         }
     }
@@ -482,12 +591,24 @@ impl Router {
         let (src, dst) = (SocketAddrV4::new(tuple.dst, tuple.dst_port), SocketAddrV4::new(tuple.src, tuple.src_port));
         let len = write_udp_into(space, src, dst, RESOLVER_TTL, len);
         self.reply.set_len(len);
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
-        out.frame(Port::Resolver(from), self.reply.bytes_mut());
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
+        out.frame(Port::Resolver(self.tables.numbers.of(from)), self.reply.bytes_mut());
     }
 
     fn turn(&mut self, now: Instant) {
-        let mut out = Door { now, engine: &mut self.engine, ports: &mut self.ports, links: &mut self.links };
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
         self.terminal.turn(&mut Turn { now, unix: self.clock.unix(), tables: &self.tables, out: &mut out });
     }
 }
@@ -498,21 +619,23 @@ struct Door<'a> {
     engine: &'a mut Engine,
     ports: &'a mut Ports,
     links: &'a mut Links,
+    numbers: &'a Numbers,
 }
 
 impl Sink for Door<'_> {
     fn frame(&mut self, port: Port, frame: &mut [u8]) {
+        let Some(eni) = self.numbers.eni(port.eni()) else { return };
         match port {
-            Port::Endpoint(eni) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
+            Port::Endpoint(_) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
                 Verdict::Deliver { to } => self.ports.write(to, frame),
                 // An endpoint answers instances only.
                 Verdict::Shaped { to, via } => self.travel(Leg::new(eni, Goal::Tun(to), via), frame),
                 _ => {}
             },
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
-            Port::Imds(asker) | Port::Resolver(asker) => {
-                self.engine.count_reply(asker, frame.len().saturating_sub(VnetHdr::LEN));
-                self.tell(asker, frame);
+            Port::Imds(_) | Port::Resolver(_) => {
+                self.engine.count_reply(eni, frame.len().saturating_sub(VnetHdr::LEN));
+                self.tell(eni, frame);
             }
         }
     }
@@ -540,12 +663,13 @@ impl Door<'_> {
 impl Outlet for Door<'_> {
     fn note(&mut self, noted: Noted) {
         let Noted { port, client, tuple, code } = noted;
+        let Some(eni) = self.numbers.eni(port.eni()) else { return };
         let decider = match port {
-            Port::Endpoint(eni) => Decider::EndpointEni(eni),
-            Port::Imds(eni) => Decider::Imds(eni),
-            Port::Resolver(eni) => Decider::Resolver(eni),
+            Port::Endpoint(_) => Decider::EndpointEni(eni),
+            Port::Imds(_) => Decider::Imds(eni),
+            Port::Resolver(_) => Decider::Resolver(eni),
         };
-        let record = drop_record(self.now, client.unwrap_or(port.eni()), tuple, code, decider, Direction::Ingress);
+        let record = drop_record(self.now, client.unwrap_or(eni), tuple, code, decider, Direction::Ingress);
         self.engine.note_drop(self.now, &record);
     }
 }

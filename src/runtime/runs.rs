@@ -76,7 +76,7 @@ impl Inner {
     }
 }
 
-/// Starts a command and gives the task that follows it to its end.
+/// Starts a command; gives the keeper's number of it, and the task that follows it to its end.
 ///
 /// Errors: the keeper cannot start it. Blocks while it is started.
 pub fn start(
@@ -86,13 +86,14 @@ pub fn start(
     spec: RunSpec,
     log: Log,
     clock: OsClock,
-) -> io::Result<impl Future<Output = ()> + Send + use<>> {
+) -> io::Result<(u64, impl Future<Output = ()> + Send + use<>)> {
     let (out, out_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (err, err_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let handle = keeper.run(instance, spec, out_end.as_fd(), err_end.as_fd())?;
     drop((out_end, err_end));
     let (out, err) = (receiver(out)?, receiver(err)?);
-    Ok(async move {
+    let run = handle.run;
+    let following = async move {
         let note = |stream: &'static str| {
             let log = log.clone();
             move |text: String| {
@@ -105,7 +106,8 @@ pub fn start(
             Err(_) => "ended with the lab".to_owned(),
         };
         note("lab")(end);
-    })
+    };
+    Ok((run, following))
 }
 
 fn receiver(fd: OwnedFd) -> io::Result<pipe::Receiver> {

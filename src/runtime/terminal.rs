@@ -13,7 +13,6 @@ use super::bridge::{BridgeGauges, BridgeStream, Intent, Notices, RouterEnd, brid
 use super::poller::Waker;
 use super::tables::{Tables, TokenBook};
 use crate::base::{EniIx, FiveTuple, Instant, UnixTime};
-use crate::model::Plan;
 use crate::stack::{Answer, ConnId, Event, Forwarder, Port, Sink, StackLimits};
 use crate::{dns, imds};
 
@@ -36,11 +35,8 @@ const ROUNDS: usize = 64;
 
 /// Opens what stands behind endpoints' ENIs and doors.
 pub trait Backends: Send {
-    /// From now on ENIs are those of this plan.
-    fn publish(&mut self, plan: Arc<Plan>);
-
-    /// A client wants a connection: begin to open it, and answer by the ticket.
-    fn open(&mut self, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle;
+    /// A client wants a connection to the interface `eni` of the tables' plan: begin to open it, and answer by the ticket.
+    fn open(&mut self, tables: &Tables, eni: EniIx, tuple: FiveTuple, ticket: Ticket) -> AbortHandle;
 }
 
 /// The right and the duty to answer one dial. Dropped unanswered it says [`Answer::Silent`].
@@ -196,11 +192,6 @@ impl Terminal {
         }
     }
 
-    /// To be called with every new generation of tables: connections are opened by the ENIs of its plan.
-    pub fn publish(&mut self, plan: Arc<Plan>) {
-        self.backends.publish(plan);
-    }
-
     pub fn stack(&mut self) -> &mut Forwarder {
         &mut self.stack
     }
@@ -208,6 +199,15 @@ impl Terminal {
     /// A frame whose destination is `port`.
     pub fn packet(&mut self, now: Instant, port: Port, frame: &[u8], out: &mut dyn Sink) {
         self.stack.packet(now, port, frame, out);
+    }
+
+    /// Forgets every connection at an interface that is gone, without a packet.
+    pub fn remove_ports(&mut self, number: EniIx) {
+        for port in [Port::Endpoint(number), Port::Imds(number), Port::Resolver(number)] {
+            for id in self.stack.remove_port(port) {
+                self.forget(id, true);
+            }
+        }
     }
 
     /// True if nothing waits but the clock.
@@ -283,9 +283,10 @@ impl Terminal {
 
     fn dial(&mut self, id: ConnId, port: Port, tuple: FiveTuple, turn: &mut Turn<'_>) {
         let serves = match port {
-            Port::Endpoint(eni) => {
+            Port::Endpoint(number) => {
+                let Some(eni) = turn.tables.numbers.eni(number) else { return self.stack.abort(id) };
                 let ticket = Ticket { conn: id, answers: self.answers.clone(), answered: false };
-                Serves::Dialling(self.backends.open(eni, tuple, ticket))
+                Serves::Dialling(self.backends.open(turn.tables, eni, tuple, ticket))
             }
             Port::Imds(_) => Serves::Imds(Box::default(), false),
             Port::Resolver(_) => Serves::Resolver(Box::default(), false),

@@ -47,14 +47,13 @@ pub use ca::{Ca, CaError};
 pub use dial::{Dialer, NoDialer, Stream};
 pub use events::{Decision, Events, ServiceEvent};
 pub use http_types::{ConnContext, Gate, Request, Response, Service, Source};
-pub use world::{CompileError, GateFacts, GateKind, World};
+pub use world::{CompileError, Compiled, GateFacts, GateKind, World};
 
 use crate::base::Clock;
 use crate::model::credentials::CredentialBook;
 use crate::model::plan::{Backend, Plan};
 use dial::Unreached;
 use front::Door;
-use world::Compiled;
 
 /// How long a backend may take to accept before the client's SYN stays unanswered: the usual value of
 /// [`ServicesConfig::dial_timeout`].
@@ -126,8 +125,34 @@ impl Services {
     /// # Errors
     /// As [`Services::new`]; the plan before stays in force if certificates or policies fail.
     pub fn publish(&self, plan: Arc<Plan>) -> Result<(), CompileError> {
-        self.world.publish(Compiled::new(plan, &self.ca)?);
+        self.replace(self.prepare(plan)?);
         self.load()
+    }
+
+    /// Makes what [`Services::replace`] puts in force.
+    ///
+    /// # Errors
+    /// Certificates or policies that cannot be made.
+    pub fn prepare(&self, plan: Arc<Plan>) -> Result<Arc<Compiled>, CompileError> {
+        Compiled::new(plan, &self.ca).map(Arc::new)
+    }
+
+    /// Adds what is new in the contents of a plan that is to come; nothing that a service holds is removed.
+    ///
+    /// # Errors
+    /// Contents that cannot be read.
+    pub fn add_contents(&self, plan: &Plan) -> Result<(), CompileError> {
+        self.builtin.values().try_for_each(|service| service.load(plan)).map_err(CompileError::Contents)
+    }
+
+    /// Puts a prepared plan in force; waits for nothing.
+    pub fn replace(&self, prepared: Arc<Compiled>) {
+        self.world.publish(prepared);
+    }
+
+    /// The plan in force, as services see it.
+    pub fn in_force(&self) -> Arc<Compiled> {
+        self.world.current()
     }
 
     /// Reaches the backend of the service that `conn` is for.
@@ -178,7 +203,7 @@ impl Services {
 
     fn load(&self) -> Result<(), CompileError> {
         let plan = Arc::clone(&self.world.current().plan);
-        self.builtin.values().try_for_each(|service| service.load(&plan)).map_err(CompileError::Contents)
+        self.add_contents(&plan)
     }
 }
 

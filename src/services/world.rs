@@ -60,8 +60,8 @@ impl World {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn publish(&self, compiled: Compiled) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(compiled);
+    pub(super) fn publish(&self, compiled: Arc<Compiled>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = compiled;
     }
 
     pub fn unix(&self) -> UnixTime {
@@ -89,8 +89,8 @@ pub struct Compiled {
     by_id: HashMap<String, usize>,
     roles: HashMap<(String, String), Arc<Document>>,
     ca: Arc<Ca>,
-    /// What was asked for of the public side, by address: services of all regions are there, few are ever used.
-    public: Mutex<HashMap<Ipv4Addr, Arc<GateFacts>>>,
+    /// What was asked for of the public side, by service and region: services of all regions are there, few are ever used.
+    public: Mutex<HashMap<(&'static str, &'static str), Arc<GateFacts>>>,
 }
 
 impl Compiled {
@@ -156,9 +156,11 @@ impl Compiled {
     }
 
     fn public(&self, addr: Ipv4Addr) -> Result<Option<Arc<GateFacts>>, CaError> {
-        let Some((service, region)) = catalogue::public_service_at(addr) else { return Ok(None) };
+        let Some((service, region)) = self.plan.public_blocks.service_at(addr) else { return Ok(None) };
         let mut made = self.public.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = made.get(&addr) {
+        // By what it is, not by address: a service may have a whole block of them.
+        let key = (service.name, region);
+        if let Some(found) = made.get(&key) {
             return Ok(Some(Arc::clone(found)));
         }
         // The FIPS name of a service is another door to the same.
@@ -181,7 +183,7 @@ impl Compiled {
             backend,
             tls,
         });
-        made.insert(addr, Arc::clone(&facts));
+        made.insert(key, Arc::clone(&facts));
         Ok(Some(facts))
     }
 

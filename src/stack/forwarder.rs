@@ -1,6 +1,7 @@
 //! The forwarder: admits SYNs, finds the connection a frame belongs to, and tells the owner what happened.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use smoltcp::socket::tcp::State;
 
@@ -244,6 +245,17 @@ impl Forwarder {
     pub fn set_ttl(&mut self, conn: ConnId, ttl: u8) {
         if let Some(SlotState::Conn(c)) = self.state(conn) {
             c.socket().set_hop_limit(Some(ttl.max(1)));
+        }
+    }
+
+    /// [`StackLimits::idle`] from now on, for connections that are there too.
+    pub fn set_idle(&mut self, idle: Duration) {
+        if std::mem::replace(&mut self.limits.idle, idle) == idle {
+            return;
+        }
+        // Timers are set anew with the next poll.
+        for slot in 0..self.slots.len() as u32 {
+            self.mark(slot);
         }
     }
 

@@ -59,7 +59,7 @@ shipped! {
         "wrong-fixes/other-private-subnet.patch.yaml" "wrong-fixes/security-group.patch.yaml";
     "14-nat-idle": "README.md" "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
         "wrong-fixes/security-group.patch.yaml" "wrong-fixes/timer.patch.yaml" "wrong-fixes/too-slow.patch.yaml";
-    "15-the-bill": "README.md" "alt-fixes/private-only.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+    "15-the-bill": "README.md" "alt-fixes/every-table.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
         "solution.sh" "topology.patch.yaml" "wrong-fixes/interface.patch.yaml" "wrong-fixes/no-nat.patch.yaml";
     "16-conntrack": "README.md" "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
         "wrong-fixes/allowance.patch.yaml" "wrong-fixes/network-acl.patch.yaml" "wrong-fixes/one-rule.patch.yaml";

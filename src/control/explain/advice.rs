@@ -54,7 +54,7 @@ pub(super) fn reached(plan: &Plan, target: Option<EniIx>, dst: Ipv4Addr, told: &
     let Some(eni) = target else { return };
     let (kind, mut object) = super::owner(plan, eni);
     if plan.eni(eni).owner == EniOwner::PublicSide
-        && let Some((service, region)) = catalogue::public_service_at(dst)
+        && let Some((service, region)) = plan.public_blocks.service_at(dst)
     {
         object = format!("{} of {region}", service.name);
     }

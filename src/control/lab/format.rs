@@ -44,6 +44,7 @@ fn tree(sources: &[Source], problems: &Problems) -> Option<Lab> {
         problems,
         names: Names::default(),
         files: &Nothing,
+        standing: &Default::default(),
         aws_defaults: false,
         region: String::new(),
         default_account: String::new(),

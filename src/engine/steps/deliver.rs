@@ -5,7 +5,6 @@ use crate::base::{EniIx, Proto};
 use crate::engine::program::{EniKind, Program};
 use crate::engine::rules::Traffic;
 use crate::engine::verdict::{Decider, DropCode};
-use crate::model::catalogue;
 use crate::wire::packet::Packet;
 
 /// The largest packet an interface endpoint takes, in bytes; larger ones vanish without an ICMP message (PrivateLink
@@ -38,7 +37,8 @@ pub(crate) fn endpoint(
             (at, DropCode::GweProto, DropCode::VpcePort, ports.contains(&traffic.selector))
         }
         EniKind::PublicDoor => {
-            let served = || catalogue::public_service_at(traffic.dst.into()).map(|(service, _)| service.ports);
+            let blocks = &program.gateways.public_blocks;
+            let served = || blocks.service_at(traffic.dst.into()).map(|(service, _)| service.ports);
             let serves = known
                 || served().is_some_and(|ports| PUBLIC_HTTP == traffic.selector || ports.contains(&traffic.selector));
             (Decider::Internet, DropCode::PublicPort, DropCode::PublicPort, serves)

@@ -123,7 +123,12 @@ impl Lab {
                     .position(|g| g.vpc == vpc && g.common.name == name)
                     .expect("the group is there"),
             ),
-            None => SgPeer::Cidr(peer.parse().expect("cidr")),
+            None => match peer.strip_prefix("pl:") {
+                Some(name) => SgPeer::PrefixList(
+                    self.plan.prefix_lists.iter().position(|l| l.common.name == name).expect("the list is there"),
+                ),
+                None => SgPeer::Cidr(peer.parse().expect("cidr")),
+            },
         };
         let rule = SgRule { id: String::new(), matches, peer, text: text.into(), implied: false };
         let group = &mut self.plan.security_groups[group];
@@ -134,24 +139,8 @@ impl Lab {
         let owner = EniOwner::Instance(self.plan.instances.len(), 0);
         let eni = self.eni(name, subnet, ip, groups, owner);
         let vpc = self.plan.subnets[subnet].vpc;
-        self.plan.instances.push(InstancePlan {
-            common: common("i", name, &self.path(vpc, name)),
-            home: InstanceHome::Vpc(vpc),
-            enis: vec![eni],
-            role: None,
-            listen: Vec::new(),
-            run: Vec::new(),
-            mtu: 9001,
-            imds_v2_required: true,
-            imds_hop_limit: 1,
-            user_data: None,
-            env: Vec::new(),
-            names: Vec::new(),
-            forward: None,
-            tracking: Tracking::default(),
-            impair: None,
-            dns_server: false,
-        });
+        let common = common("i", name, &self.path(vpc, name));
+        self.plan.instances.push(instance_plan(common, InstanceHome::Vpc(vpc), eni));
         eni
     }
 
@@ -162,16 +151,7 @@ impl Lab {
         let owner = EniOwner::Endpoint(index);
         let enis: Vec<EniIx> =
             at.iter().map(|(subnet, ip)| self.eni(&format!("{service}-{ip}"), *subnet, ip, groups, owner)).collect();
-        self.plan.services.push(ServicePlan {
-            name: service.into(),
-            full_name: format!("com.amazonaws.eu-west-1.{service}"),
-            region: "eu-west-1".into(),
-            account: "123456789012".into(),
-            backend: Backend::Builtin,
-            ports: ports.into(),
-            data: None,
-            contents: Contents::default(),
-        });
+        self.plan.services.push(service_plan(service, ports));
         let common = common("vpce", service, &self.path(vpc, service));
         let regional = format!("{}-abcd1234.{service}.eu-west-1.vpce.amazonaws.com", common.id);
         let zonal = enis.iter().map(|eni| {
@@ -197,6 +177,232 @@ impl Lab {
             names,
         });
         enis
+    }
+
+    /// Attached to the VPC.
+    pub fn igw(&mut self, vpc: usize) -> usize {
+        let common = common("igw", "igw", &self.path(vpc, "igw"));
+        self.plan.internet_gateways.push(InternetGatewayPlan { common, vpc, edge_table: None });
+        self.plan.internet_gateways.len() - 1
+    }
+
+    /// A public address that stands for an ENI's own.
+    pub fn public_address(&mut self, eni: EniIx, addr: &str) {
+        let private = self.plan.eni(eni).ip;
+        let common = common("eipalloc", addr, addr);
+        let addr = addr.parse().expect("address");
+        self.plan.public_addresses.push(PublicAddressPlan { common, addr, eni, private, elastic: true });
+    }
+
+    /// A public NAT gateway with an Elastic IP, or a private one.
+    pub fn nat(&mut self, name: &str, subnet: usize, ip: &str, elastic: Option<&str>) -> usize {
+        let at = self.plan.nat_gateways.len();
+        let eni = self.eni(name, subnet, ip, &[], EniOwner::NatGateway(at));
+        self.plan.enis[eni.at()].source_dest_check = false;
+        let vpc = self.plan.subnets[subnet].vpc;
+        let common = common("nat", name, &self.path(vpc, name));
+        let addresses = vec![ip.parse().expect("address")];
+        let public = elastic.is_some();
+        self.plan.nat_gateways.push(NatGatewayPlan { common, vpc, subnet, eni, public, addresses });
+        if let Some(addr) = elastic {
+            self.public_address(eni, addr);
+        }
+        at
+    }
+
+    pub fn prefix_list(&mut self, name: &str, entries: &[&str]) -> usize {
+        self.plan.prefix_lists.push(PrefixListPlan {
+            common: common("pl", name, name),
+            vpc: None,
+            list_name: name.into(),
+            region: String::new(),
+            entries: entries.iter().map(|e| e.parse().expect("cidr")).collect(),
+            max_entries: entries.len() as u32,
+            aws: false,
+        });
+        self.plan.prefix_lists.len() - 1
+    }
+
+    /// With a route to the prefix list in each of the tables.
+    pub fn gateway_endpoint(
+        &mut self,
+        vpc: usize,
+        service: &str,
+        list: usize,
+        tables: &[usize],
+        ports: &[u16],
+    ) -> usize {
+        let index = self.plan.endpoints.len();
+        self.plan.services.push(service_plan(service, ports));
+        let door =
+            self.outside(service, Ipv4Addr::UNSPECIFIED, Home::Internet, EniOwner::GatewayEndpoint(index), false);
+        self.plan.endpoints.push(EndpointPlan {
+            common: common("vpce", service, &self.path(vpc, service)),
+            vpc,
+            service: self.plan.services.len() - 1,
+            kind: EndpointKind::Gateway { route_tables: tables.into(), prefix_list: list, door },
+            enis: Vec::new(),
+            security_groups: Vec::new(),
+            private_dns: false,
+            policy: Policy::Full,
+            names: EndpointNames::default(),
+        });
+        for &table in tables {
+            self.route_to(
+                table,
+                RouteDest::PrefixList(list),
+                RouteTarget::GatewayEndpoint(index),
+                RouteOrigin::Created,
+            );
+        }
+        index
+    }
+
+    pub fn peering(&mut self, requester: usize, accepter: usize) -> usize {
+        let common = common("pcx", "peering", &format!("peering-{}", self.plan.peerings.len()));
+        self.plan.peerings.push(PeeringPlan { common, requester, accepter, dns: true, same_region: true });
+        self.plan.peerings.len() - 1
+    }
+
+    /// With one route table.
+    pub fn tgw(&mut self, name: &str) -> usize {
+        self.plan.transit_gateways.push(TransitGatewayPlan {
+            common: common("tgw", name, name),
+            region: "eu-west-1".into(),
+            account: "123456789012".into(),
+            pmtud: true,
+            attachments: Vec::new(),
+            route_tables: Vec::new(),
+        });
+        let tgw = self.plan.transit_gateways.len() - 1;
+        self.tgw_table(tgw);
+        tgw
+    }
+
+    pub fn tgw_table(&mut self, tgw: usize) -> usize {
+        let at = self.plan.tgw_route_tables.len();
+        let common = common("tgw-rtb", "table", &format!("tgw-table-{at}"));
+        self.plan.tgw_route_tables.push(TgwRouteTablePlan { common, tgw, routes: Vec::new() });
+        self.plan.transit_gateways[tgw].route_tables.push(at);
+        at
+    }
+
+    pub fn tgw_route(&mut self, table: usize, to: &str, target: TgwTarget) {
+        let id = format!("{table}/{to}");
+        let to = to.parse().expect("cidr");
+        self.plan.tgw_route_tables[table].routes.push(TgwRoutePlan { id, to, target, propagated: false });
+    }
+
+    /// Associated with the first table. Subnets and the addresses of the ENIs in them.
+    pub fn attach(&mut self, tgw: usize, vpc: usize, at: &[(usize, &str)]) -> usize {
+        let index = self.plan.tgw_attachments.len();
+        let name = format!("{}-attachment", self.plan.vpcs[vpc].common.name);
+        let mut subnets = Vec::new();
+        for (subnet, ip) in at {
+            let eni = self.eni(&name, *subnet, ip, &[], EniOwner::TgwAttachment(index));
+            self.plan.enis[eni.at()].source_dest_check = false;
+            subnets.push((*subnet, eni));
+        }
+        let to = VpcAttachment { vpc, subnets, appliance_mode: false, security_group_referencing: true };
+        self.attachment(tgw, &name, AttachmentTo::Vpc(to))
+    }
+
+    fn attachment(&mut self, tgw: usize, name: &str, to: AttachmentTo) -> usize {
+        let index = self.plan.tgw_attachments.len();
+        let route_table = self.plan.transit_gateways[tgw].route_tables.first().copied();
+        let common = common("tgw-attach", name, name);
+        self.plan.tgw_attachments.push(TgwAttachmentPlan { common, tgw, to, route_table });
+        self.plan.transit_gateways[tgw].attachments.push(index);
+        index
+    }
+
+    pub fn vgw(&mut self, vpc: usize) -> usize {
+        let common = common("vgw", "vgw", &self.path(vpc, "vgw"));
+        self.plan.vgws.push(VgwPlan { common, vpc, links: Vec::new(), edge_table: None });
+        self.plan.vgws.len() - 1
+    }
+
+    pub fn site(&mut self, name: &str, cidr: &str) -> usize {
+        let cidr: Cidr = cidr.parse().expect("cidr");
+        self.plan.sites.push(SitePlan {
+            common: common("cgw", name, name),
+            cidrs: vec![cidr],
+            gateway: Ipv4Addr::from_bits(cidr.network().to_bits() + 1),
+            links: Vec::new(),
+            routes: Vec::new(),
+        });
+        self.plan.sites.len() - 1
+    }
+
+    pub fn site_route(&mut self, site: usize, to: &str, via: SiteTarget) {
+        let to = to.parse().expect("cidr");
+        self.plan.sites[site].routes.push(SiteRoutePlan { to, via, learned: false });
+    }
+
+    /// A VPN with two tunnels as AWS makes them, the first preferred by both sides.
+    pub fn vpn(&mut self, site: usize, end: LinkEnd) -> usize {
+        let tunnel =
+            |first| TunnelPlan { mtu: 1_446, mss: Some(1_406), preferred_by_site: first, preferred_by_aws: first };
+        self.link(site, end, LinkKind::Vpn { tunnels: vec![tunnel(true), tunnel(false)], static_routing: true })
+    }
+
+    /// To a virtual private gateway, or to a transit gateway: then its attachment is made too, `end` naming the gateway
+    /// as `LinkEnd::Tgw(TRANSIT GATEWAY)`.
+    pub fn link(&mut self, site: usize, end: LinkEnd, kind: LinkKind) -> usize {
+        let at = self.plan.links.len();
+        let end = match end {
+            LinkEnd::Tgw(tgw) => LinkEnd::Tgw(self.attachment(tgw, &format!("link-{at}"), AttachmentTo::Link(at))),
+            LinkEnd::Vgw(vgw) => {
+                self.plan.vgws[vgw].links.push(at);
+                end
+            }
+        };
+        let common = common("vpn", "link", &format!("link-{at}"));
+        let site_blocks = self.plan.sites[site].cidrs.clone();
+        self.plan.links.push(LinkPlan { common, site, end, kind, site_blocks });
+        self.plan.sites[site].links.push(at);
+        at
+    }
+
+    pub fn site_host(&mut self, name: &str, site: usize, ip: &str) -> EniIx {
+        self.host_outside(name, ip, Home::Site(site), InstanceHome::Site(site))
+    }
+
+    pub fn internet_host(&mut self, name: &str, ip: &str) -> EniIx {
+        self.host_outside(name, ip, Home::Internet, InstanceHome::Internet)
+    }
+
+    /// The door of AWS's public side.
+    pub fn public_side(&mut self) -> EniIx {
+        let door = self.outside("public", Ipv4Addr::UNSPECIFIED, Home::Internet, EniOwner::PublicSide, false);
+        self.plan.public_side = Some(door);
+        door
+    }
+
+    /// In force until it is cleared.
+    pub fn fault(&mut self, what: Fault) {
+        self.plan.faults.push(FaultPlan { title: format!("{what:?}"), what, after: None, lasts: None });
+    }
+
+    pub fn route_to(&mut self, table: usize, to: RouteDest, target: RouteTarget, origin: RouteOrigin) {
+        let table = &mut self.plan.route_tables[table];
+        let id = format!("{}/{to:?}/{}", table.common.path, table.routes.len());
+        table.routes.push(RoutePlan { id, to, target, origin });
+    }
+
+    fn host_outside(&mut self, name: &str, ip: &str, home: Home, at: InstanceHome) -> EniIx {
+        let owner = EniOwner::Instance(self.plan.instances.len(), 0);
+        let eni = self.outside(name, ip.parse().expect("address"), home, owner, true);
+        self.plan.instances.push(instance_plan(common("host", name, name), at, eni));
+        eni
+    }
+
+    fn outside(&mut self, name: &str, ip: Ipv4Addr, home: Home, owner: EniOwner, source_dest_check: bool) -> EniIx {
+        let common = common("eni", name, &format!("{name}-{}", self.plan.enis.len()));
+        let mac = [2, 0, 0, 0, 0, 2];
+        let security_groups = Vec::new();
+        self.plan.enis.push(EniPlan { common, home, ip, mac, security_groups, source_dest_check, owner });
+        EniIx(self.plan.enis.len() as u32 - 1)
     }
 
     fn eni(&mut self, name: &str, subnet: usize, ip: &str, groups: &[usize], owner: EniOwner) -> EniIx {
@@ -234,6 +440,40 @@ pub fn demo() -> Lab {
     lab.instance("guest", b, "10.0.2.10", &[guest]);
     lab.endpoint("s3", &[(a, "10.0.1.4"), (b, "10.0.2.4")], &[doors], &[443]);
     lab
+}
+
+fn instance_plan(common: Common, home: InstanceHome, eni: EniIx) -> InstancePlan {
+    InstancePlan {
+        common,
+        home,
+        enis: vec![eni],
+        role: None,
+        listen: Vec::new(),
+        run: Vec::new(),
+        mtu: 9001,
+        imds_v2_required: true,
+        imds_hop_limit: 1,
+        user_data: None,
+        env: Vec::new(),
+        names: Vec::new(),
+        forward: None,
+        tracking: Tracking::default(),
+        impair: None,
+        dns_server: false,
+    }
+}
+
+fn service_plan(service: &str, ports: &[u16]) -> ServicePlan {
+    ServicePlan {
+        name: service.into(),
+        full_name: format!("com.amazonaws.eu-west-1.{service}"),
+        region: "eu-west-1".into(),
+        account: "123456789012".into(),
+        backend: Backend::Builtin,
+        ports: ports.into(),
+        data: None,
+        contents: Contents::default(),
+    }
 }
 
 fn common(kind: &str, name: &str, path: &str) -> Common {

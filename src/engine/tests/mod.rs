@@ -77,17 +77,4 @@ impl Engine {
     pub(crate) fn sent_from_endpoint(&mut self, now: Instant, eni: EniIx, frame: &[u8]) -> Verdict {
         self.handle_from_endpoint(now, eni, &mut frame.to_vec())
     }
-
-    pub(crate) fn traced(&mut self, now: Instant, from: EniIx, frame: &[u8]) -> (Verdict, Vec<crate::engine::Crumb>) {
-        self.trace(now, from, &mut frame.to_vec())
-    }
-
-    pub(crate) fn traced_from_endpoint(
-        &mut self,
-        now: Instant,
-        eni: EniIx,
-        frame: &[u8],
-    ) -> (Verdict, Vec<crate::engine::Crumb>) {
-        self.trace_from_endpoint(now, eni, &mut frame.to_vec())
-    }
 }

@@ -176,6 +176,9 @@ impl Keeper {
             HostCmd::SetFiles { path, files } => {
                 self.instance(&path).and_then(|at| instance::set_files(&self.dir, at, &files)).map(|()| done())
             }
+            HostCmd::SetSynRetries { path, syn_retries } => {
+                self.instance(&path).and_then(|at| instance::set_syn_retries(at, syn_retries)).map(|()| done())
+            }
             HostCmd::Dial { addr, timeout_ms } => {
                 let timeout = Duration::from_millis(u64::from(timeout_ms));
                 match self.dials.begin(id, addr, timeout, now) {

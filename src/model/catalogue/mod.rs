@@ -15,8 +15,8 @@ use std::sync::LazyLock;
 use super::plan::PrivateZone;
 
 pub use public::{
-    PUBLIC_RESOLVER, PublicForm, PublicName, border_router, prefix_list_blocks, public_addr, public_name, public_names,
-    public_service_at,
+    PUBLIC_RESOLVER, PublicBlocks, PublicForm, PublicName, border_router, free_public_range, prefix_list_blocks,
+    prefix_list_id, prefix_list_name, public_addr, public_name, public_names, public_service_at,
 };
 pub use regions::{Region, region, regions};
 

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use super::{CATALOGUE, Service, regions};
 use crate::base::Cidr;
+use crate::base::ids::aws_id;
 
 /// What a public host name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +37,11 @@ pub enum PublicForm {
 /// The resolver of hosts outside VPCs: of the addresses that the first region's block keeps free.
 pub const PUBLIC_RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
-/// The address that the emulated public side gives a host name: `None` if no service of the catalogue has it. Case
-/// and a final dot do not matter.
-pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
-    public_name(host).map(PublicName::addr)
+/// Where the services of one lab's public side are: at their usual addresses, except those that the file gives blocks of
+/// its own (`services.s3.prefixes`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublicBlocks {
+    moved: Vec<(&'static Service, &'static str, Vec<Cidr>)>,
 }
 
 /// The router between a region's Internet gateways and the Internet: the first hop that traceroute shows on the way out.
@@ -48,7 +50,43 @@ pub fn border_router(region: &str) -> Ipv4Addr {
     Ipv4Addr::from_bits(BASE + region * PER_REGION + 1)
 }
 
-/// What stands at an address of the public side: the service, and the region that serves it.
+impl PublicBlocks {
+    /// Moves a service of a region into blocks, of which there is at least one.
+    pub fn set(&mut self, service: &'static Service, region: &'static str, blocks: Vec<Cidr>) {
+        self.moved.push((service, region, blocks));
+    }
+
+    /// The blocks of a service that the file moved.
+    pub fn of(&self, service: &str, region: &str) -> Option<&[Cidr]> {
+        let found = self.moved.iter().find(|(s, r, _)| s.name == service && *r == region);
+        found.map(|(_, _, blocks)| blocks.as_slice())
+    }
+
+    /// The address that the emulated public side gives a host name: `None` if no service of the catalogue has it. Case
+    /// and a final dot do not matter.
+    pub fn addr(&self, host: &str) -> Option<Ipv4Addr> {
+        let name = public_name(host)?;
+        let moved = self.of(name.service.name, name.region).and_then(<[Cidr]>::first);
+        // Large blocks begin with an address that looks like a network's.
+        moved.map_or_else(|| Some(name.addr()), |block| block.nth(if block.len() > 24 { 0 } else { FIRST_OF_LARGE }))
+    }
+
+    /// What stands at an address of the public side: the service, and the region that serves it.
+    pub fn service_at(&self, addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
+        let here = |(_, _, blocks): &&(_, _, Vec<Cidr>)| blocks.iter().any(|block| block.contains(addr));
+        if let Some((service, region, _)) = self.moved.iter().find(here) {
+            return Some((service, region));
+        }
+        public_service_at(addr).filter(|(service, region)| self.of(service.name, region).is_none())
+    }
+}
+
+/// The usual address of a host name: of labs that move no service.
+pub fn public_addr(host: &str) -> Option<Ipv4Addr> {
+    PublicBlocks::default().addr(host)
+}
+
+/// What usually stands at an address of the public side.
 pub fn public_service_at(addr: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
     let offset = addr.to_bits().checked_sub(BASE)?;
     let region = regions::regions().nth((offset / PER_REGION) as usize)?.name;
@@ -108,15 +146,34 @@ pub fn public_names(service: &Service, region: &str) -> Vec<String> {
     names
 }
 
-/// The blocks of AWS's prefix list of a service in a region, where it has one: gateway endpoints are for these.
+/// The usual block of AWS's prefix list of a service in a region, where it has one: gateway endpoints are for these.
 pub fn prefix_list_blocks(service: &str, region: &str) -> Option<Cidr> {
     let (_, first) = BLOCKS.iter().find(|(name, _)| *name == service)?;
     let region = regions::index(region)? as u32;
     Some(Cidr::containing(Ipv4Addr::from_bits(BASE + region * PER_REGION + first), BLOCK_LEN))
 }
 
+/// `com.amazonaws.eu-west-1.s3`.
+pub fn prefix_list_name(service: &str, region: &str) -> String {
+    format!("com.amazonaws.{region}.{service}")
+}
+
+/// The id of AWS's prefix list of a name, the same in every lab.
+pub fn prefix_list_id(name: &str) -> String {
+    aws_id("pl", "aws", name)
+}
+
+/// The addresses from which no service usually has its own, of the range of the public side.
+pub fn free_public_range() -> Cidr {
+    FREE
+}
+
 const BASE: u32 = Ipv4Addr::new(198, 18, 0, 0).to_bits();
 const PER_REGION: u32 = 2_048;
+/// The last quarter of the range: of 64 regions of 2,048 addresses there are not 48.
+const FREE: Cidr = Cidr::containing(Ipv4Addr::new(198, 19, 128, 0), 17);
+/// Which address of a large block a moved service has.
+const FIRST_OF_LARGE: u64 = 16;
 /// Services with a prefix list have a block of their own in each region, so that it holds nothing else.
 const BLOCKS: [(&str, u32); 2] = [("s3", 16), ("dynamodb", 32)];
 const BLOCK_LEN: u8 = 28;
@@ -415,5 +472,24 @@ mod tests {
             }
         }
         assert_eq!(public_addr("s3.eu-west-1.amazonaws.com"), Some(Ipv4Addr::new(198, 18, 0, 16)));
+        assert!(seen.keys().all(|addr| !FREE.contains(*addr)), "regions grow into what files may take");
+    }
+
+    #[test]
+    fn a_moved_service_is_at_its_new_blocks_and_no_longer_at_its_old_one() {
+        let mut blocks = PublicBlocks::default();
+        let old = public_addr("s3.eu-west-1.amazonaws.com").expect("S3");
+        let [one, two]: [Cidr; 2] = ["198.19.128.0/19", "198.19.160.0/19"].map(|b| b.parse().expect(b));
+        blocks.set(super::super::service("s3").expect("S3"), "eu-west-1", vec![one, two]);
+        let at = |host: &str| blocks.addr(host).expect(host);
+        assert_eq!(at("s3.eu-west-1.amazonaws.com"), Ipv4Addr::new(198, 19, 128, 16));
+        let named = |addr| blocks.service_at(addr).map(|(s, r)| (s.name, r));
+        assert_eq!(named(at("reports.s3.eu-west-1.amazonaws.com")), Some(("s3", "eu-west-1")));
+        assert_eq!(named(two.last()), Some(("s3", "eu-west-1")));
+        assert_eq!(named(old), None);
+        for other in ["s3.us-east-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com"] {
+            assert_eq!(Some(at(other)), public_addr(other));
+            assert_eq!(blocks.service_at(at(other)), public_service_at(at(other)));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::catalogue::PublicBlocks;
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 
 mod faults;
@@ -58,6 +59,8 @@ pub struct Plan {
     pub services: Vec<ServicePlan>,
     pub checks: Vec<CheckPlan>,
     pub limits: Limits,
+    /// Where AWS's services have their public addresses in this lab.
+    pub public_blocks: PublicBlocks,
     /// The door of AWS's public side, where every public service address ends.
     pub public_side: Option<EniIx>,
     pub faults: Vec<FaultPlan>,

@@ -2,6 +2,7 @@
 //! what no reader took is refused at the end, so that no key is ever accepted without effect.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Cx<'a> {
     pub problems: &'a Problems,
     pub names: Names,
     pub files: &'a dyn Files,
+    /// Endpoints of the running lab whose private DNS is on, by path.
+    pub standing: &'a BTreeSet<String>,
     /// `defaults: aws`.
     pub aws_defaults: bool,
     pub region: String,
@@ -128,7 +131,7 @@ impl<'a> Fields<'a> {
             let refused = match self.noun.find(&e.key) {
                 None if top && e.key.starts_with("x-") => true,
                 None => {
-                    let known = || self.noun.all().filter(|k| k.state != State::Later).map(|k| k.name);
+                    let known = || self.noun.all().filter(|k| k.usable()).map(|k| k.name);
                     if self.cx.problems.is_full() {
                         return;
                     }
@@ -145,13 +148,17 @@ impl<'a> Fields<'a> {
                         self.not_yet(e.key_place, &e.key);
                         true
                     }
+                    State::Not(why) => {
+                        self.cx.error(Found::at(e.key_place, format!("{}: `{}`: {why}", self.title, e.key)));
+                        true
+                    }
                     State::Only(values) => {
                         let fits = e.node.text().is_some_and(|t| values.contains(&t));
                         if !fits {
                             let place = if matches!(e.node.value, Value::Text(_)) { e.place() } else { e.key_place };
-                            let written = e.node.text().map(|t| format!(" {t}")).unwrap_or_default();
+                            let written = e.node.text().map(|t| format!(": {t}")).unwrap_or_default();
                             self.cx.error(
-                                Found::at(place, format!("{}: {}:{written}: not in this version", self.title, e.key))
+                                Found::at(place, format!("{}: {}{written}: not in this version", self.title, e.key))
                                     .help(format!("leave it out, or write `{}: {}`", e.key, values.join(" or "))),
                             );
                         }
@@ -159,7 +166,12 @@ impl<'a> Fields<'a> {
                     }
                     State::Now => {
                         let empty = matches!(e.node.value, Value::Null);
-                        let map = matches!(key.shape, super::keys::Shape::Named(_) | super::keys::Shape::Noun(_));
+                        let map = matches!(
+                            key.shape,
+                            super::keys::Shape::Named(_)
+                                | super::keys::Shape::NamedOrTexts(_)
+                                | super::keys::Shape::Noun(_)
+                        );
                         if empty && !map {
                             self.cx.error(
                                 Found::at(

@@ -27,6 +27,8 @@ pub enum State {
     Now,
     /// Known, and refused by name.
     Later,
+    /// Belongs to something else: refused with these words.
+    Not(&'static str),
     /// Only these values, which mean what is the case anyway; any other is refused by name.
     Only(&'static [&'static str]),
 }
@@ -45,10 +47,13 @@ pub enum Shape {
     Ip,
     OneOf(&'static [&'static str]),
     Texts,
+    TextOrTexts,
     TextMap,
     Noun(&'static Noun),
     /// A map from the user's names.
     Named(&'static Noun),
+    /// The same; of each, a list of texts does.
+    NamedOrTexts(&'static Noun),
     List(&'static Noun),
     /// A list of maps or of strings.
     ListOrTexts(&'static Noun),
@@ -72,6 +77,10 @@ const fn must(name: &'static str, shape: Shape, doc: &'static str) -> Key {
 
 const fn later(name: &'static str) -> Key {
     Key { name, shape: Shape::Any, state: State::Later, must: false, doc: "not in this version" }
+}
+
+const fn not(name: &'static str, why: &'static str) -> Key {
+    Key { name, shape: Shape::Any, state: State::Not(why), must: false, doc: why }
 }
 
 const fn only(name: &'static str, values: &'static [&'static str], doc: &'static str) -> Key {
@@ -104,7 +113,7 @@ pub static TOP: Noun = Noun {
         key("internet", Shape::Named(&INTERNET_HOST), "hosts of the emulated Internet, by name"),
         key("roles", Shape::Named(&ROLE), "IAM roles that instances assume"),
         key("services", Shape::Named(&SERVICE), "contents and backends of services, by short name"),
-        key("prefix_lists", Shape::Named(&PREFIX_LIST), "prefix lists for every VPC, by name"),
+        key("prefix_lists", Shape::NamedOrTexts(&PREFIX_LIST), "prefix lists for every VPC, by name: blocks, or a map"),
         key("checks", Shape::List(&CHECK), "what `vpclab test` asks"),
         key("limits", Shape::Noun(&LIMITS), "times and quotas; left out: AWS's"),
         key("latency", Shape::OneOf(&["off", "aws"]), "`aws`: typical delays of each kind of path; left out: off"),
@@ -131,10 +140,10 @@ pub static VPC: Noun = Noun {
         key("route_tables", Shape::Named(&ROUTE_TABLE), "route tables by name"),
         key("network_acls", Shape::Named(&NETWORK_ACL), "network ACLs by name; `default` is the VPC's own"),
         key("security_groups", Shape::Named(&SECURITY_GROUP), "security groups by name; `default` is the VPC's own"),
-        key("prefix_lists", Shape::Named(&PREFIX_LIST), "prefix lists by name"),
+        key("prefix_lists", Shape::NamedOrTexts(&PREFIX_LIST), "prefix lists by name: blocks, or a map"),
         key("instances", Shape::Named(&INSTANCE), "instances by name"),
         key("endpoint_defaults", Shape::Noun(&ENDPOINT_DEFAULTS), "what endpoints of this VPC leave out"),
-        key("endpoints", Shape::Named(&ENDPOINT), "interface endpoints by name"),
+        key("endpoints", Shape::Named(&ENDPOINT), "interface and gateway endpoints by name"),
         later("load_balancers"),
         later("target_groups"),
         later("instance_connect_endpoints"),
@@ -344,7 +353,11 @@ pub static SERVICE: Noun = Noun {
         later("log_groups"),
         later("parameters"),
         later("databases"),
-        later("prefixes"),
+        key(
+            "prefixes",
+            Shape::Cidrs,
+            "blocks of its managed prefix list in the topology's region, for its public addresses",
+        ),
     ],
 };
 
@@ -451,7 +464,7 @@ pub static NAT_GATEWAY: Noun = Noun {
     keys: &[
         must("subnet", Shape::Text, "where it stands; its route table leads on"),
         key("public", Shape::Bool, "left out: true; a private one keeps its private address"),
-        key("eip", Shape::Any, "name of its Elastic IP, or a list of up to 8; left out: one of its own"),
+        key("eip", Shape::TextOrTexts, "name of its Elastic IP, or a list of up to 8; left out: one of its own"),
     ],
 };
 
@@ -460,7 +473,7 @@ pub static PREFIX_LIST: Noun = Noun {
     common: true,
     keys: &[
         must("entries", Shape::Texts, "IPv4 blocks"),
-        key("max_entries", Shape::Int(1, 1_000), "what it counts as in quotas; left out: its entries"),
+        key("max_entries", Shape::Int(1, 1_000), "as how many rules or routes it counts; left out: its entries"),
     ],
 };
 
@@ -585,7 +598,16 @@ pub static SITE_HOST: Noun = Noun {
         key("impair", Shape::Noun(&IMPAIR), "delay, loss and rate of its interface"),
         key("env", Shape::TextMap, "variables that exec, shell and run set"),
         key("forward", Shape::OneOf(&["true", "masquerade", "stateful", "false"]), "it forwards what is not for it"),
-        later("dns_server"),
+        only("dns_server", &["false"], "no DNS server of ours runs on it"),
+        not("subnet", "a host on premises is in no subnet: its address is in the site's `cidr`"),
+        not("enis", "a host on premises has one interface, with `ip`"),
+        not("security_groups", "security groups are of VPCs: nothing is filtered at a host on premises"),
+        not("role", "roles are of instances: a host on premises has no metadata service to get credentials from"),
+        not("imds", "a host on premises has no metadata service"),
+        not("user_data", "a host on premises has no metadata service"),
+        not("public_ip", "a host on premises has no public address"),
+        not("names", "no public name leads to a host on premises"),
+        not("count", "hosts on premises are written one by one"),
     ],
 };
 
@@ -646,6 +668,13 @@ pub static FAULT: Noun = Noun {
         key("for", Shape::Duration, "left out: until it is cleared"),
     ],
 };
+
+impl Key {
+    /// Taken by this version, with all or some values.
+    pub fn usable(&self) -> bool {
+        !matches!(self.state, State::Later | State::Not(_))
+    }
+}
 
 impl Noun {
     pub fn find(&self, name: &str) -> Option<&'static Key> {

@@ -6,6 +6,7 @@ pub mod keys;
 pub mod merge;
 pub mod names;
 pub mod node;
+pub mod public_ip;
 pub mod report;
 pub mod rule;
 pub mod source;

@@ -26,10 +26,13 @@ pub enum Kind {
     TgwAttachment,
     TgwTable,
     Site,
+    InternetGateway,
+    Vgw,
+    ElasticIp,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Vpc,
         Kind::Subnet,
         Kind::RouteTable,
@@ -45,6 +48,9 @@ impl Kind {
         Kind::TgwAttachment,
         Kind::TgwTable,
         Kind::Site,
+        Kind::InternetGateway,
+        Kind::Vgw,
+        Kind::ElasticIp,
     ];
 
     /// For messages.
@@ -65,6 +71,9 @@ impl Kind {
             Kind::TgwAttachment => "transit gateway attachment",
             Kind::TgwTable => "transit gateway route table",
             Kind::Site => "site",
+            Kind::InternetGateway => "Internet gateway",
+            Kind::Vgw => "virtual private gateway",
+            Kind::ElasticIp => "Elastic IP",
         }
     }
 
@@ -86,6 +95,9 @@ impl Kind {
             Kind::TgwAttachment => &["tgw_attachment"],
             Kind::TgwTable => &["tgw_route_table"],
             Kind::Site => &["site"],
+            Kind::InternetGateway => &["igw"],
+            Kind::Vgw => &["vgw"],
+            Kind::ElasticIp => &["eip"],
         }
     }
 
@@ -111,6 +123,9 @@ impl Kind {
             Kind::TgwAttachment => "attachments",
             Kind::TgwTable => "route_tables",
             Kind::Site => "on_prem",
+            Kind::InternetGateway => "internet_gateway",
+            Kind::Vgw => "virtual_private_gateway",
+            Kind::ElasticIp => "eip",
         }
     }
 
@@ -131,6 +146,9 @@ impl Kind {
             Kind::TgwAttachment => "tgw-attach",
             Kind::TgwTable => "tgw-rtb",
             Kind::Site => "cgw",
+            Kind::InternetGateway => "igw",
+            Kind::Vgw => "vgw",
+            Kind::ElasticIp => "eipalloc",
         }
     }
 
@@ -152,6 +170,9 @@ impl Kind {
             Kind::TgwAttachment => "InvalidTransitGatewayAttachmentID.NotFound",
             Kind::TgwTable => "InvalidRouteTableID.NotFound",
             Kind::Site => "InvalidCustomerGatewayID.NotFound",
+            Kind::InternetGateway => "InvalidInternetGatewayID.NotFound",
+            Kind::Vgw => "InvalidVpnGatewayID.NotFound",
+            Kind::ElasticIp => "InvalidAllocationID.NotFound",
         }
     }
 
@@ -173,6 +194,9 @@ impl Kind {
             Kind::TgwAttachment => "InvalidTransitGatewayAttachmentID.Malformed",
             Kind::TgwTable => "InvalidRouteTableID.Malformed",
             Kind::Site => "InvalidCustomerGatewayId.Malformed",
+            Kind::InternetGateway => "InvalidInternetGatewayId.Malformed",
+            Kind::Vgw => "InvalidVpnGatewayID.Malformed",
+            Kind::ElasticIp => "InvalidAllocationID.Malformed",
         }
     }
 }
@@ -226,6 +250,13 @@ impl Names {
             check_name(Kind::Vpc, vpc, problems);
             let v = names.lists[&Kind::Vpc].len();
             names.add(Kind::Vpc, lab, None, &vpc.key, vpc.key_place, Some(&vpc.node));
+            for kind in [Kind::InternetGateway, Kind::Vgw] {
+                let there = vpc.node.entries().iter().find(|e| e.key == kind.key());
+                if let Some(e) = there.filter(|e| e.node.text() == Some("true")) {
+                    names.add(kind, lab, Some(v), kind.id_prefix(), e.key_place, None);
+                }
+            }
+            names.add_elastic_ips(lab, &vpc.node);
             for kind in [
                 Kind::Subnet,
                 Kind::RouteTable,
@@ -291,6 +322,11 @@ impl Names {
         for site in entries(root, "on_prem") {
             for e in entries(&site.node, "hosts") {
                 check_name(Kind::Instance, e, problems);
+                instances += 1;
+                if instances > MAX_INSTANCES {
+                    problems.error(Found::at(e.key_place, format!("more than {MAX_INSTANCES} instances and hosts")));
+                    break;
+                }
                 names.add_below(Kind::Instance, lab, &site.key, &e.key, e.key_place, Some(&e.node));
             }
         }
@@ -318,6 +354,27 @@ impl Names {
     /// Of what is in no VPC but in something else: `dc.dc1`.
     fn add_below(&mut self, kind: Kind, lab: &str, above: &str, name: &str, place: Place, node: Option<&Node>) {
         self.put(kind, lab, None, name, format!("{above}.{name}"), place, node);
+    }
+
+    /// Elastic IPs are named where they are used.
+    fn add_elastic_ips(&mut self, lab: &str, vpc: &Node) {
+        let of = |key: &str| vpc.get(key).map(Node::entries).unwrap_or_default();
+        let of_nat = |e: &Entry| match e.node.get("eip") {
+            Some(Node { value: Value::List(items), .. }) => items.clone(),
+            other => other.cloned().into_iter().collect(),
+        };
+        let mut used: Vec<(String, Place)> = Vec::new();
+        for node in of("nat_gateways").iter().flat_map(of_nat) {
+            used.extend(node.text().map(|t| (t.strip_prefix("eip:").unwrap_or(t).to_owned(), node.place)));
+        }
+        for node in of("instances").iter().filter_map(|e| e.node.get("public_ip")) {
+            used.extend(node.text().and_then(|t| t.strip_prefix("eip:")).map(|t| (t.to_owned(), node.place)));
+        }
+        for (name, place) in used {
+            if is_name(&name) && self.at_path(Kind::ElasticIp, &name).is_none() {
+                self.put(Kind::ElasticIp, lab, None, &name, name.clone(), place, None);
+            }
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "all there is to a name")]

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::names::{Kind, Names};
-use super::node::Node;
+use super::node::{Node, Value};
+use super::public_ip;
 use super::report::{Found, Problems, did_you_mean};
 use super::source::Place;
 use crate::base::ids::token36;
@@ -25,9 +26,11 @@ pub fn environment(root: &mut Node, env: &dyn Fn(&str) -> Option<String>, proble
 /// Puts ids and names of the lab in, `id:` keys first.
 pub fn lab(root: &mut Node, names: &mut Names, default_region: &str, problems: &Problems) {
     let dns = endpoint_dns(root, names, default_region);
+    let public = public_ip::elastic(names);
     let ids = expand_ids(names, problems);
     names.set_ids(|kind, named| ids.get(&(kind, named.path.clone())).cloned(), problems);
     let names: &Names = names;
+    let lists = prefix_lists(root, names, default_region);
     root.each_text_mut(&mut |place, text| {
         expand(text, "lab:", place, problems, &mut |what| {
             let (kind, rest) = what.split_once('.').unwrap_or((what, ""));
@@ -39,15 +42,22 @@ pub fn lab(root: &mut Node, names: &mut Names, default_region: &str, problems: &
                     )
                 });
             }
+            if let Some(text) = lists.get(what) {
+                return Ok(text.clone());
+            }
             let (at, field) = target(names, what)?;
             let named = names.get(at.0, at.1);
             match (at.0, field.as_str()) {
                 (_, "id") => Ok(named.id.clone()),
+                (Kind::ElasticIp, "ip") => public
+                    .get(&named.path)
+                    .map(ToString::to_string)
+                    .ok_or_else(|| ("there is no address left for it".to_owned(), None)),
                 (Kind::Endpoint, "dns") => dns_of(&dns, at.1, &named.id, None),
                 (Kind::Endpoint, f) if f.starts_with("dns.") => dns_of(&dns, at.1, &named.id, f.get(4..)),
                 (kind, f) => Err((
                     format!("a {} has no `{f}` to put in", kind.word()),
-                    Some("`id` (endpoints: `dns`, `dns.a`)".into()),
+                    Some("`id` (endpoints: `dns`, `dns.a`; Elastic IPs: `ip`; prefix lists: `cidrs`)".into()),
                 )),
             }
         });
@@ -56,7 +66,24 @@ pub fn lab(root: &mut Node, names: &mut Names, default_region: &str, problems: &
 
 /// Texts that look like ids of AWS's form and belong to nothing in this lab, each once.
 pub fn stray_ids(root: &Node, known: &BTreeSet<&str>) -> Vec<(Place, String)> {
-    const PREFIXES: [&str; 8] = ["vpc-", "vpce-", "subnet-", "rtb-", "acl-", "sg-", "eni-", "i-"];
+    const PREFIXES: [&str; 16] = [
+        "vpc-",
+        "vpce-",
+        "subnet-",
+        "rtb-",
+        "acl-",
+        "sg-",
+        "eni-",
+        "i-",
+        "igw-",
+        "nat-",
+        "vgw-",
+        "pl-",
+        "eipalloc-",
+        "pcx-",
+        "tgw-",
+        "cgw-",
+    ];
     let mut stray = Vec::new();
     let mut seen = BTreeSet::new();
     root.each_text(&mut |place, text| {
@@ -124,10 +151,13 @@ fn target(names: &Names, what: &str) -> Result<((Kind, usize), String), Failure>
     let first = parts[0];
     let Some(kind) = Kind::by_prefix(first) else {
         return Err(match first {
-            "pl" | "lb" | "eni" | "nat" | "tgw" => (format!("`{first}`: not in this version"), None),
+            "lb" | "eni" => (format!("`{first}`: not in this version"), None),
             _ => (
                 format!("unknown kind `{first}`"),
-                Some("vpc, subnet, route_table, nacl, sg, instance, endpoint, role or account".into()),
+                Some(
+                    "vpc, subnet, route_table, nacl, sg, pl, instance, endpoint, igw, nat, eip, vgw, peering, tgw, role or account"
+                        .into(),
+                ),
             ),
         });
     };
@@ -138,7 +168,13 @@ fn target(names: &Names, what: &str) -> Result<((Kind, usize), String), Failure>
     if field_at < 2 {
         return Err(("wanted is KIND.VPC.NAME.id".into(), Some(format!("`${{lab:{what}.id}}`?"))));
     }
-    let at = names.resolve(kind, None, &parts[1..field_at].join("."))?;
+    let path = parts[1..field_at].join(".");
+    // A VPC has one of each: they are named after it.
+    let path = match kind {
+        Kind::InternetGateway | Kind::Vgw => format!("{path}.{first}"),
+        _ => path,
+    };
+    let at = names.resolve(kind, None, &path)?;
     Ok(((kind, at), parts[field_at..].join(".")))
 }
 
@@ -184,6 +220,41 @@ fn id_of(
     under_way.pop();
     done.insert((kind, named.path.clone()), text.clone());
     Ok(text)
+}
+
+/// What can be put in of prefix lists beside ids: `pl.corp.cidrs`, and of AWS's own `pl.s3.cidrs` and `pl.s3.id`.
+fn prefix_lists(root: &Node, names: &Names, default_region: &str) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    for (service, region) in ["s3", "dynamodb"].into_iter().flat_map(|s| catalogue::regions().map(move |r| (s, r.name)))
+    {
+        let written = root.get("services").and_then(|s| s.get(service)).and_then(|s| s.get("prefixes"));
+        let written = written.filter(|_| region == default_region).map(texts_of).filter(|blocks| !blocks.is_empty());
+        let usual = || catalogue::prefix_list_blocks(service, region).iter().map(ToString::to_string).collect();
+        let blocks: Vec<String> = written.unwrap_or_else(usual);
+        let name = catalogue::prefix_list_name(service, region);
+        let id = catalogue::prefix_list_id(&name);
+        let short = (region == default_region).then(|| service.to_owned());
+        for name in short.into_iter().chain([name]) {
+            found.insert(format!("pl.{name}.cidrs"), blocks.join(", "));
+            found.insert(format!("pl.{name}.id"), id.clone());
+        }
+    }
+    for named in names.list(Kind::PrefixList) {
+        let above = named.vpc.map_or(Some(root), |v| root.get("vpcs")?.get(&names.get(Kind::Vpc, v).name));
+        let Some(list) = above.and_then(|n| n.get("prefix_lists")).and_then(|l| l.get(&named.name)) else { continue };
+        let blocks = texts_of(list.get("entries").unwrap_or(list)).join(", ");
+        // The file's lists come before AWS's of the same name.
+        found.insert(format!("pl.{}.id", named.path), named.id.clone());
+        found.insert(format!("pl.{}.cidrs", named.path), blocks);
+    }
+    found
+}
+
+fn texts_of(list: &Node) -> Vec<String> {
+    match &list.value {
+        Value::List(items) => items.iter().filter_map(|n| n.text().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// What endpoint names are made of, by index: the service's label and the region.

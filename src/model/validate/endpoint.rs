@@ -1,12 +1,13 @@
-//! Interface endpoints: service, subnets, groups, names and the conflicts of private DNS.
+//! Endpoints: service, subnets, groups and names; and which type each is.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use super::eni::EniDraft;
+use super::private_dns::{self, Claims, PrivateDns};
 use super::service::{self, ServicesWritten};
 use super::vpc::VpcFacts;
-use super::{Draft, common, groups, policy, prefix_list};
+use super::{Draft, common, gateway_endpoint, groups, policy};
 use crate::base::ids::aws_id;
 use crate::model::catalogue::{self, Service};
 use crate::model::plan::{Common, EndpointKind, EndpointNames, EndpointPlan, EniOwner, Policy};
@@ -20,13 +21,13 @@ use crate::model::spec::subst::vpce_name;
 
 /// What `endpoint_defaults` says; each is good unless the endpoint says otherwise.
 #[derive(Default)]
-struct Defaults {
+pub struct Defaults {
     gateway: Option<bool>,
-    route_tables: Vec<usize>,
+    pub route_tables: Vec<usize>,
     subnets: Option<Vec<Chosen>>,
     groups: Option<Vec<usize>>,
-    private_dns: Option<At<bool>>,
-    policy: Option<Policy>,
+    private_dns: Option<At<PrivateDns>>,
+    pub policy: Option<Policy>,
 }
 
 /// A subnet that an endpoint is in, with its fixed address.
@@ -45,22 +46,23 @@ pub fn read<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, facts: &VpcFacts, services: &S
     {
         defaults = Defaults {
             gateway: kind(&f),
-            route_tables: if f.has("route_tables") { tables(&f, facts.index) } else { Vec::new() },
+            route_tables: gateway_endpoint::tables(&f, facts.index),
             subnets: f.has("subnets").then(|| subnets(&f, facts, draft)),
             groups: f.has("security_groups").then(|| groups(&f, facts.index)),
-            private_dns: private_dns(&f),
+            private_dns: private_dns::read(&f),
             policy: policy::read(&f),
         };
         f.done();
     }
-    let mut zones: HashMap<String, (usize, Place)> = HashMap::new();
+    let mut dns = Claims::default();
     for e in vpc.named("endpoints") {
         let Some(index) = cx.names.index(Kind::Endpoint, facts.index, &e.key) else { continue };
         let title = format!("endpoint {vpc_name}.{}", e.key);
         let Some(f) = Fields::open(cx, &keys::ENDPOINT, title, e) else { continue };
-        one(&f, e, index, facts, &defaults, services, &mut zones, draft);
+        one(&f, e, index, facts, &defaults, services, &mut dns, draft);
         f.done();
     }
+    dns.refuse_without_gateway(cx, facts, draft);
 }
 
 #[allow(clippy::too_many_arguments, reason = "one endpoint and all that it may refer to or meet")]
@@ -71,18 +73,19 @@ fn one<'a>(
     facts: &VpcFacts,
     defaults: &Defaults,
     services: &ServicesWritten<'a>,
-    zones: &mut HashMap<String, (usize, Place)>,
+    dns: &mut Claims,
     draft: &mut Draft,
 ) {
     let cx = f.cx;
     // AWS's CreateVpcEndpoint without a type makes a gateway endpoint.
     if kind(f).or(defaults.gateway).unwrap_or(cx.aws_defaults) {
-        return gateway(f, e, index, facts, defaults, services, draft);
+        return gateway_endpoint::read(f, e, index, facts, defaults, services, draft);
     }
     let common = common(f, Kind::Endpoint, index);
     if f.has("route_tables") {
         let _ = f.entry("route_tables");
-        let found = f.error(f.key_place("route_tables"), "RouteTableIds is not applicable to Interface VPC Endpoints");
+        let found =
+            f.error(f.key_place("route_tables"), "Route table IDs are only supported for Gateway type VPC Endpoint");
         cx.error(found.code("InvalidParameter").help("`type: gateway`, or leave it out"));
     }
     let service = service_of(f, e, facts);
@@ -95,7 +98,7 @@ fn one<'a>(
         Some(default) if !f.has("security_groups") => default.clone(),
         _ => groups(f, facts.index),
     };
-    let written_dns = private_dns(f).or(defaults.private_dns);
+    let written_dns = private_dns::read(f).or(defaults.private_dns);
     let policy = policy::read(f).or_else(|| defaults.policy.clone()).unwrap_or(Policy::Full);
     let Some(service) = service else { return };
     if !service.policy && policy != Policy::Full {
@@ -103,23 +106,7 @@ fn one<'a>(
         cx.error(f.error(f.key_place("policy"), message).code("InvalidParameter"));
     }
     let private = service.private_zones(facts.region.name);
-    let private_dns = judge_private_dns(f, facts, service, written_dns, e);
-    if private_dns {
-        for zone in &private {
-            let Some((other, place)) = zones.insert(zone.apex.clone(), (index, f.place)) else { continue };
-            let vpc = cx.names.get(Kind::Vpc, facts.index);
-            let other = &cx.names.get(Kind::Endpoint, other).path;
-            let message = format!(
-                "private-dns-enabled cannot be set because there is already a conflicting DNS domain for {} in the VPC {}: endpoint {other}",
-                zone.apex, vpc.name
-            );
-            let found = f.error(e.key_place, message).code("InvalidParameter").also(place, format!("{other} is here"));
-            cx.error(
-                found.help("one endpoint of a VPC has private DNS for a name: write `private_dns: false` at the other"),
-            );
-            break;
-        }
-    }
+    let private_dns = dns.judge(f, facts, service, written_dns, e, index);
     for c in &chosen {
         let Some(subnet) = c.subnet else { continue };
         let az = draft.subnets[subnet].as_ref().map(|s| s.az).unwrap_or_default();
@@ -177,148 +164,8 @@ fn kind(f: &Fields<'_>) -> Option<bool> {
     }
 }
 
-/// A gateway endpoint: routes to its service's prefix list in the tables it names (PrivateLink Guide, "gateway
-/// endpoints").
-fn gateway(
-    f: &Fields<'_>,
-    e: &Entry,
-    index: usize,
-    facts: &VpcFacts,
-    defaults: &Defaults,
-    services: &ServicesWritten<'_>,
-    draft: &mut Draft,
-) {
-    let cx = f.cx;
-    let common = common(f, Kind::Endpoint, index);
-    for (key, what) in
-        [("security_groups", "SecurityGroupIds"), ("subnets", "SubnetIds"), ("private_dns", "PrivateDnsEnabled")]
-    {
-        if f.has(key) {
-            let _ = f.entry(key);
-            let message = format!("{what} is not applicable to Gateway VPC Endpoints: leave `{key}` out");
-            cx.error(f.error(f.key_place(key), message).code("InvalidParameter"));
-        }
-    }
-    let Some(service) = service_of(f, e, facts) else { return };
-    let Some(prefix_list) = prefix_list::of_service(draft, service.name, facts.region.name) else {
-        let message = format!("the service {} has no gateway endpoints: s3 and dynamodb have", service.name);
-        cx.error(f.error(f.place, message).code("InvalidServiceName").help("`type: interface`"));
-        return;
-    };
-    let written = f.has("route_tables");
-    let mut route_tables: Vec<usize> = if written { tables(f, facts.index) } else { defaults.route_tables.clone() };
-    if route_tables.is_empty() {
-        let found = f.error(e.key_place, "the endpoint is in no route table, so no packet takes it");
-        cx.warning(found.help("`route_tables: [NAME, ...]`"));
-    }
-    let clash = |table: usize| {
-        draft.endpoints.iter().flatten().find(|other| match &other.kind {
-            EndpointKind::Gateway { route_tables, prefix_list: list, .. } => {
-                *list == prefix_list && route_tables.contains(&table)
-            }
-            EndpointKind::Interface => false,
-        })
-    };
-    route_tables.retain(|&table| {
-        let Some(other) = clash(table) else { return true };
-        let path = &cx.names.get(Kind::RouteTable, table).path;
-        let list = draft.prefix_lists[prefix_list].as_ref().map_or("", |list| &list.common.id);
-        let message = format!(
-            "route table {path} already has a route with destination-prefix-list-id {list}: by endpoint {}",
-            other.common.path
-        );
-        cx.error(f.error(f.key_place("route_tables"), message).code("RouteAlreadyExists"));
-        false
-    });
-    let policy = policy::read(f).or_else(|| defaults.policy.clone()).unwrap_or(Policy::Full);
-    draft.eni_drafts.push(super::gateways::door(
-        &common.name,
-        &format!("{}/door", common.path),
-        EniOwner::GatewayEndpoint(index),
-        f.place,
-    ));
-    let service = service::led_to(f, e, service, facts.region.name, services, draft);
-    draft.endpoints[index] = Some(EndpointPlan {
-        common,
-        vpc: facts.index,
-        service,
-        kind: EndpointKind::Gateway { route_tables, prefix_list, door: crate::base::EniIx(0) },
-        enis: Vec::new(),
-        security_groups: Vec::new(),
-        private_dns: false,
-        policy,
-        names: EndpointNames::default(),
-    });
-}
-
-fn tables(f: &Fields<'_>, vpc: usize) -> Vec<usize> {
-    let mut found = Vec::new();
-    for t in f.texts("route_tables").unwrap_or_default() {
-        let Some(at) = f.reference_within(Kind::RouteTable, vpc, t, "InvalidRouteTableID.NotFound") else { continue };
-        if found.contains(&at) {
-            f.cx.error(f.error(t.place, format!("the route table `{}` stands twice", t.value)));
-        } else {
-            found.push(at);
-        }
-    }
-    found
-}
-
-/// `true` or `false`; `inbound-only` is off inside the VPC.
-fn private_dns(f: &Fields<'_>) -> Option<At<bool>> {
-    let t = f.entry("private_dns")?;
-    if t.node.text() == Some("inbound-only") {
-        return Some(At { value: false, place: t.place() });
-    }
-    f.bool("private_dns")
-}
-
-/// Whether private DNS is on; notes why it cannot be.
-fn judge_private_dns(
-    f: &Fields<'_>,
-    facts: &VpcFacts,
-    service: &Service,
-    written: Option<At<bool>>,
-    e: &Entry,
-) -> bool {
-    let cx = f.cx;
-    let none = service.private_zones(facts.region.name).is_empty();
-    let wanted = match written {
-        Some(w) => w.value,
-        // AWS's default for S3 is inbound-only.
-        None if cx.aws_defaults && service.name == "s3" => {
-            let message = "with `defaults: aws` private DNS of S3 is inbound-only: To set PrivateDnsOnlyForInboundResolverEndpoint to true, the VPC must have a Gateway endpoint for the service";
-            let found = f.error(e.key_place, message).code("InvalidParameter");
-            cx.error(found.help("write `private_dns: true` or `private_dns: false`"));
-            false
-        }
-        None => !none,
-    };
-    if !wanted {
-        return false;
-    }
-    let place = written.map_or(e.key_place, |w| w.place);
-    if none {
-        let message = format!(
-            "private DNS can't be enabled because the service {} does not provide a private DNS name",
-            service.full_name(facts.region.name)
-        );
-        cx.error(f.error(place, message).code("InvalidParameter").help("write `private_dns: false`"));
-        return false;
-    }
-    if !facts.dns_support || !facts.dns_hostnames {
-        let vpc = &cx.names.get(Kind::Vpc, facts.index);
-        let message = format!(
-            "enabling private DNS requires both dns_support and dns_hostnames of VPC {} to be true (dns_support is {}, dns_hostnames is {})",
-            vpc.name, facts.dns_support, facts.dns_hostnames
-        );
-        let found = f.error(place, message).code("InvalidParameter").also(vpc.place, "the VPC");
-        cx.error(found.help("set both at the VPC, or write `private_dns: false`"));
-    }
-    true
-}
-
-fn service_of(f: &Fields<'_>, e: &Entry, facts: &VpcFacts) -> Option<&'static Service> {
+/// The service that an endpoint leads to, by `service` or its own name.
+pub fn service_of(f: &Fields<'_>, e: &Entry, facts: &VpcFacts) -> Option<&'static Service> {
     let written = f.text("service").unwrap_or(At { value: e.key.as_str(), place: e.key_place });
     let name = written.value;
     if name.starts_with("endpoint-service:") || name.starts_with("com.amazonaws.vpce.") {

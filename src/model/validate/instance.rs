@@ -1,9 +1,8 @@
 //! Instances: their interfaces, role, metadata service, servers and commands.
 
 use super::eni::EniDraft;
-use super::gateways::{self, PublicOwner, WantsPublic};
 use super::vpc::VpcFacts;
-use super::{Draft, common, groups, listen};
+use super::{Draft, common, gateways, groups, listen};
 use crate::base::ids::aws_id;
 use crate::model::fault;
 use crate::model::plan::{Common, EniOwner, Forward, Impair, InstanceHome, InstancePlan, Tracking};
@@ -68,11 +67,7 @@ fn one<'a>(cx: &'a Cx<'a>, e: &'a Entry, name: &str, facts: &VpcFacts, draft: &m
         cx.error(f.error(t.place, message).code("InvalidParameterValue"));
     }
     let env = env(&f);
-    let by_subnet = f.text("subnet").and_then(|t| cx.names.index(Kind::Subnet, facts.index, t.value));
-    let by_subnet = by_subnet.is_some_and(|at| draft.public_subnets.contains(&at));
-    if let Some((eip, place)) = gateways::public_ip(&f, by_subnet) {
-        draft.wants_public.push(WantsPublic { owner: PublicOwner::Instance(index), eip, place });
-    }
+    gateways::public_ip(&f, facts.index, index, counted, draft);
     let forward = forward(&f);
     draft.instances[index] = Some(InstancePlan {
         common,

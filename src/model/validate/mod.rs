@@ -5,6 +5,7 @@ pub mod checks;
 pub mod endpoint;
 pub mod eni;
 pub mod fault;
+pub mod gateway_endpoint;
 pub mod gateways;
 pub mod instance;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod nacl;
 pub mod peering;
 pub mod policy;
 pub mod prefix_list;
+pub mod private_dns;
 pub mod role;
 pub mod routes;
 pub mod security_group;
@@ -24,6 +26,7 @@ pub mod table;
 pub mod transit;
 pub mod vpc;
 
+use super::catalogue::PublicBlocks;
 use super::plan::{
     Common, EndpointPlan, EniPlan, InstancePlan, InternetGatewayPlan, Latency, LinkPlan, NaclPlan, NatGatewayPlan,
     PeeringPlan, Plan, PrefixListPlan, RolePlan, RouteTablePlan, SecurityGroupPlan, ServicePlan, SitePlan, SubnetPlan,
@@ -72,6 +75,7 @@ pub struct Draft {
     pub foreign_groups: Vec<security_group::ForeignGroup>,
     /// Subnets whose instances get public addresses.
     pub public_subnets: std::collections::BTreeSet<usize>,
+    pub public_blocks: PublicBlocks,
     pub public_side: Option<crate::base::EniIx>,
 }
 
@@ -86,6 +90,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     let mut draft = Draft::sized(cx);
     role::read(cx, &top, &mut draft);
     let written = service::read(cx, &top);
+    draft.public_blocks = service::public_blocks(cx, &written);
     prefix_list::read(cx, &top, None, &mut draft);
     let vpcs = top.named("vpcs");
     if vpcs.is_empty() && top.has("vpcs") {
@@ -100,8 +105,9 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     peering::read(cx, &top, &mut draft);
     transit::read(cx, &top, &mut draft);
     service::finish(cx, &written, &mut draft);
-    gateways::public_side(&mut draft);
+    gateways::public_side(lab, &mut draft);
     eni::place(cx, &mut draft);
+    prefix_list::refuse_hosts_in_public_blocks(cx, &draft);
     gateways::more_nat_addresses(cx, &mut draft);
     let public_addresses = gateways::public_addresses(cx, &mut draft);
     routes::read(cx, tables, &mut draft);
@@ -109,6 +115,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     site::routes(cx, &top, &mut draft);
     routes::propagate(&mut draft);
     security_group::references(cx, &draft);
+    security_group::limits(cx, &draft);
     let limits = limits::read(cx, &top);
     let checks = checks::read(cx, &top, &draft);
     let latency = match top.word("latency").map(|t| t.value) {
@@ -144,6 +151,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
         tgw_route_tables: all(draft.tgw_route_tables)?,
         sites: all(draft.sites)?,
         links: draft.links,
+        public_blocks: draft.public_blocks,
         public_side: draft.public_side,
         faults: Vec::new(),
         latency,
@@ -243,6 +251,10 @@ pub fn groups(f: &Fields<'_>, vpc: usize) -> Vec<usize> {
         f.cx.error(found.code("InvalidParameterValue").help("left out, it is the VPC's `default` group"));
     }
     // The default quota is 5 and can be raised to 16.
+    if (6..=16).contains(&written.len()) {
+        let message = format!("{} security groups on one ENI: the default quota of AWS is 5", written.len());
+        f.cx.warning(f.error(f.key_place("security_groups"), message).help("the quota can be raised to 16"));
+    }
     if written.len() > 16 {
         let found = f.error(f.key_place("security_groups"), "more than 16 security groups on one ENI");
         f.cx.error(found.code("SecurityGroupsPerInterfaceLimitExceeded"));

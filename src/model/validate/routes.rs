@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use super::{Draft, common, implied, implied_of, prefix_list};
 use crate::base::{Cidr, EniIx};
 use crate::model::plan::{
-    AttachmentTo, EndpointKind, EniOwner, LinkKind, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan, RouteTarget,
+    AttachmentTo, EndpointKind, EndpointPlan, EniOwner, LinkKind, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan,
+    RouteTarget,
 };
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
@@ -88,58 +89,115 @@ pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
                 origin: RouteOrigin::Local,
             })
             .collect();
+        let made = gateway_endpoint_routes(draft, &common.id, table.index);
         if let Some(f) = table.fields {
-            let mut seen: HashMap<RouteDest, Place> = HashMap::new();
-            let title = f.title.clone();
-            let edge = f.word("edge");
-            if let Some(edge) = edge
-                && let Some(subnet) = draft.subnets.iter().flatten().find(|s| s.route_table == table.index)
-            {
-                let message = format!(
-                    "the table routes what comes in by the {}: subnet {} cannot use it",
-                    edge.value, subnet.common.path
-                );
-                cx.error(f.error(edge.place, message).code("Resource.AlreadyAssociated"));
-            }
-            if f.bool("propagate").is_some_and(|b| b.value) {
-                draft.propagating.push(table.index);
-                if !draft.vgws.iter().any(|vgw| vgw.vpc == table.vpc) {
-                    let found = f.error(f.key_place("propagate"), "the VPC has no virtual private gateway");
-                    cx.error(found.code("Gateway.NotAttached").help("`virtual_private_gateway: true` at the VPC"));
-                }
-            }
-            for node in f.list("routes") {
-                let place = node.entries().first().map_or(f.key_place("routes"), |e| e.key_place);
-                let Some(r) = Fields::open_node(cx, &keys::ROUTE, title.clone(), node, place) else { continue };
-                let list = r.text("to").filter(|t| t.value.starts_with("pl:"));
-                let list = list.and_then(|t| {
-                    let region = draft.vpcs[table.vpc].as_ref().map(|v| v.region.clone()).unwrap_or_default();
-                    prefix_list::reference(&r, table.vpc, &region, t, draft)
-                });
-                let read = Read { vpc: table.vpc, draft, enis: &enis, edge: edge.is_some() };
-                if let Some((to, target)) = read.route(&r, list) {
-                    let text = r.text("to").map(|t| t.value).unwrap_or_default();
-                    if let Some(first) = seen.insert(to.value, to.place) {
-                        let found = r.error(to.place, format!("there is a route to {text} already"));
-                        cx.error(found.code("RouteAlreadyExists").also(first, "here"));
-                    } else if let Some(own) = routes.iter_mut().find(|l| l.to == to.value) {
-                        // AWS's ReplaceRoute: the local route keeps its destination and gets another target.
-                        own.target = target;
-                    } else {
-                        let id = format!("{}/{text}", common.id);
-                        routes.push(RoutePlan { id, to: to.value, target, origin: RouteOrigin::Created });
-                    }
-                }
-                r.done();
-            }
-            // 50 are the default quota, 1,000 the most that AWS grants.
-            if seen.len() > 1_000 {
-                cx.error(f.error(f.key_place("routes"), "more than 1,000 routes").code("RouteLimitExceeded"));
-            }
+            associations(&f, table.index, table.vpc, draft);
+            written(&f, table.vpc, &common.id, &enis, &made, &mut routes, draft);
             f.done();
         }
-        routes.extend(gateway_endpoint_routes(draft, &common.id, table.index));
+        routes.extend(made);
         draft.route_tables[table.index] = Some(RouteTablePlan { common, vpc: table.vpc, main: table.main, routes });
+    }
+}
+
+/// `edge` and `propagate` (VPC User Guide, "Gateway route tables", "Route propagation").
+fn associations(f: &Fields<'_>, table: usize, vpc: usize, draft: &mut Draft) {
+    let edge = f.word("edge");
+    let propagate = f.bool("propagate").filter(|b| b.value);
+    if let Some(edge) = edge
+        && let Some(subnet) = draft.subnets.iter().flatten().find(|s| s.route_table == table)
+    {
+        let message = format!(
+            "the table routes what comes in by the {}: subnet {} cannot use it",
+            edge.value, subnet.common.path
+        );
+        let subnet = f.cx.names.at_path(Kind::Subnet, &subnet.common.path);
+        let mut found = f.error(edge.place, message).code("Resource.AlreadyAssociated");
+        if let Some(subnet) = subnet {
+            found = found.also(f.cx.names.get(Kind::Subnet, subnet).place, "the subnet");
+        }
+        f.cx.error(found.help("a gateway has a route table of its own"));
+    }
+    let Some(propagate) = propagate else { return };
+    if let Some(edge) = edge {
+        let message = format!("a table associated with the {} takes no propagated routes", edge.value);
+        let found = f.error(propagate.place, message).code("InvalidParameterCombination");
+        f.cx.error(found.also(edge.place, "associated here"));
+    }
+    draft.propagating.push(table);
+    if !draft.vgws.iter().any(|vgw| vgw.vpc == vpc) {
+        let message = format!("VPC {} has no virtual private gateway", f.cx.names.get(Kind::Vpc, vpc).name);
+        let found = f.error(propagate.place, message).code("Gateway.NotAttached");
+        f.cx.error(found.help("`virtual_private_gateway: true` at the VPC"));
+    }
+}
+
+/// The written routes; `made` are those that gateway endpoints will add.
+fn written(
+    f: &Fields<'_>,
+    vpc: usize,
+    id: &str,
+    enis: &HashMap<String, usize>,
+    made: &[RoutePlan],
+    routes: &mut Vec<RoutePlan>,
+    draft: &mut Draft,
+) {
+    let mut seen: HashMap<RouteDest, Place> = HashMap::new();
+    let mut count = 0;
+    for node in f.list("routes") {
+        let place = node.entries().first().map_or(f.key_place("routes"), |e| e.key_place);
+        let Some(r) = Fields::open_node(f.cx, &keys::ROUTE, f.title.clone(), node, place) else { continue };
+        let list = r.text("to").filter(|t| t.value.starts_with("pl:"));
+        let list = list.map(|t| {
+            let region = draft.vpcs[vpc].as_ref().map(|v| v.region.clone()).unwrap_or_default();
+            let value = prefix_list::reference(&r, vpc, &region, t, draft);
+            At { value, place: t.place }
+        });
+        let read = Read { vpc, draft, enis, edge: f.has("edge") };
+        if let Some((to, target)) = read.route(&r, list) {
+            count += weight(to.value, draft);
+            let text = dest_text(to.value, draft);
+            let by_endpoint = made.iter().find(|route| route.to == to.value);
+            if let Some(RouteTarget::GatewayEndpoint(endpoint)) = by_endpoint.map(|route| route.target) {
+                let endpoint = f.cx.names.get(Kind::Endpoint, endpoint);
+                let message = format!(
+                    "route table {id} already has a route with destination-prefix-list-id {text}: by endpoint {}",
+                    endpoint.path
+                );
+                let found = r.error(to.place, message).code("RouteAlreadyExists");
+                f.cx.error(found.also(endpoint.place, "the gateway endpoint"));
+            } else if let Some(first) = seen.insert(to.value, to.place) {
+                let found = r.error(to.place, format!("there is a route to {text} already"));
+                f.cx.error(found.code("RouteAlreadyExists").also(first, "here"));
+            } else if let Some(own) = routes.iter_mut().find(|l| l.to == to.value && l.origin == RouteOrigin::Local) {
+                // AWS's ReplaceRoute: the local route keeps its destination and gets another target.
+                own.target = target;
+            } else {
+                let id = format!("{id}/{text}");
+                routes.push(RoutePlan { id, to: to.value, target, origin: RouteOrigin::Created });
+            }
+        }
+        r.done();
+    }
+    // 500 are the default quota, 1,000 the most that AWS grants.
+    if count > 1_000 {
+        f.cx.error(f.error(f.key_place("routes"), "more than 1,000 routes").code("RouteLimitExceeded"));
+    }
+}
+
+/// As how many routes it counts against the quota.
+fn weight(to: RouteDest, draft: &Draft) -> u32 {
+    match to {
+        RouteDest::Cidr(_) => 1,
+        RouteDest::PrefixList(at) => draft.prefix_lists[at].as_ref().map_or(1, |list| list.max_entries),
+    }
+}
+
+/// As AWS writes it: the block, or the list's id.
+fn dest_text(to: RouteDest, draft: &Draft) -> String {
+    match to {
+        RouteDest::Cidr(block) => block.to_string(),
+        RouteDest::PrefixList(at) => draft.prefix_lists[at].as_ref().map(|l| l.common.id.clone()).unwrap_or_default(),
     }
 }
 
@@ -175,7 +233,7 @@ pub fn propagate(draft: &mut Draft) {
         for to in links.iter().flat_map(|at| &draft.links[*at].site_blocks) {
             let to = RouteDest::Cidr(*to);
             if !routes.iter().any(|route| route.to == to) {
-                let id = format!("{}/propagated/{}", plan.common.id, routes.len());
+                let id = format!("{}/{}/propagated", plan.common.id, dest_text(to, draft));
                 routes.push(RoutePlan { id, to, target: RouteTarget::Vgw(vgw), origin: RouteOrigin::Propagated });
             }
         }
@@ -196,13 +254,18 @@ struct Read<'r> {
 }
 
 impl Read<'_> {
-    fn route(&self, r: &Fields<'_>, list: Option<usize>) -> Option<(At<RouteDest>, RouteTarget)> {
+    /// `list`: the prefix list that stands in place of a block, if it was found.
+    fn route(&self, r: &Fields<'_>, list: Option<At<Option<usize>>>) -> Option<(At<RouteDest>, RouteTarget)> {
         // For people who read the file.
         let _ = r.text("description");
         let target = self.target(r);
         if let Some(list) = list {
-            let place = r.key_place("to");
-            return Some((At { value: RouteDest::PrefixList(list), place }, target?));
+            if self.edge {
+                let message = "a gateway's route table has blocks of the VPC as destinations, no prefix lists";
+                r.cx.error(r.error(list.place, message).code("InvalidParameterValue"));
+                return None;
+            }
+            return Some((At { value: RouteDest::PrefixList(list.value?), place: list.place }, target?));
         }
         let to = self.destination(r);
         let (to, target) = (to?, target?);
@@ -252,11 +315,6 @@ impl Read<'_> {
     }
 
     fn destination(&self, r: &Fields<'_>) -> Option<At<Cidr>> {
-        let t = r.text("to")?;
-        if t.value.starts_with("pl:") {
-            // It was refused when the list was looked up.
-            return None;
-        }
         let to = r.cidr("to", true)?;
         let kept = Cidr::containing(std::net::Ipv4Addr::new(169, 254, 168, 0), 22);
         if to.value.overlaps(kept) && to.value.len() >= 16 {
@@ -276,24 +334,17 @@ impl Read<'_> {
             ("eni", false) => self.eni(r, At { value: name, place: t.place }),
             ("igw", true) => {
                 let at = self.draft.internet_gateways.iter().position(|igw| igw.vpc == self.vpc);
-                self.attached(r, t, at, "Internet gateway", "internet_gateway", "InvalidInternetGatewayID.NotFound")
-                    .map(RouteTarget::Igw)
+                self.attached(r, t, at, "Internet gateway", "internet_gateway").map(RouteTarget::Igw)
             }
             ("vgw", true) => {
                 let at = self.draft.vgws.iter().position(|vgw| vgw.vpc == self.vpc);
-                let key = "virtual_private_gateway";
-                self.attached(r, t, at, "virtual private gateway", key, "InvalidVpnGatewayID.NotFound")
-                    .map(RouteTarget::Vgw)
+                self.attached(r, t, at, "virtual private gateway", "virtual_private_gateway").map(RouteTarget::Vgw)
             }
-            ("nat", false) => {
-                r.reference_within(Kind::Nat, self.vpc, t, "InvalidNatGatewayID.NotFound").map(RouteTarget::Nat)
-            }
+            ("nat", false) => r.reference_within(Kind::Nat, self.vpc, t, "InvalidParameterValue").map(RouteTarget::Nat),
             ("peering", false) => self.peering(r, t),
             ("tgw", false) => self.tgw(r, t),
             ("endpoint", false) => {
-                let message = "routes to a gateway endpoint are made by the endpoint: AWS takes none that are written";
-                let found = r.error(t.place, message).code("InvalidParameterValue");
-                r.cx.error(found.help("`route_tables: [NAME]` at the endpoint"));
+                self.refuse_endpoint(r, At { value: name, place: t.place });
                 None
             }
             ("local", true) => {
@@ -311,19 +362,28 @@ impl Read<'_> {
         }
     }
 
-    fn attached(
-        &self,
-        r: &Fields<'_>,
-        t: At<&str>,
-        at: Option<usize>,
-        what: &str,
-        key: &str,
-        code: &'static str,
-    ) -> Option<usize> {
+    /// A gateway endpoint makes its routes itself; an interface endpoint is no hop on the way to anything.
+    fn refuse_endpoint(&self, r: &Fields<'_>, t: At<&str>) {
+        let Some(at) = r.reference(Kind::Endpoint, Some(self.vpc), t) else { return };
+        let gateway = self.draft.endpoints[at].as_ref().is_some_and(EndpointPlan::is_gateway);
+        let (message, help) = if gateway {
+            (
+                "Cannot create or replace a prefix list route targeting a VPC Endpoint".to_owned(),
+                "the endpoint makes the routes itself: `route_tables: [NAME, ...]` there",
+            )
+        } else {
+            let path = &r.cx.names.get(Kind::Endpoint, at).path;
+            (format!("{path} is an interface endpoint: no route leads there"), "its names lead to its addresses")
+        };
+        let found = r.error(t.place, message).code("InvalidParameterValue");
+        r.cx.error(found.also(r.cx.names.get(Kind::Endpoint, at).place, "the endpoint").help(help));
+    }
+
+    fn attached(&self, r: &Fields<'_>, t: At<&str>, at: Option<usize>, what: &str, key: &str) -> Option<usize> {
         if at.is_none() {
             let vpc = r.cx.names.get(Kind::Vpc, self.vpc);
             let message = format!("VPC {} has no {what}", vpc.name);
-            let found = r.error(t.place, message).code(code).also(vpc.place, "the VPC");
+            let found = r.error(t.place, message).code("InvalidGatewayID.NotFound").also(vpc.place, "the VPC");
             r.cx.error(found.help(format!("`{key}: true` at the VPC")));
         }
         at
@@ -392,8 +452,14 @@ impl Read<'_> {
             r.cx.error(r.error(t.place, message).code("InvalidParameterValue"));
             return None;
         }
-        if let EniOwner::Endpoint(_) = eni.owner {
-            let message = format!("{} belongs to an interface endpoint: no route leads there", eni.common.path);
+        let owner = match eni.owner {
+            EniOwner::Instance(..) => None,
+            EniOwner::NatGateway(_) => Some("a NAT gateway: `nat:NAME` leads there"),
+            EniOwner::TgwAttachment(_) => Some("a transit gateway's attachment: `tgw:NAME` leads there"),
+            _ => Some("an interface endpoint: no route leads there"),
+        };
+        if let Some(owner) = owner {
+            let message = format!("{} belongs to {owner}", eni.common.path);
             r.cx.error(r.error(t.place, message).code("InvalidParameterValue"));
             return None;
         }

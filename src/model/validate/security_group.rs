@@ -1,12 +1,12 @@
 //! Security groups: rules that allow, joined over all groups of an ENI.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Draft, common, implied, implied_of, prefix_list};
 use crate::base::Cidr;
 use crate::base::ids::aws_id;
 use crate::model::plan::{
-    AttachmentTo, PeeringPlan, SecurityGroupPlan, SgPeer, SgRule, TgwAttachmentPlan, TrafficMatch,
+    AttachmentTo, EniOwner, PeeringPlan, SecurityGroupPlan, SgPeer, SgRule, TgwAttachmentPlan, TrafficMatch,
 };
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
@@ -70,10 +70,8 @@ fn direction(
     draft: &mut Draft,
 ) -> Option<Vec<SgRule>> {
     let written = sg_rules(f, way)?;
-    // 60 are the default quota; rules times groups of an ENI never go over 1,000.
-    if written.len() > 1_000 {
-        let found = f.error(f.key_place(way.key()), format!("more than 1,000 {} rules", way.key()));
-        f.cx.error(found.code("RulesPerSecurityGroupLimitExceeded"));
+    if written.len() > MOST_RULES {
+        refuse_rules(f, way, "more than 1,000");
         return Some(Vec::new());
     }
     let mut rules: Vec<SgRule> = Vec::new();
@@ -92,7 +90,7 @@ fn direction(
                         vpc,
                         other,
                         group: g,
-                        place: w.place,
+                        place: *place,
                         title: f.title.clone(),
                     });
                 }
@@ -114,7 +112,67 @@ fn direction(
         let id = rule_id(f.cx, group, way, &w.text);
         rules.push(SgRule { id, matches: w.matches, peer, text: w.text, implied: false });
     }
+    let count = weight(&rules, draft);
+    if count > MOST_RULES {
+        refuse_rules(f, way, &format!("{count} (a prefix list counts as its max_entries)"));
+    } else if count > DEFAULT_RULES {
+        let message = format!("{count} {} rules: the default quota of AWS is {DEFAULT_RULES}", way.key());
+        let found = f.error(f.key_place(way.key()), message);
+        f.cx.warning(found.help("a prefix list counts as its max_entries; the quota can be raised"));
+    }
     Some(rules)
+}
+
+/// Default quota of rules in one direction of a group (VPC User Guide, "Amazon VPC quotas").
+const DEFAULT_RULES: usize = 60;
+/// The quotas of rules per group and of groups per interface may be raised until their product is this.
+const MOST_RULES: usize = 1_000;
+
+fn refuse_rules(f: &Fields<'_>, way: Way, count: &str) {
+    let message =
+        format!("The maximum number of rules per security group has been reached: {count} {} rules", way.key());
+    f.cx.error(f.error(f.key_place(way.key()), message).code("RulesPerSecurityGroupLimitExceeded"));
+}
+
+/// As how many rules they count: a prefix list as its `max_entries`.
+fn weight(rules: &[SgRule], draft: &Draft) -> usize {
+    let of = |rule: &SgRule| match rule.peer {
+        SgPeer::PrefixList(at) => draft.prefix_lists[at].as_ref().map_or(1, |list| list.max_entries as usize),
+        SgPeer::Cidr(_) | SgPeer::Group(_) => 1,
+    };
+    rules.iter().map(of).sum()
+}
+
+/// Rules of all groups of one interface together.
+pub fn limits(cx: &Cx<'_>, draft: &Draft) {
+    let of_group = |rules: &[SgRule]| weight(rules, draft);
+    let groups: Vec<[usize; 2]> = draft
+        .security_groups
+        .iter()
+        .map(|g| g.as_ref().map_or([0; 2], |g| [of_group(&g.ingress), of_group(&g.egress)]))
+        .collect();
+    let mut told: HashSet<&[usize]> = HashSet::new();
+    for eni in &draft.enis {
+        for (n, way) in [Way::Ingress, Way::Egress].into_iter().enumerate() {
+            let count: usize = eni.security_groups.iter().map(|&g| groups[g][n]).sum();
+            if count <= MOST_RULES || !told.insert(&eni.security_groups) {
+                continue;
+            }
+            let (kind, at) = match eni.owner {
+                EniOwner::Instance(at, _) => (Kind::Instance, at),
+                EniOwner::Endpoint(at) => (Kind::Endpoint, at),
+                _ => continue,
+            };
+            let named = cx.names.get(kind, at);
+            let message = format!(
+                "{} {}: its security groups have {count} {} rules together, more than {MOST_RULES}",
+                kind.word(),
+                named.path,
+                way.key()
+            );
+            cx.error(Found::at(named.place, message).code("RulesPerSecurityGroupLimitExceeded"));
+        }
+    }
 }
 
 /// A rule that names a group of another VPC.

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use super::Draft;
 use super::table;
-use super::vpc::{default_region, region};
-use crate::model::catalogue::{self, Service};
+use super::vpc::{blocks, default_region, region};
+use crate::base::Cidr;
+use crate::model::catalogue::{self, PublicBlocks, Service};
 use crate::model::plan::{Backend, BucketFiles, BucketPlan, Contents, ServicePlan, UpstreamAddr};
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys::{self, Noun};
 use crate::model::spec::node::{Entry, Value};
-use crate::model::spec::report::did_you_mean;
+use crate::model::spec::report::{Found, did_you_mean};
 use crate::model::spec::source::Place;
 
 /// The `services` of a file, by short name.
@@ -24,6 +25,8 @@ pub struct Written {
     ports: Option<Vec<u16>>,
     account: String,
     data: Option<PathBuf>,
+    /// Of its managed prefix list, in the topology's region.
+    prefixes: Vec<At<Cidr>>,
     /// By region.
     contents: BTreeMap<&'static str, Contents>,
     service: &'static Service,
@@ -56,6 +59,7 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>) -> ServicesWritten<'a> {
             ports: ports(&f),
             account: f.account("account").unwrap_or_else(|| cx.default_account.clone()),
             data: data.map(|d| d.value),
+            prefixes: service_prefixes(&f, service),
             contents,
             service,
         });
@@ -68,6 +72,59 @@ pub fn read<'a>(cx: &'a Cx<'a>, top: &Fields<'a>) -> ServicesWritten<'a> {
         f.done();
     }
     all
+}
+
+/// The public side of this lab.
+pub fn public_blocks(cx: &Cx<'_>, written: &ServicesWritten<'_>) -> PublicBlocks {
+    let mut blocks = PublicBlocks::default();
+    let mut taken: Vec<(At<Cidr>, &str)> = Vec::new();
+    for w in written.values() {
+        for block in &w.prefixes {
+            if let Some((other, name)) = taken.iter().find(|(other, _)| other.value.overlaps(block.value)) {
+                let message = format!("service {}: {} overlaps {} of {name}", w.service.name, block.value, other.value);
+                cx.error(
+                    Found::at(block.place, message).code("InvalidParameterValue").also(other.place, "the other one"),
+                );
+            }
+            taken.push((*block, w.service.name));
+        }
+        if !w.prefixes.is_empty() {
+            let values = w.prefixes.iter().map(|b| b.value).collect();
+            blocks.set(w.service, default_region(cx).name, values);
+        }
+    }
+    blocks
+}
+
+/// The blocks of `prefixes`: of addresses that nothing else has here.
+fn service_prefixes(f: &Fields<'_>, service: &Service) -> Vec<At<Cidr>> {
+    if !f.has("prefixes") {
+        return Vec::new();
+    }
+    let written = blocks(f, "prefixes");
+    if catalogue::prefix_list_blocks(service.name, default_region(f.cx).name).is_none() {
+        let message = format!("{} has no managed prefix list: s3 and dynamodb have", service.name);
+        f.cx.error(f.error(f.key_place("prefixes"), message));
+        return Vec::new();
+    }
+    if written.is_empty() {
+        f.cx.error(f.error(f.key_place("prefixes"), "a prefix list has at least one block").code("MissingParameter"));
+    }
+    // The third documentation range is that of Elastic IPs.
+    let documentation = [Ipv4Addr::new(192, 0, 2, 0), Ipv4Addr::new(198, 51, 100, 0)].map(|a| Cidr::containing(a, 24));
+    let free: Vec<Cidr> = std::iter::once(catalogue::free_public_range()).chain(documentation).collect();
+    written
+        .into_iter()
+        .filter(|block| {
+            let good = free.iter().any(|range| range.covers(block.value));
+            if !good {
+                let ranges: Vec<String> = free.iter().map(ToString::to_string).collect();
+                let message = format!("{} is not free for a service of the public side", block.value);
+                f.cx.error(f.error(block.place, message).help(format!("blocks within {}", ranges.join(", "))));
+            }
+            good
+        })
+        .collect()
 }
 
 /// The index of the service that an endpoint leads to, made if it is the first.

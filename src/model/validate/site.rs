@@ -196,7 +196,7 @@ fn hosts<'a>(
 
 fn host(f: &Fields<'_>, index: usize, home: Home, ip: Ipv4Addr, draft: &mut Draft) {
     let common = common(f, Kind::Instance, index);
-    let has = |key: &str| f.noun.find(key).is_some();
+    let has = |key: &str| f.noun.find(key).is_some_and(keys::Key::usable);
     let forward = if has("forward") { instance::forward(f) } else { None };
     draft.eni_drafts.push(EniDraft {
         common: Common {

@@ -39,8 +39,12 @@ pub fn read<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, facts: &VpcFacts, tables: &[Ta
                 read.push((c, index));
             }
         }
-        if f.bool("public_ip").is_some_and(|b| b.value) {
+        if let Some(public) = f.bool("public_ip").filter(|b| b.value) {
             draft.public_subnets.insert(index);
+            if !draft.internet_gateways.iter().any(|igw| igw.vpc == facts.index) {
+                let message = "public addresses of its instances lead nowhere: the VPC has no Internet gateway";
+                cx.warning(f.error(public.place, message).help("`internet_gateway: true` at the VPC"));
+            }
         }
         if let (Some(cidr), Some(az), Some(route_table), Some(nacl)) = (cidr, az, route_table, nacl) {
             draft.subnets[index] = Some(SubnetPlan {

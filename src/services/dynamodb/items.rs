@@ -315,7 +315,7 @@ impl Check {
             return Ok(());
         }
         let error = modelled("ConditionalCheckFailedException", "The conditional request failed");
-        Err(Failure { error, item: item.filter(|_| self.tell).map(item_json) })
+        Err(Failure { error, item: item.filter(|_| self.tell).map(|item| Box::new(item_json(item))) })
     }
 }
 

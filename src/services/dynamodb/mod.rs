@@ -8,6 +8,7 @@ mod evaluate;
 mod expression;
 mod items;
 mod number;
+mod parser;
 mod query;
 mod table;
 #[cfg(test)]
@@ -100,7 +101,7 @@ type Object = Map<String, Json>;
 struct Failure {
     error: ApiError,
     /// `ReturnValuesOnConditionCheckFailure`: the item as it is.
-    item: Option<Object>,
+    item: Option<Box<Object>>,
 }
 
 impl From<ApiError> for Failure {
@@ -153,7 +154,7 @@ impl Service for DynamoDb {
                     let key = if shape.starts_with("com.amazon") { "message" } else { "Message" };
                     let mut body = json!({ "__type": shape, key: error.message });
                     if let Some(item) = item {
-                        body["Item"] = Json::Object(item);
+                        body["Item"] = Json::Object(*item);
                     }
                     answer(error.status, &body)
                 }

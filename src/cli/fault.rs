@@ -1,0 +1,80 @@
+//! `vpclab fault KIND ...`, `fault list`, `fault clear`.
+
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+use super::common::{Done, Failure, Format, print_json, table};
+use super::common::{FormatArg, LabArg};
+#[cfg(target_os = "linux")]
+use crate::control::api::FaultRow;
+
+/// The words of a fault are the same as in `faults:` of a topology file:
+///   az a · endpoint sts [a] · tunnel dc/1 · instance api · target api ·
+///   link web [down] [delay 20ms] [jitter 5ms] [loss 1%] [rate 10mbit] [seed 7]
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    pub lab: LabArg,
+    #[command(flatten)]
+    pub format: FormatArg,
+    /// What breaks; or `list`, or `clear ID` or `clear all`
+    #[arg(required = true, value_name = "KIND ...")]
+    pub words: Vec<String>,
+    /// It mends itself after this time
+    #[arg(long = "for", env = "VPCLAB_FOR", value_name = "TIME", value_parser = super::common::duration)]
+    pub lasts: Option<Duration>,
+    /// It begins after this time
+    #[arg(long, env = "VPCLAB_AFTER", value_name = "TIME", value_parser = super::common::duration)]
+    pub after: Option<Duration>,
+}
+
+#[cfg(target_os = "linux")]
+pub fn run(args: Args) -> Done {
+    use crate::control::api::{Reply, Request};
+    use crate::runtime::client::ClientError;
+
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
+    let timeless = args.lasts.is_none() && args.after.is_none();
+    let request = match words[..] {
+        ["list"] if timeless => Request::Faults,
+        ["clear"] | ["clear", "all"] if timeless => Request::ClearFaults { id: None },
+        ["clear", id] if timeless => {
+            let wrong = |_| Failure::input(format!("`{id}` is no id of a fault: see `vpclab fault list`"));
+            Request::ClearFaults { id: Some(id.parse().map_err(wrong)?) }
+        }
+        ["list" | "clear", ..] => return Err(Failure::input("fault list; fault clear; fault clear ID")),
+        _ => Request::Fault { words: args.words, for_ms: args.lasts.map(ms), after_ms: args.after.map(ms) },
+    };
+    let Reply::Faults(rows) = super::up::connect(&args.lab)?.ask(request)? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    match args.format.format {
+        Format::Json => print_json(&rows),
+        Format::Table => {
+            print!("{}", render(&rows));
+            Ok(0)
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn render(rows: &[FaultRow]) -> String {
+    if rows.is_empty() {
+        return "nothing is broken\n".to_owned();
+    }
+    let time = |ms: u64| format!("{:.1} s", ms as f64 / 1e3);
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let state = match (row.begun, row.left_ms) {
+                (false, Some(ms)) => format!("begins in {}", time(ms)),
+                (true, Some(ms)) => format!("for {} more", time(ms)),
+                (_, None) => "until cleared".to_owned(),
+            };
+            vec![row.id.to_string(), row.fault.clone(), state, if row.by_file { "file" } else { "command" }.to_owned()]
+        })
+        .collect();
+    table(&["id", "fault", "state", "by"], &rows)
+}

@@ -1,0 +1,179 @@
+//! The slow oracle: what AWS does to a packet, answered from the `Plan` by reading its lists, with one set of
+//! connection records per ENI and one list of bindings per NAT gateway. It shares no table, index, cache or flow entry
+//! with the engine: only the words of plans, verdicts and rules, and `base::steer`, which is a definition.
+//!
+//! Which port a NAT gateway takes is the engine's choice. In here the port is a *token*, a number over 65,535; where
+//! the packet arrives, the test tells which port it had ([`Oracle::learn`]).
+
+mod gateways;
+mod groups;
+mod lists;
+mod records;
+mod says;
+mod walk;
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use self::records::{Binding, Key, Record};
+use super::event::Way;
+use super::verdict::{Crumb, Decider, Direction, DropCode, Reaction, Verdict};
+use crate::base::{EniIx, Instant, Proto};
+use crate::model::Plan;
+use crate::wire::packet::tcp_flags;
+
+/// A port, or the token of one that is not known.
+pub(super) type Port = u32;
+
+/// From here on it is a token.
+pub(super) const TOKENS: Port = 65_536;
+
+/// A packet in the words of rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) proto: Proto,
+    pub(super) src: Ipv4Addr,
+    /// ICMP echo: the identifier, in both.
+    pub(super) src_port: Port,
+    pub(super) dst: Ipv4Addr,
+    pub(super) dst_port: Port,
+    /// Type and code.
+    pub(super) icmp: Option<(u8, u8)>,
+    /// Of TCP.
+    pub(super) flags: u8,
+    pub(super) mss: Option<u16>,
+    /// IP bytes of the largest packet it stands for.
+    pub(super) size: u16,
+    pub(super) df: bool,
+    pub(super) ttl: u8,
+    pub(super) fragment: Option<Part>,
+    /// What an ICMP error is about.
+    pub(super) quote: Option<Quote>,
+}
+
+/// Of a fragmented packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) id: u16,
+    pub(super) first: bool,
+}
+
+/// The packet that an ICMP error is about, as the error's sender got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quote {
+    pub(super) proto: Proto,
+    pub(super) src: Ipv4Addr,
+    pub(super) src_port: Port,
+    pub(super) dst: Ipv4Addr,
+    pub(super) dst_port: Port,
+    pub(super) icmp: Option<u8>,
+}
+
+impl Sent {
+    /// TCP, or anything that is no reply by its own looks.
+    pub(super) fn new(proto: Proto, src: Ipv4Addr, src_port: u16, dst: Ipv4Addr, dst_port: u16) -> Sent {
+        Sent {
+            proto,
+            src,
+            src_port: src_port.into(),
+            dst,
+            dst_port: dst_port.into(),
+            icmp: None,
+            flags: 0,
+            mss: None,
+            size: 60,
+            df: true,
+            ttl: 64,
+            fragment: None,
+            quote: None,
+        }
+    }
+
+    /// SYN, and neither ACK, FIN nor RST.
+    pub(super) fn begins(&self) -> bool {
+        use tcp_flags::{ACK, FIN, RST, SYN};
+        self.proto == Proto::TCP && self.flags & (SYN | ACK | FIN | RST) == SYN
+    }
+
+    fn is_echo(&self) -> bool {
+        matches!(self.icmp, Some((0 | 8, _)))
+    }
+}
+
+/// Why it was dropped.
+pub(super) type Why = (DropCode, Decider, Direction);
+
+/// What becomes of a packet.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    /// Never `Shaped`.
+    pub(super) verdict: Verdict,
+    pub(super) why: Option<Why>,
+    pub(super) crumbs: Vec<Crumb>,
+    /// As it arrives, if it does. A token among the ports: any from 1,024 on; tell the oracle by [`Oracle::learn`].
+    pub(super) arrives: Option<Sent>,
+    /// It is cut into fragments of so many bytes; 0: not.
+    pub(super) fragment: u16,
+    pub(super) way: Way,
+}
+
+#[derive(Default)]
+pub(super) struct Oracle {
+    records: HashMap<Key, Record>,
+    bindings: Vec<Binding>,
+    /// Ports of first fragments: sender, source, destination, protocol, identification.
+    parts: HashMap<(u32, Ipv4Addr, Ipv4Addr, Proto, u16), (Port, Port, u8)>,
+    tokens: Port,
+}
+
+impl Oracle {
+    /// What becomes of a packet that the owner of `from` sends. `seen`: the crumbs of who is under test; only read where
+    /// a transit gateway chooses a zone by ports of which one is a token.
+    pub(super) fn ask(&mut self, plan: &Plan, now: Instant, from: EniIx, p: &Sent, seen: &[Crumb]) -> Expected {
+        if let Some(part) = p.fragment.filter(|part| part.first) {
+            self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (p.src_port, p.dst_port, p.flags));
+        }
+        let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
+        let result = walk.run();
+        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, .. } = walk;
+        self.tokens = tokens;
+        match result {
+            Ok(verdict) => {
+                self.remember(plan, now, notes, &start, &arrives);
+                let passed = matches!(verdict, Verdict::Deliver { .. } | Verdict::Endpoint { .. });
+                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way }
+            }
+            Err(stop) => {
+                let verdict = match stop.reaction {
+                    Some(reaction) => Verdict::Reject { code: stop.code, reaction },
+                    None => Verdict::Drop { code: stop.code },
+                };
+                let why = Some((stop.code, stop.decider, stop.direction));
+                Expected { verdict, why, crumbs, arrives: None, fragment, way }
+            }
+        }
+    }
+
+    /// The port that stands for a token.
+    pub(super) fn learn(&mut self, token: Port, port: u16) {
+        assert!(token >= TOKENS, "{token} is a port");
+        let real = Port::from(port);
+        for binding in &mut self.bindings {
+            binding.learn(token, real);
+        }
+        let renamed: Vec<Key> = self.records.keys().filter(|key| key.peer_port == token).copied().collect();
+        for key in renamed {
+            let record = self.records.remove(&key).expect("it was there");
+            self.records.insert(key.learned(token, real), record);
+        }
+    }
+}
+
+/// Who refuses, and how.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    code: DropCode,
+    decider: Decider,
+    direction: Direction,
+    reaction: Option<Reaction>,
+}

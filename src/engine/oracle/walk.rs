@@ -1,0 +1,463 @@
+//! The walk of one packet: its sender, subnets, and who it arrives at.
+
+use super::records::{Binding, Key};
+use super::{Oracle, Port, Sent, Stop, TOKENS, lists};
+use crate::base::{EniIx, Instant, Proto};
+use crate::engine::event::Way;
+use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
+use crate::model::Plan;
+use crate::model::catalogue::{PUBLIC_RESOLVER, public_service_at};
+use crate::model::plan::{EniOwner, Forward, Home, RouteTarget};
+use std::net::Ipv4Addr;
+
+/// What is remembered of a packet once it has arrived.
+#[derive(Default)]
+pub(super) struct Notes {
+    /// ENI, whether it tracks the connection, whether it is the receiver.
+    pub(super) ends: Vec<(EniIx, bool, bool)>,
+    /// With whether the packet comes from the client's side.
+    pub(super) bindings: Vec<(Binding, bool)>,
+}
+
+pub(super) struct Walk<'a> {
+    pub(super) oracle: &'a Oracle,
+    pub(super) plan: &'a Plan,
+    pub(super) now: Instant,
+    pub(super) from: EniIx,
+    /// As it stands at this point of the way.
+    pub(super) p: Sent,
+    /// As it was sent; a later fragment with the ports of the first.
+    pub(super) start: Sent,
+    pub(super) crumbs: Vec<Crumb>,
+    pub(super) seen: &'a [Crumb],
+    pub(super) fragment: u16,
+    pub(super) way: Way,
+    pub(super) tokens: Port,
+    pub(super) notes: Notes,
+    /// It came by a transit gateway into this VPC.
+    pub(super) transit: bool,
+    /// The router of the subnet it left last.
+    pub(super) router: Ipv4Addr,
+    /// It passed a NAT gateway.
+    pub(super) by_nat: bool,
+    tracked_out: bool,
+    leaves: u32,
+}
+
+/// Who sends a packet out of a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaver {
+    /// The ENI it comes from.
+    Sender,
+    /// A NAT gateway: towards a remote end.
+    Nat(usize),
+    /// A NAT gateway on the way back, or a transit gateway's attachment.
+    Gateway,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        oracle: &'a Oracle,
+        plan: &'a Plan,
+        now: Instant,
+        from: EniIx,
+        p: Sent,
+        seen: &'a [Crumb],
+    ) -> Walk<'a> {
+        Walk {
+            oracle,
+            plan,
+            now,
+            from,
+            p,
+            start: p,
+            crumbs: Vec::new(),
+            seen,
+            fragment: 0,
+            way: Way::Private,
+            tokens: oracle.tokens.max(TOKENS),
+            notes: Notes::default(),
+            transit: false,
+            router: Ipv4Addr::UNSPECIFIED,
+            by_nat: false,
+            tracked_out: false,
+            leaves: 0,
+        }
+    }
+
+    pub(super) fn run(&mut self) -> Result<Verdict, Stop> {
+        let (plan, from) = (self.plan, self.from);
+        let eni = plan.eni(from);
+        if let Some(code) = lists::failed(plan, from) {
+            return self.stop_at(Stage::Fault, Some(from), code, Decider::Eni(from), Direction::Egress);
+        }
+        if matches!(eni.owner, EniOwner::Instance(..)) {
+            self.admit()?;
+            if let Some(verdict) = self.host_service() {
+                return verdict;
+            }
+            self.reserved()?;
+        }
+        self.join_fragments()?;
+        self.tracked_out = self.groups(from, Direction::Egress)?;
+        match (eni.home, eni.owner) {
+            (_, EniOwner::GatewayEndpoint(e)) => {
+                self.pass(Stage::GatewayEndpoint { endpoint: e }, None, Rule::None);
+                match lists::host(plan, plan.endpoints[e].vpc, self.p.dst) {
+                    Some(to) => self.arrive(to, None),
+                    None => self.stop(Stage::Deliver, DropCode::NoEni, Decider::GatewayEndpoint(e)),
+                }
+            }
+            (_, EniOwner::PublicSide) | (Home::Internet, _) => self.internet(),
+            (Home::Site(site), _) => self.site(site),
+            (Home::Subnet { subnet, .. }, _) => self.leave(subnet, Leaver::Sender),
+        }
+    }
+
+    /// The source/destination check at the sender, and what no VPC carries.
+    fn admit(&mut self) -> Result<(), Stop> {
+        let eni = self.plan.eni(self.from);
+        let refused = if self.p.size > 9_001 {
+            Some(DropCode::MtuDropSilent)
+        } else if self.p.dst.is_multicast() {
+            Some(DropCode::Multicast)
+        } else if self.p.dst == Ipv4Addr::BROADCAST {
+            Some(DropCode::Broadcast)
+        } else if eni.source_dest_check && self.p.src != eni.ip {
+            Some(DropCode::SrcDstCheck)
+        } else {
+            None
+        };
+        match refused {
+            Some(code) => {
+                let decider = Decider::Eni(self.from);
+                self.stop_at(Stage::SourceDestCheck, Some(self.from), code, decider, Direction::Egress)
+            }
+            None => {
+                self.pass(Stage::SourceDestCheck, Some(self.from), Rule::None);
+                Ok(())
+            }
+        }
+    }
+
+    /// The resolver, IMDS and addresses of the host where nothing answers. (Rates are not modelled here.)
+    fn host_service(&mut self) -> Option<Result<Verdict, Stop>> {
+        let (from, p) = (self.from, self.p);
+        let whole = p.fragment.is_none_or(|part| part.first);
+        let ports = matches!(p.proto, Proto::TCP | Proto::UDP) && whole;
+        let query = ports && p.dst_port == 53;
+        let nothing = (Stage::Resolver, Err((DropCode::RouterAddr, Decider::Eni(from))));
+        let (stage, answer) = match self.plan.vpc_of(from) {
+            Some(vpc) => {
+                let resolver = p.dst == vpc.resolver() || p.dst == Ipv4Addr::new(169, 254, 169, 253);
+                let imds = p.dst == Ipv4Addr::new(169, 254, 169, 254);
+                if !resolver && !p.dst.is_link_local() {
+                    return None;
+                }
+                if resolver && query {
+                    let answer = if !vpc.dns_support {
+                        Err((DropCode::DnsDisabled, Decider::Resolver(from)))
+                    } else if !vpc.holds(p.src) {
+                        Err((DropCode::DnsNotLocal, Decider::Resolver(from)))
+                    } else {
+                        Ok(Verdict::Resolver { from })
+                    };
+                    (Stage::Resolver, answer)
+                } else if imds && p.proto == Proto::TCP && ports && p.dst_port == 80 {
+                    (Stage::Imds, Ok(Verdict::Imds { from }))
+                } else {
+                    nothing
+                }
+            }
+            None if p.dst == PUBLIC_RESOLVER && query => (Stage::Resolver, Ok(Verdict::Resolver { from })),
+            None if p.dst.is_link_local() => nothing,
+            None => return None,
+        };
+        Some(match answer {
+            Ok(verdict) => {
+                self.pass(stage, Some(from), Rule::None);
+                Ok(verdict)
+            }
+            Err((code, decider)) => self.stop_at(stage, Some(from), code, decider, Direction::Egress),
+        })
+    }
+
+    /// The first four addresses of a subnet, and the last.
+    fn reserved(&mut self) -> Result<(), Stop> {
+        let Some(vpc) = self.plan.eni(self.from).vpc() else { return Ok(()) };
+        for subnet in self.plan.subnets.iter().filter(|s| s.vpc == vpc && s.cidr.contains(self.p.dst)) {
+            let code = match self.p.dst.to_bits() - subnet.cidr.network().to_bits() {
+                0..=3 => DropCode::RouterAddr,
+                _ if self.p.dst == subnet.cidr.last() => DropCode::Broadcast,
+                _ => continue,
+            };
+            return self.stop(Stage::Deliver, code, Decider::Eni(self.from));
+        }
+        Ok(())
+    }
+
+    /// A later fragment goes the way of the first.
+    fn join_fragments(&mut self) -> Result<(), Stop> {
+        let Some(part) = self.p.fragment.filter(|part| !part.first) else { return Ok(()) };
+        let key = (self.from.0, self.p.src, self.p.dst, self.p.proto, part.id);
+        match self.oracle.parts.get(&key) {
+            Some(&(src_port, dst_port, flags)) => {
+                (self.p.src_port, self.p.dst_port, self.p.flags) = (src_port, dst_port, flags);
+                self.start = self.p;
+                Ok(())
+            }
+            None => {
+                self.crumbs.push(Crumb {
+                    stage: Stage::Tracked,
+                    eni: Some(self.from),
+                    outcome: Outcome::Drop(DropCode::CtNoState),
+                });
+                Err(Stop {
+                    code: DropCode::CtNoState,
+                    decider: Decider::FlowTable,
+                    direction: Direction::Egress,
+                    reaction: None,
+                })
+            }
+        }
+    }
+
+    /// Out of a subnet: its network ACL, its route table, and where the route leads.
+    pub(super) fn leave(&mut self, s: usize, who: Leaver) -> Result<Verdict, Stop> {
+        self.leaves += 1;
+        let plan = self.plan;
+        let subnet = &plan.subnets[s];
+        let (vpc, t) = (subnet.vpc, subnet.route_table);
+        self.router = subnet.router();
+        let neighbour = who == Leaver::Sender && subnet.cidr.contains(self.p.dst);
+        let route = if neighbour { None } else { lists::best_route(plan, &plan.route_tables[t], self.p.dst) };
+        let target =
+            if neighbour { Some(RouteTarget::Local) } else { route.map(|at| plan.route_tables[t].routes[at].target) };
+        let host = lists::host(plan, vpc, self.p.dst);
+        let inside = match target {
+            Some(RouteTarget::Local) if neighbour => true,
+            Some(RouteTarget::Local) => host.is_some_and(|to| plan.eni(to).subnet() == Some(s)),
+            Some(RouteTarget::Eni(to)) => plan.eni(to).subnet() == Some(s),
+            Some(RouteTarget::Nat(n)) => plan.nat_gateways[n].subnet == s,
+            _ => false,
+        };
+        self.nacl(s, Direction::Egress, inside)?;
+
+        let decider = if neighbour { Decider::Eni(self.from) } else { Decider::RouteTable(t, route) };
+        let stage = Stage::Route { table: t };
+        if self.leaves > 16 {
+            return self.stop(stage, DropCode::RouteLoop, decider);
+        }
+        match (target, who) {
+            (None, Leaver::Nat(n)) | (Some(RouteTarget::Nat(_)), Leaver::Nat(n)) if plan.nat_gateways[n].public => {
+                return self.stop(stage, DropCode::NatNoIgw, decider);
+            }
+            (Some(RouteTarget::Nat(to)), Leaver::Nat(n)) if to == n => {
+                return self.stop(stage, DropCode::NatNoIgw, decider);
+            }
+            (None, _) => return self.stop(stage, DropCode::RtNoRoute, decider),
+            (Some(RouteTarget::Blackhole), _) => return self.stop(stage, DropCode::RtBlackhole, decider),
+            _ if neighbour => self.crumbs.push(Crumb { stage, eni: None, outcome: Outcome::NotAsked }),
+            _ => self.pass(stage, None, Rule::Route(route.expect("a target has a route"))),
+        }
+        let left = inside.then_some(s);
+        match target.expect("a target") {
+            RouteTarget::Blackhole => unreachable!("refused above"),
+            RouteTarget::Local => match host {
+                Some(to) => self.arrive(to, left),
+                None => self.stop(Stage::Deliver, DropCode::NoEni, decider),
+            },
+            RouteTarget::Eni(to) => self.arrive(to, left),
+            RouteTarget::Igw(g) => self.igw_out(g, who),
+            RouteTarget::Nat(n) => self.nat_in(n, inside),
+            RouteTarget::Peering(c) => self.peering(c, vpc),
+            RouteTarget::Tgw(t) => self.tgw(t, s),
+            RouteTarget::Vgw(v) => self.vgw_out(v),
+            RouteTarget::GatewayEndpoint(e) => self.gateway_endpoint(e, who),
+        }
+    }
+
+    /// A subnet's network ACL, which what stays inside does not meet.
+    pub(super) fn nacl(&mut self, s: usize, direction: Direction, inside: bool) -> Result<(), Stop> {
+        let nacl = self.plan.subnets[s].nacl;
+        let list = &self.plan.network_acls[nacl];
+        let (stage, rules, peer, code) = match direction {
+            Direction::Egress => (Stage::NaclOut { nacl }, &list.egress, self.p.dst, DropCode::NaclOut),
+            Direction::Ingress => (Stage::NaclIn { nacl }, &list.ingress, self.p.src, DropCode::NaclIn),
+        };
+        if inside {
+            self.crumbs.push(Crumb { stage, eni: None, outcome: Outcome::NotAsked });
+            return Ok(());
+        }
+        let (allow, number) = lists::first_rule(rules, &self.p, peer);
+        if allow {
+            self.pass(stage, None, Rule::Nacl(number));
+            return Ok(());
+        }
+        self.stop_at(stage, None, code, Decider::Nacl(nacl, number), direction)
+    }
+
+    /// At an ENI; `left`: the subnet it left last, if it stays inside.
+    pub(super) fn arrive(&mut self, to: EniIx, left: Option<usize>) -> Result<Verdict, Stop> {
+        let plan = self.plan;
+        let eni = plan.eni(to);
+        let ingress = Direction::Ingress;
+        if let Some(subnet) = eni.subnet() {
+            self.nacl(subnet, ingress, left == Some(subnet))?;
+        }
+        if let Some(code) = lists::failed(plan, to) {
+            let at =
+                if matches!(eni.owner, EniOwner::Endpoint(_)) { Decider::EndpointEni(to) } else { Decider::Eni(to) };
+            return self.stop_at(Stage::Fault, Some(to), code, at, ingress);
+        }
+        match eni.owner {
+            EniOwner::NatGateway(n) => return self.nat_back(n),
+            EniOwner::TgwAttachment(_) => {
+                return self.stop_at(Stage::Deliver, None, DropCode::RouterAddr, Decider::Eni(to), ingress);
+            }
+            _ => {}
+        }
+        let endpoint = matches!(eni.owner, EniOwner::Endpoint(_));
+        if !eni.owner.is_door() && (eni.source_dest_check || endpoint) && eni.ip != self.p.dst {
+            let code = DropCode::SrcDstCheck;
+            return self.stop_at(Stage::SourceDestCheck, Some(to), code, Decider::Eni(to), ingress);
+        }
+        self.firewall(to)?;
+        self.ends_tcp(to)?;
+        let tracked_in = self.groups(to, ingress)?;
+        self.pass(Stage::Deliver, Some(to), Rule::None);
+        // NAT gateways, and private endpoints at either end: always tracked.
+        let always = self.by_nat || endpoint || matches!(plan.eni(self.from).owner, EniOwner::Endpoint(_));
+        self.notes.ends.push((self.from, self.tracked_out || always, false));
+        self.notes.ends.push((to, tracked_in || always, true));
+        if matches!(eni.owner, EniOwner::GatewayEndpoint(_)) {
+            self.way = Way::GatewayEndpoint;
+        }
+        let ends = !matches!(eni.owner, EniOwner::Instance(..));
+        Ok(if ends { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } })
+    }
+
+    /// A stateful firewall passes on only what belongs to what it saw begin.
+    fn firewall(&mut self, to: EniIx) -> Result<(), Stop> {
+        let EniOwner::Instance(i, _) = self.plan.eni(to).owner else { return Ok(()) };
+        if self.plan.instances[i].forward != Some(Forward::Stateful)
+            || self.plan.eni(to).ip == self.p.dst
+            || self.p.proto != Proto::TCP
+            || self.p.begins()
+        {
+            return Ok(());
+        }
+        let key = Key::of(to, &self.p, true);
+        let known = [key, key.reversed()].iter().any(|k| self.oracle.record(self.plan, self.now, k, false).is_some());
+        if known {
+            return Ok(());
+        }
+        self.stop_at(Stage::Tracked, Some(to), DropCode::FwNoState, Decider::Eni(to), Direction::Ingress)
+    }
+
+    /// What interface endpoints and doors take.
+    fn ends_tcp(&mut self, to: EniIx) -> Result<(), Stop> {
+        let (plan, p) = (self.plan, self.p);
+        let at = Decider::EndpointEni(to);
+        let tcp = p.proto == Proto::TCP;
+        let open = |ports: &[u16]| u16::try_from(p.dst_port).is_ok_and(|port| ports.contains(&port));
+        let (serves, carries, proto, port) = match plan.eni(to).owner {
+            EniOwner::Instance(..) | EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) => return Ok(()),
+            EniOwner::Endpoint(e) => (
+                open(&plan.services[plan.endpoints[e].service].ports),
+                tcp,
+                (DropCode::VpceProto, at),
+                (DropCode::VpcePort, at),
+            ),
+            EniOwner::GatewayEndpoint(e) => {
+                let by = Decider::GatewayEndpoint(e);
+                let serves = open(&plan.services[plan.endpoints[e].service].ports);
+                let carries = (tcp || p.is_echo()) && p.fragment.is_none();
+                (serves, carries, (DropCode::GweProto, by), (DropCode::VpcePort, by))
+            }
+            EniOwner::PublicSide => {
+                let by = Decider::Internet;
+                let ports = public_service_at(p.dst).map_or(&[][..], |(service, _)| service.ports);
+                let carries = (tcp || p.is_echo()) && p.fragment.is_none();
+                (open(ports), carries, (DropCode::PublicPort, by), (DropCode::PublicPort, by))
+            }
+        };
+        let endpoint = matches!(plan.eni(to).owner, EniOwner::Endpoint(_));
+        let key = Key::of(to, &p, true);
+        let known = self.oracle.record(plan, self.now, &key, p.begins()).is_some();
+        let refused = if !carries {
+            Some(proto)
+        } else if endpoint && p.size > 8_500 {
+            Some((DropCode::MtuDropSilent, at))
+        } else if !tcp || known {
+            None
+        } else if !serves {
+            Some(port)
+        } else if !p.begins() {
+            let forgotten = self.oracle.forgotten(plan, self.now, &key);
+            Some((if forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
+        } else {
+            None
+        };
+        match refused {
+            Some((code, decider)) => self.stop_at(Stage::Endpoint, Some(to), code, decider, Direction::Ingress),
+            None => {
+                self.pass(Stage::Endpoint, Some(to), Rule::None);
+                Ok(())
+            }
+        }
+    }
+
+    /// Too large for a hop: with DF the sender is told, without it is cut further on.
+    pub(super) fn fits(
+        &mut self,
+        mtu: u16,
+        router: Ipv4Addr,
+        stage: Stage,
+        eni: Option<EniIx>,
+        by: Decider,
+        tells: bool,
+    ) -> Result<(), Stop> {
+        if self.p.size <= mtu {
+            return Ok(());
+        }
+        if !self.p.df {
+            if self.fragment == 0 || mtu < self.fragment {
+                self.fragment = mtu;
+            }
+            return Ok(());
+        }
+        let (code, reaction) = if tells {
+            (DropCode::MtuFragNeeded, Some(Reaction::FragNeeded { from: router, mtu }))
+        } else {
+            (DropCode::MtuDropSilent, None)
+        };
+        self.crumbs.push(Crumb { stage, eni, outcome: Outcome::Drop(code) });
+        Err(Stop { code, decider: by, direction: Direction::Egress, reaction })
+    }
+
+    pub(super) fn clamp(&mut self, mss: u16) {
+        self.p.mss = self.p.mss.map(|own| own.min(mss));
+    }
+
+    pub(super) fn pass(&mut self, stage: Stage, eni: Option<EniIx>, rule: Rule) {
+        self.crumbs.push(Crumb { stage, eni, outcome: Outcome::Pass(rule) });
+    }
+
+    /// Refused by somebody on the way out.
+    pub(super) fn stop<T>(&mut self, stage: Stage, code: DropCode, decider: Decider) -> Result<T, Stop> {
+        self.stop_at(stage, None, code, decider, Direction::Egress)
+    }
+
+    pub(super) fn stop_at<T>(
+        &mut self,
+        stage: Stage,
+        eni: Option<EniIx>,
+        code: DropCode,
+        decider: Decider,
+        direction: Direction,
+    ) -> Result<T, Stop> {
+        self.crumbs.push(Crumb { stage, eni, outcome: Outcome::Drop(code) });
+        Err(Stop { code, decider, direction, reaction: None })
+    }
+}

@@ -1,0 +1,273 @@
+//! The engine against the oracle, on random plans, packets, times and changes of the plan.
+//!
+//! `PROPTEST_CASES` says how many plans (each meets some eighty packets), `VPCLAB_SEED` repeats a run; a failure prints
+//! the seed and the smallest case that was found.
+
+mod packets;
+mod world;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use self::packets::{Shape, after, arrived, frame, packet};
+use self::world::{Rules, World, build};
+use super::*;
+use crate::engine::event::Way;
+use crate::engine::oracle::{Expected, Oracle, Sent, TOKENS};
+use crate::model::plan::EniOwner;
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// Sender, destination, packet.
+    Send(Index, Index, Shape),
+    /// Something after an earlier packet, by who sent or got it: see [`after`].
+    Then(Index, usize),
+    /// The plan becomes another; ENIs stay.
+    Publish(Box<Rules>),
+    Wait(Duration),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let wait = prop_oneof![Just(20), Just(100), Just(400), Just(6 * 86_400)];
+    prop_oneof![
+        40 => (any::<Index>(), any::<Index>(), packets::shape()).prop_map(|(a, b, c)| Act::Send(a, b, c)),
+        50 => (any::<Index>(), 0..packets::SEQUELS).prop_map(|(a, b)| Act::Then(a, b)),
+        2 => world::rules().prop_map(|rules| Act::Publish(Box::new(rules))),
+        2 => wait.prop_map(|secs| Act::Wait(Duration::from_secs(secs))),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    world: World,
+    rules: Rules,
+    acts: Vec<Act>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    (world::world(), world::rules(), prop::collection::vec(act(), 20..140)).prop_map(|(world, rules, acts)| Case {
+        world,
+        rules,
+        acts,
+    })
+}
+
+/// What was seen in a run, so that a comparison of nothing is no success.
+#[derive(Default)]
+struct Seen {
+    packets: u64,
+    verdicts: BTreeMap<String, u64>,
+    stages: BTreeMap<String, u64>,
+    ways: BTreeMap<&'static str, u64>,
+}
+
+impl Seen {
+    fn note(&mut self, expected: &Expected) {
+        self.packets += 1;
+        let name = match expected.verdict {
+            Verdict::Deliver { .. } => "deliver",
+            Verdict::Endpoint { .. } => "endpoint",
+            Verdict::Resolver { .. } => "resolver",
+            Verdict::Imds { .. } => "imds",
+            Verdict::Shaped { .. } => "shaped",
+            Verdict::Drop { code } | Verdict::Reject { code, .. } => code.as_str(),
+        };
+        *self.verdicts.entry(name.into()).or_default() += 1;
+        for crumb in &expected.crumbs {
+            let stage = format!("{:?}", crumb.stage);
+            *self.stages.entry(stage.split(' ').next().unwrap_or_default().into()).or_default() += 1;
+        }
+        if expected.arrives.is_some() {
+            *self.ways.entry(expected.way.as_str()).or_default() += 1;
+        }
+    }
+}
+
+/// Runs both and compares each packet.
+struct Pair {
+    lab: Lab,
+    engine: Engine,
+    tracer: Engine,
+    oracle: Oracle,
+    now: Instant,
+}
+
+impl Pair {
+    fn new(lab: Lab) -> Pair {
+        let (engine, tracer) = (engine(&lab), engine(&lab));
+        Pair { lab, engine, tracer, oracle: Oracle::default(), now: T0 }
+    }
+
+    fn publish(&mut self, lab: Lab) {
+        self.lab = lab;
+        let program = Arc::new(compile(&self.lab.plan, self.engine.program().generation() + 1));
+        self.engine.publish(self.now, program.clone());
+        self.tracer.publish(self.now, program);
+    }
+
+    /// Who gets it, and as what.
+    fn send(&mut self, from: EniIx, p: &Sent) -> Result<(Expected, Option<(EniIx, Sent)>), TestCaseError> {
+        let plan = &self.lab.plan;
+        let bytes = frame(p);
+        let (mut live, mut traced) = (bytes.clone(), bytes);
+        let instance = matches!(plan.eni(from).owner, EniOwner::Instance(..));
+        let (verdict, (again, crumbs)) = if instance {
+            (self.engine.handle(self.now, from, &mut live), self.tracer.trace(self.now, from, &mut traced))
+        } else {
+            (
+                self.engine.handle_from_endpoint(self.now, from, &mut live),
+                self.tracer.trace_from_endpoint(self.now, from, &mut traced),
+            )
+        };
+        let expected = self.oracle.ask(plan, self.now, from, p, &crumbs);
+        let label = plan.eni_label(from);
+        prop_assert_eq!(&crumbs, &expected.crumbs, "steps of {:?} from {}", p, label);
+        let (plain, fragment) = plain(plan, verdict);
+        prop_assert_eq!(plain, expected.verdict, "{:?} from {}", p, label);
+        prop_assert_eq!(again, verdict, "traced {:?} from {}", p, label);
+        prop_assert_eq!(fragment, expected.fragment, "fragments of {:?} from {}", p, label);
+        if let Some(why) = expected.why {
+            let named = self.engine.drops().any(|r| r.last == self.now && (r.code, r.decider, r.direction) == why);
+            prop_assert!(named, "{why:?} for {p:?} from {label}: {:?}", last_drop(&self.engine));
+        }
+        let Some(arrives) = expected.arrives else { return Ok((expected, None)) };
+        prop_assert_eq!(&live, &traced, "{:?} from {}", p, label);
+        prop_assert!(crate::wire::verify_checksums(&live), "checksums of {p:?} from {label}");
+        let got = arrived(&live, p);
+        let learned = learn(&mut self.oracle, &arrives, &got, p)?;
+        prop_assert_eq!(got, learned, "what arrives of {:?} from {}", p, label);
+        if p.quote.is_none() && p.fragment.is_none() {
+            self.compare_way(from, p, expected.way)?;
+        }
+        let to = match expected.verdict {
+            Verdict::Deliver { to } | Verdict::Endpoint { eni: to } => to,
+            _ => return Ok((expected, None)),
+        };
+        Ok((expected, Some((to, got))))
+    }
+
+    /// A flow that has just begun is marked with its way.
+    fn compare_way(&self, from: EniIx, p: &Sent, way: Way) -> Result<(), TestCaseError> {
+        let new = |flow: &crate::engine::FlowSnapshot| {
+            let t = &flow.tuple;
+            flow.started == self.now
+                && flow.initiator == from
+                && (t.proto, t.src, t.dst) == (p.proto, p.src, p.dst)
+                && (u32::from(t.src_port), u32::from(t.dst_port)) == (p.src_port, p.dst_port)
+        };
+        if let Some(flow) = self.engine.flows().find(new) {
+            prop_assert_eq!(flow.way, way, "way of {:?}", flow);
+        }
+        Ok(())
+    }
+}
+
+/// Without what is left to do, and the size of fragments.
+fn plain(plan: &model::Plan, verdict: Verdict) -> (Verdict, u16) {
+    let Verdict::Shaped { to, via } = verdict else { return (verdict, 0) };
+    let ends = !matches!(plan.eni(to).owner, EniOwner::Instance(..));
+    (if ends { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }, via.fragment)
+}
+
+/// What should arrive, with the ports that the engine's NAT gateways chose.
+fn learn(oracle: &mut Oracle, arrives: &Sent, got: &Sent, p: &Sent) -> Result<Sent, TestCaseError> {
+    let mut whole = *arrives;
+    if p.fragment.is_some_and(|part| !part.first) {
+        // A later fragment has no ports, and no flags.
+        (whole.src_port, whole.dst_port, whole.flags, whole.mss) = (0, 0, 0, None);
+        return Ok(whole);
+    }
+    let tokens = match (&mut whole.quote, got.quote) {
+        (Some(quote), Some(seen)) => {
+            vec![(&mut quote.src_port, seen.src_port), (&mut quote.dst_port, seen.dst_port)]
+        }
+        _ => vec![(&mut whole.src_port, got.src_port), (&mut whole.dst_port, got.dst_port)],
+    };
+    for (token, port) in tokens {
+        if *token >= TOKENS {
+            prop_assert!((1_024..TOKENS).contains(&port), "a NAT gateway's port {port}");
+            oracle.learn(*token, port as u16);
+            *token = port;
+        }
+    }
+    Ok(whole)
+}
+
+fn run(case: &Case, seen: &RefCell<Seen>) -> Result<(), TestCaseError> {
+    let mut pair = Pair::new(build(&case.world, &case.rules));
+    let destinations = world::destinations();
+    // Who, and a packet that it sent or got.
+    let mut known: Vec<(EniIx, Sent, bool)> = Vec::new();
+    for act in &case.acts {
+        pair.now = pair.now + Duration::from_micros(1_000);
+        let (from, p) = match act {
+            Act::Publish(rules) => {
+                pair.publish(build(&case.world, rules));
+                continue;
+            }
+            Act::Wait(time) => {
+                pair.now = pair.now + *time;
+                continue;
+            }
+            Act::Then(which, what) => {
+                let Some(&(who, p, got)) = known.get(which.index(known.len().max(1))) else { continue };
+                let Some(next) = after(&p, got, *what) else { continue };
+                (who, next)
+            }
+            Act::Send(from, to, shape) => {
+                let instances = &pair.lab.plan.instances;
+                let from = instances[from.index(instances.len())].enis[0];
+                (from, packet(pair.lab.plan.eni(from).ip, ip(destinations[to.index(destinations.len())]), shape))
+            }
+        };
+        let (expected, got) = pair.send(from, &p)?;
+        seen.borrow_mut().note(&expected);
+        if let Some((to, got)) = got {
+            known.push((from, p, false));
+            known.push((to, got, true));
+        }
+        if known.len() > 24 {
+            known.drain(..8);
+        }
+    }
+    Ok(())
+}
+
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
+/// Another one each time, unless it is asked for.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    match std::env::var("VPCLAB_SEED") {
+        Ok(text) => u64::from_str_radix(&text, 16).expect("VPCLAB_SEED is a hexadecimal number"),
+        Err(_) => std::hash::RandomState::new().build_hasher().finish(),
+    }
+}
+
+fn runner(cases: u32, seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+#[test]
+fn engine_and_oracle_agree_on_every_verdict_rule_and_step() {
+    let seed = seed();
+    let seen = RefCell::new(Seen::default());
+    let result = runner(cases(1_500), seed).run(&case(), |case| run(&case, &seen));
+    let seen = seen.into_inner();
+    println!("{} packets, seed {seed:016x}\n{:?}\n{:?}\n{:?}", seen.packets, seen.verdicts, seen.stages, seen.ways);
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(why, case)) => panic!("seed {seed:016x}: {why}\n{case:#?}"),
+        Err(TestError::Abort(why)) => panic!("seed {seed:016x}: {why}"),
+    }
+}

@@ -1,0 +1,474 @@
+//! Does a running lab become another without hurting what does not change? Real namespaces, real kernels at both ends,
+//! patches between their packets.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Lab, Said, run, vpclab};
+
+/// Two instances that reach each other, one that is left alone, an endpoint that echoes.
+const LAB: &str = "version: 1
+name: x
+region: eu-west-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    subnets: { a: { cidr: 10.0.1.0/24, az: a }, b: { cidr: 10.0.2.0/24, az: b } }
+    security_groups:
+      web: {}
+      api: { ingress: [tcp 80 from sg:web, icmp from 10.0.0.0/16] }
+      doors: { ingress: [tcp 1-65535 from 10.0.0.0/16] }
+    instances:
+      web: { subnet: a, ip: 10.0.1.10, security_groups: [web], role: r }
+      api: { subnet: b, ip: 10.0.2.10, security_groups: [api], listen: [ { tcp: 80, reply: http } ] }
+    endpoints:
+      echo: { subnets: { a: 10.0.1.20, b: 10.0.2.20 }, security_groups: [doors] }
+      sqs: { subnets: { a: 10.0.1.30, b: 10.0.2.30 }, security_groups: [doors] }
+services:
+  echo: { ports: [7, 9, 19] }
+roles:
+  r: { policy: full }
+";
+
+fn patch(lab: &Lab, text: &str) -> Said {
+    patch_with(lab, text, &[])
+}
+
+/// `vpclab apply --patch -`.
+fn patch_with(lab: &Lab, text: &str, more: &[&str]) -> Said {
+    let mut command = vpclab();
+    command.current_dir(lab.dir.path()).args(["apply", "-l", &lab.name, "--patch", "-"]).args(more);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("vpclab apply");
+    child.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("patch written");
+    let out = child.wait_with_output().expect("ended");
+    Said {
+        code: out.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&out.stdout).into_owned(),
+        err: String::from_utf8_lossy(&out.stderr).into_owned(),
+    }
+}
+
+fn get(lab: &Lab, from: &str, url: &str) -> i32 {
+    lab.exec(from, &["curl", "-sSk", "-o", "/dev/null", "-m", "1", url]).code
+}
+
+/// A command in an instance that goes on until it is told to end by the end of its standard input.
+struct Going {
+    child: Child,
+}
+
+impl Going {
+    fn start(lab: &Lab, instance: &str, python: &str) -> Going {
+        let mut command: Command = lab.exec_command(instance, &["python3", "-c", python]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let mut going = Going { child: child.expect("vpclab exec") };
+        assert_eq!(going.line(), "going", "the command begins");
+        going
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let mut one = [0; 1];
+        let out = self.child.stdout.as_mut().expect("piped");
+        while std::io::Read::read(out, &mut one).expect("output") == 1 && one[0] != b'\n' {
+            line.push(char::from(one[0]));
+        }
+        line
+    }
+
+    /// What it says at its end.
+    fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let mut last = String::new();
+        for line in BufReader::new(self.child.stdout.take().expect("piped")).lines() {
+            last = line.expect("output");
+        }
+        assert!(self.child.wait().expect("ended").success(), "{last}");
+        last
+    }
+}
+
+/// New connections to `api`, one after the other; says how many were good and how many were not.
+const ASKER: &str = "
+import select, socket, sys
+good = bad = 0
+print('going', flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    try:
+        s = socket.create_connection(('10.0.2.10', 80), 2)
+        s.settimeout(2)
+        s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
+        good += 1 if s.recv(99).startswith(b'HTTP') else 0
+        s.close()
+    except OSError as e:
+        bad += 1
+        if bad < 4: print(e, file=sys.stderr)
+print(good, bad)
+";
+
+/// One connection to the echo endpoint: what is sent must come back, to the last byte.
+const ECHO: &str = "
+import select, socket, sys, threading, hashlib, os
+s = socket.create_connection(('10.0.1.20', 7), 5)
+block = os.urandom(1 << 16)
+sent = 0
+out = hashlib.sha256()
+def send():
+    global sent
+    while not select.select([sys.stdin], [], [], 0.001)[0]:
+        s.sendall(block); out.update(block); sent += len(block)
+    s.shutdown(1)
+t = threading.Thread(target=send); t.start()
+back = hashlib.sha256(); got = 0
+first = True
+while b := s.recv(1 << 20):
+    back.update(b); got += len(b)
+    if first: print('going', flush=True); first = False
+t.join()
+print(sent > 0 and sent == got and out.digest() == back.digest())
+";
+
+#[test]
+fn connections_go_on_while_everything_around_them_changes() {
+    let lab = Lab::up(LAB);
+    let asker = Going::start(&lab, "web", ASKER);
+    let echo = Going::start(&lab, "web", ECHO);
+    // Indices of every kind move: what is added sorts before and after, and other rules allow the same.
+    let other = "vpcs:
+  app:
+    security_groups:
+      aaa: { ingress: [all from 0.0.0.0/0] }
+      api: { ingress: [icmp from 10.9.0.0/16, tcp 79-81 from 10.0.1.0/24] }
+    network_acls: { own: { ingress: { 100: allow all from 0.0.0.0/0 }, egress: { 100: allow all to 0.0.0.0/0 } } }
+    subnets: { b: { nacl: own }, c: { cidr: 10.0.3.0/24, az: a } }
+    route_tables: { rt: { routes: [ { to: 10.9.0.0/16, via: blackhole } ] } }
+    endpoints: { echo: { security_groups: [aaa] }, sqs: null, sts: { subnets: [a] } }
+";
+    let back = "vpcs:
+  app:
+    security_groups: { aaa: null, api: { ingress: [tcp 80 from sg:web, icmp from 10.0.0.0/16] } }
+    network_acls: null
+    subnets: { b: { nacl: null }, c: null }
+    route_tables: null
+    endpoints:
+      echo: { security_groups: [doors] }
+      sts: null
+      sqs: { subnets: { a: 10.0.1.30, b: 10.0.2.30 }, security_groups: [doors] }
+";
+    let mut slowest = 0;
+    for _ in 0..5 {
+        for text in [other, back] {
+            let json = patch_with(&lab, text, &["-f", "json"]).ok();
+            let applied: serde_json::Value = serde_json::from_str(&json).expect("json");
+            assert!(!applied["changes"].as_array().expect("changes").is_empty());
+            slowest = slowest.max(applied["published_us"].as_u64().expect("a time"));
+        }
+    }
+    // And machines come and go.
+    patch(&lab, "vpcs: { app: { instances: { aa: { subnet: a }, zz: { subnet: b } } } }").ok();
+    patch(&lab, "vpcs: { app: { instances: { aa: null, zz: null } } }").ok();
+    assert_eq!(echo.end(), "True");
+    let asked = asker.end();
+    let (good, bad) = asked.split_once(' ').expect("two numbers");
+    assert!(good.parse::<u32>().expect("a number") > 20, "{asked}");
+    assert_eq!(bad, "0", "{asked}");
+    println!("slowest publication: {slowest} us");
+    assert!(slowest < 250_000, "{slowest} us until a plan is in force");
+}
+
+#[test]
+fn a_rule_that_closes_a_path_closes_it_at_once_and_for_new_connections() {
+    let lab = Lab::up(LAB);
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 0);
+    let said = patch(&lab, "vpcs: { app: { security_groups: { api: { ingress: [] } } } }").ok();
+    assert_eq!(said, "~ security group app.api\n    ingress: tcp 80 from sg:web, icmp from 10.0.0.0/16 -> nothing\n");
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 28, "a timeout, as in AWS");
+    assert!(lab.vpclab("drops", &["--code", "SG_INGRESS"]).ok().contains("sg:app.api"));
+    assert!(lab.vpclab("explain", &["web", "10.0.2.10:80"]).out.contains("SG_INGRESS"));
+    patch(&lab, "vpcs: { app: { security_groups: { api: { ingress: [tcp 80 from sg:web] } } } }").ok();
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 0);
+}
+
+#[test]
+fn instances_and_endpoints_come_and_go_and_leave_nothing() {
+    let lab = Lab::up(LAB);
+    let more = "vpcs:
+  app:
+    instances:
+      a1: { subnet: a, ip: 10.0.1.50, security_groups: [doors], listen: [ { tcp: 80, reply: hello } ],
+            run: [ 'echo begun; exec sleep 1000' ] }
+    endpoints: { sts: { subnets: { a: 10.0.1.40 }, security_groups: [doors] } }
+";
+    let less = "vpcs: { app: { instances: { a1: null }, endpoints: { sts: null } } }";
+    let router = router(&lab);
+    let mut before = None;
+    for round in 0..3 {
+        let said = patch(&lab, more).ok();
+        assert!(said.contains("+ instance app.a1\n") && said.contains("+ endpoint app.sts\n"), "{said}");
+        let hello = lab.exec("web", &["curl", "-sS", "-m", "3", "--http0.9", "http://10.0.1.50/"]).ok();
+        assert_eq!(hello, "hello from app.a1 10.0.1.50:80\n");
+        let name = lab.exec("web", &["getent", "ahostsv4", "sts.eu-west-1.amazonaws.com"]).ok();
+        assert!(name.starts_with("10.0.1.40 "), "{name}");
+        assert_eq!(get(&lab, "web", "https://sts.eu-west-1.amazonaws.com/"), 0);
+        assert_eq!(get(&lab, "a1", "http://10.0.1.10/"), 28, "its packets are judged like any other's");
+        let logs = await_line(&lab, "a1", "begun");
+        assert!(logs.contains("begun"), "{logs}");
+
+        let said = patch(&lab, less).ok();
+        assert!(said.contains("- instance app.a1\n") && said.contains("- endpoint app.sts\n"), "{said}");
+        assert_eq!(lab.exec("a1", &["true"]).code, 2, "there is no such instance");
+        assert_ne!(get(&lab, "web", "http://10.0.1.50/"), 0);
+        let name = lab.exec("web", &["getent", "ahostsv4", "sts.eu-west-1.amazonaws.com"]).out;
+        assert!(!name.contains("10.0."), "{name}");
+        if common::is_root() {
+            for folder in ["/run/netns", "/etc/netns"] {
+                assert!(!Path::new(folder).join(format!("{}.app.a1", lab.name)).exists(), "{folder}");
+            }
+        }
+        assert!(lab.vpclab("flows", &[]).ok().lines().all(|line| !line.contains("a1")));
+        // The first round makes what stays: the next ones add nothing to it.
+        let open = || std::fs::read_dir(format!("/proc/{router}/fd")).map_or(0, Iterator::count);
+        match before {
+            None => before = Some(open()),
+            Some(before) => await_that(&format!("round {round}: no descriptor is left"), || open() <= before),
+        }
+    }
+}
+
+#[test]
+fn a_refused_change_leaves_the_old_state_running() {
+    let lab = Lab::up(LAB);
+    let asker = Going::start(&lab, "web", ASKER);
+    let ps = |lab: &Lab| {
+        let json: serde_json::Value = serde_json::from_str(&lab.vpclab("ps", &["-f", "json"]).ok()).expect("json");
+        let names = |of: &str| -> Vec<String> {
+            json[of].as_array().expect("list").iter().map(|i| i["path"].to_string()).collect()
+        };
+        (names("instances"), names("endpoints"))
+    };
+    let before = ps(&lab);
+    // AWS would refuse it.
+    let said =
+        patch(&lab, "vpcs: { app: { subnets: { c: { cidr: 10.0.2.128/25, az: a } }, endpoints: { sqs: null } } }");
+    let report = said.fails_with(2);
+    assert!(report.contains("InvalidSubnet.Conflict") && report.contains("10.0.2.128/25"), "{report}");
+    // The host cannot: the folder is not there. What was made for it is removed, what was in the way comes back.
+    let said = patch(
+        &lab,
+        "vpcs: { app: { instances: { new: { subnet: a }, api: { listen: [ { tcp: 80, reply: /no/such/folder } ] } } } }",
+    );
+    assert_ne!(said.code, 0);
+    assert!(said.err.contains("/no/such/folder") || said.err.contains("listen tcp 80"), "{}", said.err);
+    // So it is when an instance would have been made anew.
+    let said = patch(
+        &lab,
+        "vpcs: { app: { instances: { api: { mtu: 1500, listen: [ { tcp: 80, reply: http }, { tcp: 81, reply: /no/such } ] } } } }",
+    );
+    assert_ne!(said.code, 0);
+    await_that("api answers again", || get(&lab, "web", "http://10.0.2.10/") == 0);
+    assert_eq!(lab.exec("new", &["true"]).code, 2);
+    assert_eq!(ps(&lab), before);
+    assert_eq!(patch_with(&lab, "{}", &["--dry-run"]).ok(), "nothing changes\n");
+    if common::is_root() {
+        assert!(!Path::new("/run/netns").join(format!("{}.app.new", lab.name)).exists());
+    }
+    let asked = asker.end();
+    assert!(!asked.starts_with("0 "), "{asked}");
+    // The text of another lab is not taken.
+    let said = run(vpclab().current_dir(lab.dir.path()).args(["apply", "-l", "no-such-lab", "lab.vpclab.yaml"]));
+    assert!(said.fails_with(2).contains("no-such-lab"));
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_changes_nothing() {
+    let lab = Lab::up(LAB);
+    let text = "vpcs: { app: { instances: { web: { ip: 10.0.1.11 } }, endpoints: { sqs: null } } }";
+    let said = patch_with(&lab, text, &["--dry-run"]);
+    assert!(said.err.is_empty(), "{}", said.err);
+    let plan = said.ok();
+    assert!(plan.contains("- endpoint app.sqs\n"), "{plan}");
+    assert!(plan.contains("    ip: 10.0.1.10 -> 10.0.1.11\n"), "{plan}");
+    assert!(plan.contains("~ instance app.web is made anew, and what runs in it ends (eth0: address"), "{plan}");
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 0);
+    assert!(lab.exec("web", &["hostname", "-I"]).out.contains("10.0.1.10"));
+    assert_eq!(patch_with(&lab, "{}", &["--dry-run"]).ok(), "nothing changes\n");
+    // The files as they are: nothing changes either.
+    assert_eq!(lab.vpclab("apply", &["--dry-run", "lab.vpclab.yaml"]).ok(), "nothing changes\n");
+}
+
+#[test]
+fn files_replace_the_whole_lab_and_listeners_commands_and_variables_change_in_place() {
+    let lab = Lab::up(LAB);
+    let asker = Going::start(&lab, "web", ASKER);
+    let inode = |lab: &Lab, of: &str| lab.exec(of, &["readlink", "/proc/self/ns/net"]).ok();
+    let (web, api) = (inode(&lab, "web"), inode(&lab, "api"));
+    let changed = LAB.replace(
+        "listen: [ { tcp: 80, reply: http } ]",
+        "env: { COLOUR: blue }, listen: [ { tcp: 80, reply: http }, { tcp: 81, reply: hello } ], run: [ 'echo $COLOUR; exec sleep 1000' ]",
+    );
+    let changed = changed.replace("tcp 80 from sg:web", "tcp 80-81 from sg:web") + "limits: { syn_retries: 2 }\n";
+    std::fs::write(lab.dir.path().join("lab.vpclab.yaml"), changed.replace("blue", "green")).expect("written");
+    lab.vpclab("apply", &["lab.vpclab.yaml"]).ok();
+    await_line(&lab, "api", "green");
+    std::fs::write(lab.dir.path().join("lab.vpclab.yaml"), &changed).expect("written");
+    lab.vpclab("apply", &["lab.vpclab.yaml"]).ok();
+    await_line(&lab, "api", "blue");
+    assert_eq!((inode(&lab, "web"), inode(&lab, "api")), (web, api), "the namespaces are the same");
+    assert_eq!(lab.sh("api", "echo $COLOUR").ok(), "blue\n");
+    assert_eq!(lab.sh("web", "cat /proc/sys/net/ipv4/tcp_syn_retries").ok(), "2\n");
+    let hello = lab.exec("web", &["curl", "-sS", "-m", "3", "--http0.9", "http://10.0.2.10:81/"]).ok();
+    assert_eq!(hello, "hello from app.api 10.0.2.10:81\n");
+    // One command at a time: the former one was ended.
+    let mine = lab.sh("api", "for p in /proc/[0-9]*; do [ \"$(readlink $p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && tr '\\0' ' ' < $p/cmdline; done; echo").ok();
+    assert_eq!(mine.matches("sleep 1000").count(), 1, "{mine}");
+    // A listener that goes and one that is another.
+    patch(&lab, "vpcs: { app: { instances: { api: { listen: [ { tcp: 81, reply: http } ] } } } }").ok();
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 7, "refused");
+    assert_eq!(get(&lab, "web", "http://10.0.2.10:81/"), 0);
+    let asked = asker.end();
+    assert!(!asked.starts_with("0 "), "{asked}");
+}
+
+#[test]
+fn an_instance_whose_address_changes_is_made_anew_and_others_are_not() {
+    let lab = Lab::up(LAB);
+    let echo = Going::start(&lab, "web", ECHO);
+    let said = patch(&lab, "vpcs: { app: { instances: { api: { ip: 10.0.2.11 } } } }").ok();
+    assert!(
+        said.contains(
+            "~ instance app.api is made anew, and what runs in it ends (eth0: address 10.0.2.10 -> 10.0.2.11)"
+        ),
+        "{said}"
+    );
+    assert_eq!(get(&lab, "web", "http://10.0.2.11/"), 0);
+    assert_ne!(get(&lab, "web", "http://10.0.2.10/"), 0);
+    assert!(
+        lab.exec("api", &["curl", "-sS", "-m", "3", "http://169.254.169.254/latest/meta-data/local-ipv4"])
+            .out
+            .is_empty()
+            || lab.sh("api", "hostname -I").out.contains("10.0.2.11")
+    );
+    assert_eq!(echo.end(), "True");
+}
+
+#[test]
+fn what_aws_allows_later_is_a_warning_and_at_creation_a_refusal() {
+    let lab = Lab::up(LAB);
+    let name = |lab: &Lab| lab.exec("web", &["getent", "ahostsv4", "sqs.eu-west-1.amazonaws.com"]).out;
+    assert!(name(&lab).contains("10.0.1.30"));
+    let said = patch(&lab, "vpcs: { app: { dns_hostnames: false } }");
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("warning") && said.err.contains("dns_hostnames"), "{}", said.err);
+    assert!(!name(&lab).contains("10.0.1.30"), "the private name is not answered any more");
+    // It stays a warning for what was there before, and is none for what comes.
+    let said = patch(&lab, "vpcs: { app: { endpoints: { sts: { subnets: [a] } } } }");
+    let report = said.fails_with(2);
+    assert!(report.contains("InvalidParameter") && report.contains("sts"), "{report}");
+    patch(&lab, "vpcs: { app: { endpoints: { sts: { subnets: [a], private_dns: false } } } }").ok();
+    patch(&lab, "vpcs: { app: { dns_hostnames: true } }").ok();
+    assert!(name(&lab).contains("10.0.1.30"));
+}
+
+#[test]
+fn two_at_once_are_one_after_the_other_and_neither_is_lost() {
+    let lab = Lab::up(LAB);
+    std::thread::scope(|scope| {
+        for n in 1..=6 {
+            let lab = &lab;
+            scope.spawn(move || {
+                patch(lab, &format!("vpcs: {{ app: {{ security_groups: {{ g{n}: {{}} }} }} }}")).ok();
+            });
+        }
+    });
+    let gone: Vec<String> = (1..=6).map(|n| format!("g{n}: null")).collect();
+    let said = patch(&lab, &format!("vpcs: {{ app: {{ security_groups: {{ {} }} }} }}", gone.join(", "))).ok();
+    assert_eq!(said.matches("- security group").count(), 6, "{said}");
+}
+
+#[test]
+fn a_fault_holds_until_its_time_is_over_or_it_is_cleared() {
+    let lab = Lab::up(LAB);
+    let row = lab.vpclab("fault", &["instance", "api", "--for", "2s"]).ok();
+    assert!(row.contains("instance app.api"), "{row}");
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 28);
+    await_that("it mends itself", || lab.vpclab("fault", &["list"]).ok() == "nothing is broken\n");
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 0);
+
+    lab.vpclab("fault", &["endpoint", "sqs"]).ok();
+    lab.vpclab("fault", &["instance", "api"]).ok();
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 28);
+    assert_eq!(get(&lab, "web", "https://10.0.1.30/"), 28);
+    // A change of the lab keeps them, and ends those whose object it removes.
+    let said = patch(&lab, "vpcs: { app: { instances: { aaa: { subnet: a } }, endpoints: { sqs: null } } }");
+    assert!(said.err.contains("endpoint app.sqs") && said.err.contains("ends"), "{}", said.err);
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 28);
+    let listed = lab.vpclab("fault", &["list", "-f", "json"]).ok();
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("json");
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
+    let id = listed[0]["id"].to_string();
+    assert_eq!(lab.vpclab("fault", &["clear", &id]).ok(), "nothing is broken\n");
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 0);
+    assert!(lab.vpclab("fault", &["clear", &id]).fails_with(2).contains("no fault has the id"));
+    assert!(lab.vpclab("fault", &["az", "q"]).fails_with(2).contains("no subnet is in the zone `q`"));
+
+    // Faults of the file, laid over and taken away again.
+    patch(&lab, "faults: [ { instance: api } ]").ok();
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 28);
+    patch(&lab, "faults: null").ok();
+    assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 0);
+}
+
+#[test]
+fn a_zone_fails_at_once_and_dns_notices_later() {
+    let lab = Lab::up(&(LAB.to_owned() + "limits: { endpoint_health: 2s }\n"));
+    let names = |lab: &Lab| {
+        let said = lab.vpclab("dns", &["web", "sqs.eu-west-1.amazonaws.com", "-f", "json"]).ok();
+        let answer: serde_json::Value = serde_json::from_str(&said).expect("json");
+        let mut answers: Vec<String> =
+            answer["answers"].as_array().expect("list").iter().map(ToString::to_string).collect();
+        answers.sort();
+        answers.join(" ")
+    };
+    let both = names(&lab);
+    assert!(both.contains("10.0.1.30") && both.contains("10.0.2.30"), "{both}");
+    let began = Instant::now();
+    lab.vpclab("fault", &["endpoint", "sqs", "b"]).ok();
+    assert_eq!(get(&lab, "web", "https://10.0.2.30/"), 28, "the interface is gone at once");
+    assert_eq!(get(&lab, "web", "https://10.0.1.30/"), 0, "the other is not");
+    await_that("DNS leads past it", || !names(&lab).contains("10.0.2.30"));
+    assert!(began.elapsed() >= Duration::from_secs(2), "after {:?}", began.elapsed());
+    assert!(names(&lab).contains("10.0.1.30"));
+    assert!(lab.vpclab("drops", &["--code", "VPCE_AZ_DOWN"]).ok().contains("10.0.2.30"));
+    lab.vpclab("fault", &["clear"]).ok();
+    assert_eq!(get(&lab, "web", "https://10.0.2.30/"), 0);
+    await_that("DNS hears that it is back", || names(&lab) == both);
+}
+
+fn router(lab: &Lab) -> u64 {
+    let json: serde_json::Value = serde_json::from_str(&lab.vpclab("ps", &["-f", "json"]).ok()).expect("json");
+    json["router_pid"].as_u64().expect("pid")
+}
+
+fn await_line(lab: &Lab, instance: &str, text: &str) -> String {
+    let mut logs = String::new();
+    await_that(&format!("{text:?} in the logs of {instance}"), || {
+        logs = lab.vpclab("logs", &[instance]).ok();
+        logs.contains(text)
+    });
+    logs
+}
+
+#[track_caller]
+fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
