@@ -161,13 +161,13 @@ fn connections_go_on_while_everything_around_them_changes() {
       sts: null
       sqs: { subnets: { a: 10.0.1.30, b: 10.0.2.30 }, security_groups: [doors] }
 ";
-    let mut slowest = 0;
+    let mut took = Vec::new();
     for _ in 0..5 {
         for text in [other, back] {
             let json = patch_with(&lab, text, &["-f", "json"]).ok();
             let applied: serde_json::Value = serde_json::from_str(&json).expect("json");
             assert!(!applied["changes"].as_array().expect("changes").is_empty());
-            slowest = slowest.max(applied["published_us"].as_u64().expect("a time"));
+            took.push(applied["published_us"].as_u64().expect("a time"));
         }
     }
     // And machines come and go.
@@ -178,8 +178,10 @@ fn connections_go_on_while_everything_around_them_changes() {
     let (good, bad) = asked.split_once(' ').expect("two numbers");
     assert!(good.parse::<u32>().expect("a number") > 20, "{asked}");
     assert_eq!(bad, "0", "{asked}");
-    println!("slowest publication: {slowest} us");
-    assert!(slowest < 250_000, "{slowest} us until a plan is in force");
+    took.sort_unstable();
+    println!("microseconds until a plan is in force, best to worst: {took:?}");
+    // On an idle machine every one is below 5 ms; on a busy one the router thread may have to wait for its turn.
+    assert!(took[0] < 5_000 && took[took.len() - 1] < 250_000, "{took:?}");
 }
 
 #[test]

@@ -169,3 +169,16 @@ fn static_build() -> std::path::PathBuf {
     assert_eq!(said.code, 0, "{}", said.err);
     folder.join(triple).join("debug/vpclab")
 }
+
+#[test]
+fn captures_need_no_root_either() {
+    let place = Place::new();
+    let said = place.sh("vpclab up --name eyes && \
+         (vpclab capture web --port 53 --count 2 -w c.pcapng 2>said & \
+          until grep -q watching said 2>/dev/null; do sleep 0.02; done; \
+          vpclab exec web -- dig +short sts.eu-west-1.amazonaws.com; wait) && \
+         tcpdump -nn -r c.pcapng; \
+         vpclab down");
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains("A? sts.eu-west-1.amazonaws.com"), "{}{}", said.out, said.err);
+}

@@ -1,6 +1,5 @@
 //! `Program`: a plan compiled for packets. Immutable, index based, published whole under one generation.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use super::gateways::{Gateways, Latencies};
@@ -99,12 +98,6 @@ impl Program {
     /// Grows with every change of the plan; the caller chose it.
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// For each ENI its index in a newer program; `None` for those that are gone.
-    pub fn successors(&self, newer: &Program) -> Vec<Option<EniIx>> {
-        let by_id: HashMap<&str, usize> = newer.enis.iter().enumerate().map(|(at, e)| (e.id.as_str(), at)).collect();
-        self.enis.iter().map(|eni| by_id.get(eni.id.as_str()).map(|at| EniIx(*at as u32))).collect()
     }
 
     /// Impaired links; [`Program::link_of`] has their numbers, from 1.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::answers::{Refused, input};
 use super::credentials;
 use super::faults::{FaultBook, Health};
+use super::follow::Follow;
 use super::node::{self, Shared};
 use super::reconcile::{self, Steps};
 use super::router::{Publication, Retired};
@@ -489,9 +490,13 @@ fn publish(
         }
         credentials::replace(&credentials, book);
     });
-    let ordered = shared.clock.now();
-    let published = shared.router.call(move |inside| inside.publish(Publication { tables, tuns, besides }))?;
-    let took = shared.clock.now().since(ordered);
+    let follow = Follow::new(&shared.state().plan, &state.plan);
+    let (clock, ordered) = (shared.clock, shared.clock.now());
+    let (published, in_force) = shared.router.call(move |inside| {
+        let published = inside.publish(Publication { tables, tuns, follow, besides });
+        (published, clock.now())
+    })?;
+    let took = in_force.since(ordered);
     let Retired { tables, tuns } = published.map_err(|e| host("a new interface", &e))?;
     shared.replace_state(state);
     drop((tables, tuns));

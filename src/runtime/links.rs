@@ -2,8 +2,6 @@
 //! way (and there its fragmentation, where the way needs it), then its receiver's link, each at the time it comes to it:
 //! what waits before a receiver's link does not stand in the way of what comes from nearer.
 
-use std::sync::Arc;
-
 use super::delay::{DelayBounds, DelayQueue, Held};
 use crate::base::{EniIx, Instant};
 use crate::engine::shape::{Fate, Frame, Toward};
@@ -53,8 +51,7 @@ impl Leg {
     }
 
     /// The same way in another program, where ENIs have other indices and links other numbers.
-    fn moved(mut self, program: &Program, successors: &[Option<EniIx>]) -> Option<Leg> {
-        let moved = |eni: EniIx| successors.get(eni.at()).copied().flatten();
+    fn moved(mut self, program: &Program, moved: impl Fn(EniIx) -> Option<EniIx>) -> Option<Leg> {
         self.from = moved(self.from)?;
         self.goal = match self.goal {
             Goal::Tun(to) => Goal::Tun(moved(to)?),
@@ -65,6 +62,11 @@ impl Leg {
             self.via.shapes = [program.link_of(self.from), program.link_of(to), 0];
         }
         Some(self)
+    }
+
+    /// Is it from what is next to the receiver, not from another interface?
+    pub fn is_from_next_door(&self) -> bool {
+        self.goal == Goal::Tun(self.from)
     }
 
     /// Nothing is left but to hand it over.
@@ -87,39 +89,31 @@ pub struct Lost {
 /// The links of a lab, and what is on its way.
 pub struct Links {
     shaper: Shaper,
-    program: Arc<Program>,
     waiting: DelayQueue<Leg>,
     fates: Vec<Fate>,
     scratch: Vec<Vec<u8>>,
 }
 
 impl Links {
-    pub fn new(program: Arc<Program>) -> Links {
+    pub fn new(program: &Program) -> Links {
         Links {
             shaper: Shaper::new(program.shapes()),
-            program,
             waiting: DelayQueue::new(DelayBounds::default()),
             fates: Vec::new(),
             scratch: Vec::new(),
         }
     }
 
-    /// Takes the links of a new program. What is on its way arrives, unless the ENI it is for is gone.
-    pub fn load(&mut self, program: &Arc<Program>) {
-        if self.program.generation() == program.generation() {
-            return;
-        }
-        let old = std::mem::replace(&mut self.program, program.clone());
+    /// Takes the links of a new program, and where interfaces are now. What is on its way arrives, unless its sender or
+    /// its receiver is gone.
+    pub fn publish(&mut self, program: &Program, moved: impl Fn(EniIx) -> Option<EniIx>) {
         self.shaper.set(program.shapes());
-        if !self.waiting.is_empty() {
-            let successors = old.successors(program);
-            self.waiting.retag(|leg| leg.moved(program, &successors));
-        }
+        self.waiting.retag(|leg| leg.moved(program, &moved));
     }
 
     /// Sends a frame on its way. What comes to a TUN now is given to `write`; the rest is held, and what goes elsewhere
     /// is always: [`Links::pop_due`] has it, at once where nothing delays it.
-    pub fn send(&mut self, now: Instant, leg: Leg, frame: &[u8], mut write: impl FnMut(EniIx, &[u8])) -> Lost {
+    pub fn send(&mut self, now: Instant, leg: Leg, frame: &[u8], mut write: impl FnMut(&Leg, EniIx, &[u8])) -> Lost {
         let mut lost = Lost::default();
         self.travel(now, leg, frame, &mut write, &mut lost);
         lost
@@ -139,7 +133,7 @@ impl Links {
         self.waiting.next_deadline()
     }
 
-    fn travel<W: FnMut(EniIx, &[u8])>(
+    fn travel<W: FnMut(&Leg, EniIx, &[u8])>(
         &mut self,
         now: Instant,
         mut leg: Leg,
@@ -193,12 +187,12 @@ impl Links {
             }
         }
         match leg.goal {
-            Goal::Tun(to) => write(to, frame),
+            Goal::Tun(to) => write(&leg, to, frame),
             _ => self.hold(now, leg, frame, lost),
         }
     }
 
-    fn hold_or<W: FnMut(EniIx, &[u8])>(
+    fn hold_or<W: FnMut(&Leg, EniIx, &[u8])>(
         &mut self,
         now: Instant,
         due: Instant,
@@ -280,10 +274,10 @@ vpcs:
             let plan = plan(near, far);
             let eni = |name| plan.instances[plan.find_instance(name).expect(name)].enis[0];
             let (near, far) = (eni("near"), eni("far"));
-            let program = Arc::new(compile(&plan, 1));
+            let program = compile(&plan, 1);
             let via = Via { shapes: [program.link_of(near), program.link_of(far), 0], ..Via::default() };
             assert!(via.shapes[0] != 0 && via.shapes[1] != 0 && via.shapes[0] != via.shapes[1]);
-            World { links: Links::new(program), near, far, via, arrived: Vec::new(), lost: Lost::default() }
+            World { links: Links::new(&program), near, far, via, arrived: Vec::new(), lost: Lost::default() }
         }
 
         fn send(&mut self, now: Instant, via: Via, frame: &[u8]) {
@@ -293,7 +287,7 @@ vpcs:
 
         fn go(&mut self, now: Instant, leg: Leg, frame: &[u8]) {
             let arrived = &mut self.arrived;
-            let lost = self.links.send(now, leg, frame, |to, frame| {
+            let lost = self.links.send(now, leg, frame, |_, to, frame| {
                 let packet = Packet::parse(frame).expect("a packet");
                 assert!(packet.verify_checksums(frame));
                 let payload = &frame[packet.payload()];
@@ -385,7 +379,7 @@ vpcs:
         frame[IP_OFFSET + 6] = 0;
         let mut pieces = Vec::new();
         let leg = Leg::new(world.near, Goal::Tun(world.far), Via { fragment: 1_500, ..world.via });
-        assert_eq!(world.links.send(START, leg, &frame, |_, _| panic!("too early")), Lost::default());
+        assert_eq!(world.links.send(START, leg, &frame, |_, _, _| panic!("too early")), Lost::default());
         while let Some(mut held) = world.links.pop_due(START + MS) {
             assert!(held.tag.stage > 1 && held.due == START + MS);
             pieces.push(Packet::parse(held.frame()).expect("a fragment").total_len());
@@ -414,22 +408,19 @@ vpcs:
         for gone in [false, true] {
             let mut world = World::new(delayed, delayed);
             world.send(START, world.via, &packet(1));
+            // Every interface has another index, and with it every link another number.
             let mut plan = plan(delayed, delayed);
-            // Every ENI has another index, and the receiver may be gone.
             plan.enis.rotate_right(1);
             let enis = plan.enis.len() as u32;
+            let next = |eni: EniIx| EniIx((eni.0 + 1) % enis);
             for instance in &mut plan.instances {
-                instance.enis = instance.enis.iter().map(|eni| EniIx((eni.0 + 1) % enis)).collect();
+                instance.enis = instance.enis.iter().copied().map(next).collect();
             }
-            let far = plan.instances[plan.find_instance("far").expect("far")].enis[0];
-            if gone {
-                plan.enis[far.at()].common.id = "eni-other".into();
-            }
-            world.links.load(&Arc::new(compile(&plan, 2)));
+            let far = world.far;
+            world.links.publish(&compile(&plan, 2), |eni| (!gone || eni != far).then(|| next(eni)));
             world.finish();
-            let expected = if gone { Vec::new() } else { vec![(START + 20 * MS, far, 1, 100)] };
+            let expected = if gone { Vec::new() } else { vec![(START + 20 * MS, next(far), 1, 100)] };
             assert_eq!(world.arrived, expected);
-            assert_ne!(far, world.far);
         }
     }
 }

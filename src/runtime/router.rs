@@ -18,10 +18,12 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
+use super::follow::Follow;
 use super::links::{Goal, Leg, Links, Lost};
 use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
+use super::tap::{self, Taps};
 use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts, Turn};
 use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
@@ -97,6 +99,7 @@ pub struct Inside<'a> {
     pub terminal: &'a mut Terminal,
     pub ports: &'a mut Ports,
     pub closed: &'a mut VecDeque<FlowClosed>,
+    links: &'a mut Links,
     poller: &'a Poller,
 }
 
@@ -105,6 +108,8 @@ pub struct Publication {
     pub tables: Tables,
     /// Of new kernels: the interface in the new plan, and its device.
     pub tuns: Vec<(EniIx, Tun)>,
+    /// From the plan before.
+    pub follow: Follow,
     /// What else has to change in the same moment; it must not wait for anything.
     pub besides: Box<dyn FnOnce() + Send>,
 }
@@ -122,7 +127,7 @@ impl Inside<'_> {
     ///
     /// Errors: epoll refuses a TUN; then nothing has changed.
     pub fn publish(&mut self, publication: Publication) -> io::Result<Retired> {
-        let Publication { tables, tuns, besides } = publication;
+        let Publication { tables, tuns, follow: moved, besides } = publication;
         for (n, (eni, tun)) in tuns.iter().enumerate() {
             if let Err(error) = self.poller.add(tun.as_fd(), tables.numbers.of(*eni).0) {
                 for (_, tun) in &tuns[..n] {
@@ -132,6 +137,7 @@ impl Inside<'_> {
             }
         }
         self.engine.publish(self.now, tables.program.clone());
+        self.engine.relabel_drops(|record| moved.record(record));
         let tables = std::mem::replace(self.tables, tables);
         besides();
         let (old, new) = (tables.numbers.clone(), self.tables.numbers.clone());
@@ -153,6 +159,7 @@ impl Inside<'_> {
         for (eni, tun) in tuns {
             self.ports.tuns[eni.at()] = Some(tun);
         }
+        self.links.publish(&self.tables.program, follow);
         for number in old.gone(&new) {
             self.terminal.remove_ports(number);
         }
@@ -166,6 +173,7 @@ impl Inside<'_> {
             true
         });
         self.terminal.stack().set_idle(self.tables.plan.limits.endpoint_idle);
+        self.ports.taps.publish(&self.tables.plan);
         Ok(Retired { tables, tuns: retired })
     }
 }
@@ -200,13 +208,13 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
     let counts = Arc::new(RouterCounts::default());
     let waker = poller.waker();
     let terminal = Terminal::new(stack, seed, backends, answers, notices, gauges.clone());
-    let mut ports = Ports { tuns: Vec::new(), counts: counts.clone() };
+    let mut ports = Ports { tuns: Vec::new(), counts: counts.clone(), taps: Taps::default() };
     ports.tuns.resize_with(tuns.len(), || None);
     let mut router = Router {
         clock,
         engine: Engine::new(tables.program.clone(), EngineLimits { seed, ..EngineLimits::default() }),
         closed: VecDeque::new(),
-        links: Links::new(tables.program.clone()),
+        links: Links::new(&tables.program),
         tables,
         terminal,
         ports,
@@ -305,6 +313,8 @@ impl Drop for LastWords {
 pub struct Ports {
     tuns: Vec<Option<Tun>>,
     counts: Arc<RouterCounts>,
+    /// Who watches packets.
+    pub(super) taps: Taps,
 }
 
 impl Ports {
@@ -315,6 +325,16 @@ impl Ports {
         if let Err(error) = tun.write(frame) {
             write_failed(tun, &self.counts, frame, &error);
         }
+    }
+
+    /// [`Ports::write`] of what comes over a link, seen by whoever watches arrivals.
+    fn hand_over(&mut self, now: Instant, leg: &Leg, to: EniIx, frame: &[u8]) {
+        if leg.is_from_next_door() {
+            self.taps.arrived(now, to, frame);
+        } else {
+            self.taps.came_over(now, to, frame);
+        }
+        self.write(to, frame);
     }
 }
 
@@ -380,11 +400,11 @@ impl Router {
                         terminal: &mut self.terminal,
                         ports: &mut self.ports,
                         closed: &mut self.closed,
+                        links: &mut self.links,
                         poller: &self.poller,
                     }),
                 }
             }
-            self.links.load(&self.tables.program);
             self.arrivals(now);
             self.turn(now);
             if self.engine.next_deadline() <= now {
@@ -434,7 +454,7 @@ impl Router {
     #[inline]
     fn decide(&mut self, now: Instant, from: EniIx) {
         let frame = self.frame.bytes_mut();
-        let goal = match self.engine.handle(now, from, frame) {
+        let goal = match tap::handle(&mut self.engine, &mut self.ports.taps, now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
             Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(now, from),
             Verdict::Drop { .. } => return,
@@ -534,10 +554,13 @@ impl Router {
             self.frame.space()[..frame.len()].copy_from_slice(frame);
             self.frame.set_len(frame.len());
             self.links.recycle(held);
-            if leg.is_over() {
-                self.arrive(now, leg.from, leg.goal);
-            } else {
-                self.travel(due, leg);
+            match leg.goal {
+                Goal::Endpoint(to) if leg.is_over() => {
+                    self.ports.taps.came_over(now, to, self.frame.bytes());
+                    self.arrive(now, leg.from, leg.goal);
+                }
+                Goal::Resolver | Goal::Imds if leg.is_over() => self.arrive(now, leg.from, leg.goal),
+                _ => self.travel(due, leg),
             }
         }
     }
@@ -626,12 +649,14 @@ impl Sink for Door<'_> {
     fn frame(&mut self, port: Port, frame: &mut [u8]) {
         let Some(eni) = self.numbers.eni(port.eni()) else { return };
         match port {
-            Port::Endpoint(_) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
-                Verdict::Deliver { to } => self.ports.write(to, frame),
-                // An endpoint answers instances only.
-                Verdict::Shaped { to, via } => self.travel(Leg::new(eni, Goal::Tun(to), via), frame),
-                _ => {}
-            },
+            Port::Endpoint(_) => {
+                match tap::handle_from_endpoint(self.engine, &mut self.ports.taps, self.now, eni, frame) {
+                    Verdict::Deliver { to } => self.ports.write(to, frame),
+                    // An endpoint answers instances only.
+                    Verdict::Shaped { to, via } => self.travel(Leg::new(eni, Goal::Tun(to), via), frame),
+                    _ => {}
+                }
+            }
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
             Port::Imds(_) | Port::Resolver(_) => {
                 self.engine.count_reply(eni, frame.len().saturating_sub(VnetHdr::LEN));
@@ -645,15 +670,18 @@ impl Door<'_> {
     /// To an instance from what is next to it: only its own link is between.
     fn tell(&mut self, to: EniIx, frame: &[u8]) {
         match self.engine.program().link_of(to) {
-            0 => self.ports.write(to, frame),
+            0 => {
+                self.ports.taps.arrived(self.now, to, frame);
+                self.ports.write(to, frame);
+            }
             link => self.travel(Leg::into(to, link), frame),
         }
     }
 
     #[cold]
     fn travel(&mut self, leg: Leg, frame: &[u8]) {
-        let ports = &mut *self.ports;
-        let lost = self.links.send(self.now, leg, frame, |to, piece| ports.write(to, piece));
+        let (ports, now) = (&mut *self.ports, self.now);
+        let lost = self.links.send(now, leg, frame, |leg, to, piece| ports.hand_over(now, leg, to, piece));
         if lost != Lost::default() {
             lose(self.engine, self.now, leg, frame, lost);
         }

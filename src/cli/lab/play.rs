@@ -156,7 +156,11 @@ pub fn reset(which: &Which) -> Done {
         world::restart(&name, base)?;
         world::settle(&chosen, &name)?;
     }
-    world::change(&name, broken)?;
+    if chosen.lab.fresh {
+        world::restart(&name, broken)?;
+    } else {
+        world::change(&name, broken)?;
+    }
     println!("{name} is as it was when it was started.");
     Ok(0)
 }
