@@ -8,7 +8,6 @@ use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
-use crate::model::catalogue::public_service_at;
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
 };
@@ -32,7 +31,25 @@ impl Walk<'_> {
         self.pass(stage, None, Rule::Source(public));
         self.from_becomes(public, None);
         self.way = if self.by_nat { Way::Nat } else { Way::Internet };
+        self.border(vpc)?;
         self.internet()
+    }
+
+    /// Between Internet gateways and the Internet stands a router of AWS's.
+    fn border(&mut self, vpc: usize) -> Result<(), Stop> {
+        if self.p.ttl <= 1 {
+            let from = crate::model::catalogue::border_router(&self.plan.vpcs[vpc].region);
+            self.crumbs.push(Crumb { stage: Stage::Internet, eni: None, outcome: Outcome::Drop(DropCode::TtlExpired) });
+            return Err(Stop {
+                code: DropCode::TtlExpired,
+                decider: Decider::Internet,
+                direction: Direction::Egress,
+                reaction: Some(Reaction::TimeExceeded { from }),
+            });
+        }
+        self.p.ttl -= 1;
+        self.bordered = true;
+        Ok(())
     }
 
     /// Whoever has a public address: an ENI behind an Internet gateway, a host, or AWS.
@@ -41,6 +58,10 @@ impl Walk<'_> {
         let stage = Stage::Internet;
         let dst = self.p.dst;
         if let Some(public) = plan.public_addresses.iter().find(|a| a.addr == dst) {
+            // Once, from one VPC to another or to itself.
+            if let (Some(vpc), false) = (plan.eni(public.eni).vpc(), self.bordered) {
+                self.border(vpc)?;
+            }
             self.pass(stage, None, Rule::None);
             return self.igw_in(public.eni, public.private);
         }
@@ -49,7 +70,7 @@ impl Walk<'_> {
             self.pass(stage, None, Rule::None);
             return self.arrive(EniIx(at as u32), None);
         }
-        match plan.public_side.filter(|_| public_service_at(dst).is_some()) {
+        match plan.public_side.filter(|_| plan.public_blocks.service_at(dst).is_some()) {
             Some(door) => {
                 self.pass(stage, None, Rule::None);
                 self.arrive(door, None)
@@ -207,6 +228,7 @@ impl Walk<'_> {
             self.notes.bindings.push((binding, false));
         }
         self.to_becomes(binding.client.0, Some(binding.client.1));
+        self.clamp(8_460);
         self.by_nat = true;
         self.transit = false;
         self.leave(nat.subnet, Leaver::Gateway)
@@ -241,7 +263,7 @@ impl Walk<'_> {
         self.pass(stage, None, Rule::None);
         match lists::host(self.plan, other, self.p.dst) {
             Some(to) => self.arrive(to, None),
-            None => self.stop(Stage::Deliver, DropCode::NoEni, by),
+            None => self.nobody(other, by),
         }
     }
 
@@ -279,7 +301,9 @@ impl Walk<'_> {
             return self.stop_at(stage, eni, DropCode::TgwNoAssociation, by, Direction::Egress);
         };
         self.pass(stage, eni, Rule::None);
-        self.clamp(8_460);
+        if entered.is_some() {
+            self.clamp(8_460);
+        }
         let routes = &plan.tgw_route_tables[table];
         let route = lists::best_tgw_route(routes, self.p.dst);
         let (stage, by) = (Stage::TgwRoute { table }, Decider::TgwRouteTable(table, route));
@@ -290,7 +314,7 @@ impl Walk<'_> {
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
         let to = match &plan.tgw_attachments[b].to {
-            AttachmentTo::Link(l) => return self.to_site(*l, eni.map(|eni| plan.eni(eni).ip)),
+            AttachmentTo::Link(l) => return self.to_site(*l, None),
             AttachmentTo::Vpc(to) => to,
         };
         let zone = entered.map(|(subnet, _)| &plan.subnets[subnet].az_id);
@@ -302,7 +326,7 @@ impl Walk<'_> {
         let stage = Stage::TgwAttachment { attachment: b };
         let (by, ingress) = (Decider::TgwAttachment(b), Direction::Ingress);
         if lists::zone_is_down(plan, subnet) {
-            return self.stop_at(Stage::Fault, Some(eni), DropCode::AzDown, by, ingress);
+            return self.stop_at(stage, Some(eni), DropCode::AzDown, by, ingress);
         }
         self.pass(stage, Some(eni), Rule::None);
         self.transit = true;
@@ -319,8 +343,7 @@ impl Walk<'_> {
         // Each time it is entered: the same tuple, the same subnet.
         let seen = self.seen.iter().rev().find(|c| c.stage == Stage::TgwAttachment { attachment: b });
         let eni = seen.and_then(|c| c.eni);
-        let fault = self.seen.last().filter(|c| c.stage == Stage::Fault).and_then(|c| c.eni);
-        let chosen = subnets.iter().find(|(_, ix)| Some(*ix) == eni || Some(*ix) == fault);
+        let chosen = subnets.iter().find(|(_, ix)| Some(*ix) == eni);
         *chosen.unwrap_or(&subnets[0])
     }
 
@@ -413,7 +436,7 @@ impl Walk<'_> {
                 self.pass(stage, None, Rule::None);
                 match lists::host(plan, vgw.vpc, self.p.dst) {
                     Some(to) => self.by_edge_table(vgw.edge_table, to),
-                    None => self.stop_at(Stage::Deliver, None, DropCode::NoEni, by, ingress),
+                    None => self.nobody(vgw.vpc, by),
                 }
             }
         }

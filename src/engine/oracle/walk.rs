@@ -1,12 +1,12 @@
 //! The walk of one packet: its sender, subnets, and who it arrives at.
 
-use super::records::{Binding, Key};
+use super::records::{Binding, Key, Record};
 use super::{Oracle, Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, Instant, Proto};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
 use crate::model::Plan;
-use crate::model::catalogue::{PUBLIC_RESOLVER, public_service_at};
+use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Forward, Home, RouteTarget};
 use std::net::Ipv4Addr;
 
@@ -40,6 +40,12 @@ pub(super) struct Walk<'a> {
     pub(super) router: Ipv4Addr,
     /// It passed a NAT gateway.
     pub(super) by_nat: bool,
+    /// It passed the router beyond the Internet gateways.
+    pub(super) bordered: bool,
+    /// It belongs to a flow whose time is over.
+    pub(super) forgotten: bool,
+    /// It begins anew a flow that was closing.
+    pub(super) replaced: bool,
     tracked_out: bool,
     leaves: u32,
 }
@@ -74,12 +80,19 @@ impl<'a> Walk<'a> {
             crumbs: Vec::new(),
             seen,
             fragment: 0,
-            way: Way::Private,
+            way: if plan.eni(from).home == Home::Internet && !plan.eni(from).owner.is_door() {
+                Way::Internet
+            } else {
+                Way::Private
+            },
             tokens: oracle.tokens.max(TOKENS),
             notes: Notes::default(),
             transit: false,
             router: Ipv4Addr::UNSPECIFIED,
             by_nat: false,
+            bordered: false,
+            forgotten: false,
+            replaced: false,
             tracked_out: false,
             leaves: 0,
         }
@@ -96,16 +109,17 @@ impl<'a> Walk<'a> {
             if let Some(verdict) = self.host_service() {
                 return verdict;
             }
+            self.join_fragments()?;
             self.reserved()?;
         }
-        self.join_fragments()?;
+        self.look_up();
         self.tracked_out = self.groups(from, Direction::Egress)?;
         match (eni.home, eni.owner) {
             (_, EniOwner::GatewayEndpoint(e)) => {
                 self.pass(Stage::GatewayEndpoint { endpoint: e }, None, Rule::None);
                 match lists::host(plan, plan.endpoints[e].vpc, self.p.dst) {
                     Some(to) => self.arrive(to, None),
-                    None => self.stop(Stage::Deliver, DropCode::NoEni, Decider::GatewayEndpoint(e)),
+                    None => self.nobody(plan.endpoints[e].vpc, Decider::GatewayEndpoint(e)),
                 }
             }
             (_, EniOwner::PublicSide) | (Home::Internet, _) => self.internet(),
@@ -117,14 +131,14 @@ impl<'a> Walk<'a> {
     /// The source/destination check at the sender, and what no VPC carries.
     fn admit(&mut self) -> Result<(), Stop> {
         let eni = self.plan.eni(self.from);
-        let refused = if self.p.size > 9_001 {
-            Some(DropCode::MtuDropSilent)
-        } else if self.p.dst.is_multicast() {
+        let refused = if self.p.dst.is_multicast() {
             Some(DropCode::Multicast)
         } else if self.p.dst == Ipv4Addr::BROADCAST {
             Some(DropCode::Broadcast)
         } else if eni.source_dest_check && self.p.src != eni.ip {
             Some(DropCode::SrcDstCheck)
+        } else if self.p.size > 9_001 {
+            Some(DropCode::MtuDropSilent)
         } else {
             None
         };
@@ -170,7 +184,7 @@ impl<'a> Walk<'a> {
                 }
             }
             None if p.dst == PUBLIC_RESOLVER && query => (Stage::Resolver, Ok(Verdict::Resolver { from })),
-            None if p.dst.is_link_local() => nothing,
+            None if p.dst.is_link_local() || p.dst == PUBLIC_RESOLVER => nothing,
             None => return None,
         };
         Some(match answer {
@@ -196,6 +210,15 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The flow that the packet belongs to, by its sender: one that is over, or that a SYN begins anew, is forgotten at
+    /// both its ends.
+    fn look_up(&mut self) {
+        let key = Key::of(self.from, &self.p, false);
+        self.forgotten = self.oracle.forgotten(self.plan, self.now, &key);
+        self.replaced =
+            self.oracle.record(self.plan, self.now, &key, false).is_some_and(Record::closing) && self.p.begins();
+    }
+
     /// A later fragment goes the way of the first.
     fn join_fragments(&mut self) -> Result<(), Stop> {
         let Some(part) = self.p.fragment.filter(|part| !part.first) else { return Ok(()) };
@@ -206,19 +229,12 @@ impl<'a> Walk<'a> {
                 self.start = self.p;
                 Ok(())
             }
-            None => {
-                self.crumbs.push(Crumb {
-                    stage: Stage::Tracked,
-                    eni: Some(self.from),
-                    outcome: Outcome::Drop(DropCode::CtNoState),
-                });
-                Err(Stop {
-                    code: DropCode::CtNoState,
-                    decider: Decider::FlowTable,
-                    direction: Direction::Egress,
-                    reaction: None,
-                })
-            }
+            None => Err(Stop {
+                code: DropCode::CtNoState,
+                decider: Decider::FlowTable,
+                direction: Direction::Egress,
+                reaction: None,
+            }),
         }
     }
 
@@ -241,20 +257,18 @@ impl<'a> Walk<'a> {
             Some(RouteTarget::Nat(n)) => plan.nat_gateways[n].subnet == s,
             _ => false,
         };
-        self.nacl(s, Direction::Egress, inside)?;
-
         let decider = if neighbour { Decider::Eni(self.from) } else { Decider::RouteTable(t, route) };
         let stage = Stage::Route { table: t };
         if self.leaves > 16 {
-            return self.stop(stage, DropCode::RouteLoop, decider);
+            let code = DropCode::RouteLoop;
+            return Err(Stop { code, decider, direction: Direction::Egress, reaction: None });
         }
+        self.nacl(s, Direction::Egress, inside)?;
         match (target, who) {
-            (None, Leaver::Nat(n)) | (Some(RouteTarget::Nat(_)), Leaver::Nat(n)) if plan.nat_gateways[n].public => {
+            (None, Leaver::Nat(n)) if plan.nat_gateways[n].public => {
                 return self.stop(stage, DropCode::NatNoIgw, decider);
             }
-            (Some(RouteTarget::Nat(to)), Leaver::Nat(n)) if to == n => {
-                return self.stop(stage, DropCode::NatNoIgw, decider);
-            }
+            (Some(RouteTarget::Nat(_)), Leaver::Nat(_)) => return self.stop(stage, DropCode::NatNoIgw, decider),
             (None, _) => return self.stop(stage, DropCode::RtNoRoute, decider),
             (Some(RouteTarget::Blackhole), _) => return self.stop(stage, DropCode::RtBlackhole, decider),
             _ if neighbour => self.crumbs.push(Crumb { stage, eni: None, outcome: Outcome::NotAsked }),
@@ -265,7 +279,7 @@ impl<'a> Walk<'a> {
             RouteTarget::Blackhole => unreachable!("refused above"),
             RouteTarget::Local => match host {
                 Some(to) => self.arrive(to, left),
-                None => self.stop(Stage::Deliver, DropCode::NoEni, decider),
+                None => self.nobody(vpc, decider),
             },
             RouteTarget::Eni(to) => self.arrive(to, left),
             RouteTarget::Igw(g) => self.igw_out(g, who),
@@ -313,7 +327,7 @@ impl<'a> Walk<'a> {
         match eni.owner {
             EniOwner::NatGateway(n) => return self.nat_back(n),
             EniOwner::TgwAttachment(_) => {
-                return self.stop_at(Stage::Deliver, None, DropCode::RouterAddr, Decider::Eni(to), ingress);
+                return self.stop_at(Stage::Deliver, Some(to), DropCode::RouterAddr, Decider::Eni(to), ingress);
             }
             _ => {}
         }
@@ -365,7 +379,7 @@ impl<'a> Walk<'a> {
             EniOwner::Instance(..) | EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) => return Ok(()),
             EniOwner::Endpoint(e) => (
                 open(&plan.services[plan.endpoints[e].service].ports),
-                tcp,
+                tcp && p.fragment.is_none(),
                 (DropCode::VpceProto, at),
                 (DropCode::VpcePort, at),
             ),
@@ -377,9 +391,10 @@ impl<'a> Walk<'a> {
             }
             EniOwner::PublicSide => {
                 let by = Decider::Internet;
-                let ports = public_service_at(p.dst).map_or(&[][..], |(service, _)| service.ports);
+                // Public hosts answer plain HTTP as well.
+                let own = self.plan.public_blocks.service_at(p.dst).is_some_and(|(service, _)| open(service.ports));
                 let carries = (tcp || p.is_echo()) && p.fragment.is_none();
-                (open(ports), carries, (DropCode::PublicPort, by), (DropCode::PublicPort, by))
+                (own || open(&[80, 443]), carries, (DropCode::PublicPort, by), (DropCode::PublicPort, by))
             }
         };
         let endpoint = matches!(plan.eni(to).owner, EniOwner::Endpoint(_));
@@ -394,8 +409,7 @@ impl<'a> Walk<'a> {
         } else if !serves {
             Some(port)
         } else if !p.begins() {
-            let forgotten = self.oracle.forgotten(plan, self.now, &key);
-            Some((if forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
+            Some((if self.forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
         } else {
             None
         };
@@ -406,6 +420,12 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// An address of a VPC that no ENI has; its resolver answers nobody from outside.
+    pub(super) fn nobody<T>(&mut self, vpc: usize, by: Decider) -> Result<T, Stop> {
+        let resolver = self.p.dst == self.plan.vpcs[vpc].resolver();
+        self.stop(Stage::Deliver, if resolver { DropCode::DnsNotLocal } else { DropCode::NoEni }, by)
     }
 
     /// Too large for a hop: with DF the sender is told, without it is cut further on.
