@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use vpclab::base::{Cidr, EniIx, Instant, PortRange, Proto};
-use vpclab::engine::{Engine, EngineLimits, Lpm, SgTable, Verdict, compile};
+use vpclab::base::{Cidr, EniIx, Instant, PortRange, Proto, Steer};
+use vpclab::engine::{Engine, EngineLimits, Lpm, NatAllocator, SgTable, Verdict, compile};
 use vpclab::model::plan::{SgPeer, SgRule, TrafficMatch};
 use vpclab::wire::make::{self, TcpSpec};
 use vpclab::wire::packet::tcp_flags;
@@ -182,5 +182,35 @@ fn rules(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, flows, routes, rules);
+/// A port taken and another given back, with so many held towards one destination; and each towards a destination of
+/// its own.
+fn nat_ports(c: &mut Criterion) {
+    let mut group = c.benchmark_group("nat-ports");
+    for (name, held, servers) in [
+        ("100-held", 100, 1),
+        ("27500-held", 27_500, 1),
+        ("54999-held", 54_999, 1),
+        ("50000-destinations", 50_000, 50_000),
+    ] {
+        let mut nat = NatAllocator::new(Steer::ALONE, 55_000, 7);
+        let mut n = 0u32;
+        let mut take = |nat: &mut NatAllocator| {
+            n = n.wrapping_add(1);
+            let src = (0x0a00_0000 + n / 20_000, 10_000 + (n % 20_000) as u16);
+            nat.allocate(1, &[0x0a00_0005], Proto::TCP, src, (0xc612_0000 + n % servers, 443)).expect("a port")
+        };
+        let mut ports: Vec<_> = (0..held).map(|_| take(&mut nat)).collect();
+        let mut at = 0;
+        let mut work = || {
+            at = (at + 1) % ports.len();
+            let new = take(&mut nat);
+            nat.give_back(std::mem::replace(&mut ports[at], new));
+        };
+        assert_eq!(allocations(&mut work), 0, "NAT ports allocate");
+        group.bench_function(name, |b| b.iter(&mut work));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, flows, routes, rules, nat_ports);
 criterion_main!(benches);

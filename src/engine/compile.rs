@@ -9,10 +9,10 @@ use super::gateways::{
 use super::lpm::Lpm;
 use super::program::{Eni, EniKind, Groups, NONE, Nacl, Program, Route, Subnet, Table, Target, Timeouts, Vpc};
 use super::rules::{NaclTable, SgTable};
+use super::shape::Shape;
 use super::verdict::DropCode;
-use crate::base::ids::stable_hash;
 use crate::base::{Cidr, EniIx};
-use crate::model::latency::{PathKind, one_way};
+use crate::model::latency::{PathKind, between_regions, one_way};
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, EniPlan, Fault, Forward, Home, Impair, Latency, LinkEnd, LinkKind,
     PeeringPlan, RouteOrigin, RouteTablePlan, RouteTarget, SecurityGroupPlan, SgPeer, SgRule, SiteTarget, TgwTarget,
@@ -25,7 +25,7 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
     let mut groups: Vec<Groups> = Vec::new();
     let mut known: HashMap<(Option<usize>, &[usize]), u32> = HashMap::new();
     let mut timeouts = vec![Timeouts::new(&plan.limits)];
-    let mut shapes: Vec<Impair> = Vec::new();
+    let mut shapes: Vec<Shape> = Vec::new();
     let mut enis = Vec::with_capacity(plan.enis.len());
     for (at, eni) in plan.enis.iter().enumerate() {
         let filtered = matches!(eni.owner, EniOwner::Instance(..) | EniOwner::Endpoint(_)) && eni.vpc().is_some();
@@ -51,8 +51,7 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
             (timeouts.len() - 1) as u16
         });
         let shape = impairment(plan, eni).map_or(0, |impair| {
-            let seed = impair.seed.unwrap_or_else(|| stable_hash(&["impair", &eni.common.id]) as u64);
-            shapes.push(Impair { seed: Some(seed), ..impair });
+            shapes.push(Shape::new(&impair, &eni.common.id));
             shapes.len() as u16
         });
         enis.push(Eni {
@@ -152,6 +151,9 @@ fn failed(plan: &Plan, ix: EniIx) -> Option<DropCode> {
             _ => {}
         }
     }
+    if impairment(plan, eni).is_some_and(|impair| impair.down) {
+        return Some(DropCode::LinkImpaired);
+    }
     match (zone, endpoint) {
         (true, true) => Some(DropCode::VpceAzDown),
         (true, false) => Some(DropCode::AzDown),
@@ -185,20 +187,33 @@ fn latencies(plan: &Plan) -> Latencies {
     if plan.latency == Latency::Off {
         return Latencies::default();
     }
-    let micros = |kind| u32::try_from(one_way(kind).as_micros()).unwrap_or(u32::MAX);
+    let micros = |kind| micros(one_way(kind));
     Latencies {
         same_zone: micros(PathKind::SameZone),
         cross_zone: micros(PathKind::CrossZone),
         peering: micros(PathKind::Peering),
-        inter_region: micros(PathKind::InterRegion),
         tgw: micros(PathKind::TransitGateway),
         vpn: micros(PathKind::Vpn),
         direct_connect: micros(PathKind::DirectConnect),
         nat: micros(PathKind::NatGateway),
         endpoint: micros(PathKind::InterfaceEndpoint),
         gateway_endpoint: micros(PathKind::GatewayEndpoint),
+        public: micros(PathKind::Public),
         internet: micros(PathKind::Internet),
     }
+}
+
+fn micros(time: std::time::Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// Between the regions of two peers that are in different ones.
+fn distance(plan: &Plan, peering: &PeeringPlan) -> u32 {
+    let region = |vpc: usize| plan.vpcs[vpc].region.as_str();
+    if plan.latency == Latency::Off {
+        return 0;
+    }
+    between_regions(region(peering.requester), region(peering.accepter)).map_or(0, micros)
 }
 
 /// May rules of a VPC refer to groups of another: over a peering within the region, or a transit gateway where both
@@ -371,7 +386,11 @@ fn gateways(plan: &Plan) -> Gateways {
         peerings: plan
             .peerings
             .iter()
-            .map(|p| Peering { vpcs: [p.requester as u32, p.accepter as u32], mtu: p.mtu() })
+            .map(|p| Peering {
+                vpcs: [p.requester as u32, p.accepter as u32],
+                mtu: p.mtu(),
+                distance_us: distance(plan, p),
+            })
             .collect(),
         tgws: plan.transit_gateways.iter().map(|tgw| Tgw { pmtud: tgw.pmtud }).collect(),
         attachments: plan

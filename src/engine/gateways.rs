@@ -61,6 +61,8 @@ pub(crate) struct Public {
 pub(crate) struct Peering {
     pub(crate) vpcs: [u32; 2],
     pub(crate) mtu: u16,
+    /// Between their regions.
+    pub(crate) distance_us: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -151,13 +153,13 @@ pub(crate) struct Latencies {
     pub(crate) same_zone: u32,
     pub(crate) cross_zone: u32,
     pub(crate) peering: u32,
-    pub(crate) inter_region: u32,
     pub(crate) tgw: u32,
     pub(crate) vpn: u32,
     pub(crate) direct_connect: u32,
     pub(crate) nat: u32,
     pub(crate) endpoint: u32,
     pub(crate) gateway_endpoint: u32,
+    pub(crate) public: u32,
     pub(crate) internet: u32,
 }
 

@@ -21,7 +21,7 @@ mod nat;
 mod oracle;
 mod program;
 mod rules;
-mod shape;
+pub mod shape;
 mod steps;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -37,5 +37,5 @@ pub use lpm::Lpm;
 pub use nat::{Allocator as NatAllocator, Taken as NatPort};
 pub use program::Program;
 pub use rules::{NACL_STAR, NaclTable, SgMatch, SgTable};
-pub use shape::Shaper;
+pub use shape::{Shape, Shaper};
 pub use verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Outcome, Reaction, Rule, Stage, Verdict, Via};

@@ -82,7 +82,7 @@ impl Allocator {
         dst: (u32, u16),
     ) -> Option<Taken> {
         let client = mix(u64::from(src.0) << 16 | u64::from(src.1), self.seed);
-        let first = ((client >> 32) * addresses.len() as u64 >> 32) as usize;
+        let first = (((client >> 32) * addresses.len() as u64) >> 32) as usize;
         let (before, after) = addresses.split_at(first);
         after.iter().chain(before).find_map(|&address| self.take(nat, address, proto, client, dst))
     }

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use super::gateways::{Gateways, Latencies};
 use super::lpm::Lpm;
 use super::rules::{NaclTable, SgTable};
+use super::shape::Shape;
 use super::verdict::DropCode;
 use crate::base::{Cidr, EniIx};
-use crate::model::plan::{Impair, Limits, Tracking};
+use crate::model::plan::{Limits, Tracking};
 
 /// Everything the engine asks about a lab. ENIs, subnets, tables, ACLs and gateways have the index they have in the
 /// `Plan`.
@@ -23,7 +24,7 @@ pub struct Program {
     pub(crate) groups: Box<[Groups]>,
     pub(crate) gateways: Gateways,
     /// Impairments; an ENI's `shape` is one more than the place here.
-    pub(crate) shapes: Box<[Impair]>,
+    pub(crate) shapes: Box<[Shape]>,
     pub(crate) latency: Latencies,
     pub(crate) limits: Limits,
     /// The lab's, then those of ENIs that have their own.
@@ -97,6 +98,17 @@ impl Program {
     /// Grows with every change of the plan; the caller chose it.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Impaired links; [`Program::link_of`] has their numbers, from 1.
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    /// The number of an ENI's impaired link; 0 if it is not impaired.
+    #[inline]
+    pub fn link_of(&self, eni: EniIx) -> u16 {
+        self.enis.get(eni.at()).map_or(0, |eni| eni.shape)
     }
 
     /// Times and quotas it was compiled with.

@@ -326,7 +326,6 @@ impl<'a, T: Trail> Walk<'a, T> {
         self.trail.add(|| crumb(stage, None, outcome(answer.map(|public| Rule::Source(public.into())))));
         self.set_src(answer?, None);
         self.by_igw = true;
-        self.found.passage.latency_us += program.latency.internet;
         self.border(program.gateways.igws[igw as usize].border)?;
         Ok(Place::Internet)
     }
@@ -347,6 +346,9 @@ impl<'a, T: Trail> Walk<'a, T> {
         let gateways = &self.program.gateways;
         let dst = self.traffic.dst;
         self.by_igw = true;
+        let latency = &self.program.latency;
+        let outside = gateways.internet_host(dst).is_some() || self.is_internet_host(self.from);
+        self.found.passage.latency_us += if outside { latency.internet } else { latency.public };
         let next = if let Some(public) = gateways.public(dst) {
             let none = Refusal::egress(DropCode::NoHost, Decider::Internet);
             let (private, eni, addr) = (public.private, public.eni, public.addr);
@@ -361,6 +363,11 @@ impl<'a, T: Trail> Walk<'a, T> {
         };
         self.trail.add(|| crumb(Stage::Internet, None, outcome(next.map(|_| Rule::None))));
         next
+    }
+
+    fn is_internet_host(&self, eni: EniIx) -> bool {
+        let eni = self.program.eni(eni);
+        eni.vpc == super::program::NONE && eni.site == super::program::NONE && matches!(eni.kind, EniKind::Host)
     }
 
     fn from_vpc(&self) -> bool {
@@ -429,6 +436,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         let stage = Stage::GatewayEndpoint { endpoint: endpoint as usize };
         self.trail.add(|| crumb(stage, None, Outcome::Pass(Rule::None)));
         self.by_gateway_endpoint = true;
+        self.found.passage.latency_us += self.program.latency.gateway_endpoint;
         let at = Decider::GatewayEndpoint(endpoint as usize);
         let vpc = self.program.gateways.vpc_of_endpoint[endpoint as usize];
         match self.program.vpcs[vpc as usize].host(self.traffic.dst) {

@@ -7,6 +7,7 @@ pub mod change;
 pub mod client;
 pub mod clock;
 pub mod credentials;
+pub mod delay;
 pub mod faults;
 pub mod follow;
 pub mod gateways;

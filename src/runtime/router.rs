@@ -19,7 +19,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
 use super::follow::Follow;
-use super::links::Links;
+use super::links::{Goal, Leg, Links, Lost};
 use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
@@ -159,7 +159,7 @@ impl Inside<'_> {
         for (eni, tun) in tuns {
             self.ports.tuns[eni.at()] = Some(tun);
         }
-        self.links.follow(follow);
+        self.links.publish(&self.tables.program, follow);
         for number in old.gone(&new) {
             self.terminal.remove_ports(number);
         }
@@ -328,8 +328,12 @@ impl Ports {
     }
 
     /// [`Ports::write`] of what comes over a link, seen by whoever watches arrivals.
-    fn hand_over(&mut self, now: Instant, to: EniIx, frame: &[u8]) {
-        self.taps.came_over(now, to, frame);
+    fn hand_over(&mut self, now: Instant, leg: &Leg, to: EniIx, frame: &[u8]) {
+        if leg.is_from_next_door() {
+            self.taps.arrived(now, to, frame);
+        } else {
+            self.taps.came_over(now, to, frame);
+        }
         self.write(to, frame);
     }
 }
@@ -401,7 +405,6 @@ impl Router {
                     }),
                 }
             }
-            self.links.load(&self.tables.program);
             self.arrivals(now);
             self.turn(now);
             if self.engine.next_deadline() <= now {
@@ -451,21 +454,35 @@ impl Router {
     #[inline]
     fn decide(&mut self, now: Instant, from: EniIx) {
         let frame = self.frame.bytes_mut();
-        let port = match tap::handle(&mut self.engine, &mut self.ports.taps, now, from, frame) {
+        let goal = match tap::handle(&mut self.engine, &mut self.ports.taps, now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
             Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(now, from),
             Verdict::Drop { .. } => return,
             Verdict::Reject { reaction, .. } => return self.react(now, from, reaction),
             Verdict::Shaped { to, via } => return self.shaped(now, from, to, via),
-            Verdict::Endpoint { eni } => {
-                if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) {
-                    let mut ping = frame.to_vec();
-                    return self.answer_ping(now, eni, &mut ping);
-                }
-                Port::Endpoint(self.tables.numbers.of(eni))
+            Verdict::Endpoint { eni } => Goal::Endpoint(eni),
+            Verdict::Imds { .. } => Goal::Imds,
+            Verdict::Resolver { .. } => Goal::Resolver,
+        };
+        let link = self.engine.program().link_of(from);
+        if link != 0 && !matches!(goal, Goal::Endpoint(_)) {
+            return self.travel(now, Leg::out_of(from, goal, link));
+        }
+        self.arrive(now, from, goal);
+    }
+
+    /// A packet of `from`, in `self.frame`, ends here.
+    #[inline]
+    fn arrive(&mut self, now: Instant, from: EniIx, goal: Goal) {
+        let frame = self.frame.bytes_mut();
+        let port = match goal {
+            Goal::Tun(to) => return self.ports.write(to, frame),
+            Goal::Endpoint(eni) if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) => {
+                return self.answer_ping(now, eni);
             }
-            Verdict::Imds { from } => Port::Imds(self.tables.numbers.of(from)),
-            Verdict::Resolver { from } => match Packet::parse(frame) {
+            Goal::Endpoint(eni) => Port::Endpoint(self.tables.numbers.of(eni)),
+            Goal::Imds => Port::Imds(self.tables.numbers.of(from)),
+            Goal::Resolver => match Packet::parse(frame) {
                 Ok(packet) if packet.tuple().proto == Proto::UDP => return self.resolve(now, from, &packet),
                 Ok(_) => Port::Resolver(self.tables.numbers.of(from)),
                 Err(_) => return,
@@ -495,50 +512,6 @@ impl Router {
         if len > 0 {
             self.reply.set_len(len);
             if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
-                self.ports.taps.arrived(now, to, self.reply.bytes());
-                self.ports.write(to, self.reply.bytes());
-            }
-        }
-    }
-
-    /// It takes time, may be lost, or is cut on its way.
-    #[cold]
-    fn shaped(&mut self, now: Instant, from: EniIx, to: EniIx, via: Via) {
-        let frame = self.frame.bytes_mut();
-        let tun = self.ports.tuns.get(to.at()).is_some_and(Option::is_some);
-        let (ports, engine, terminal) = (&mut self.ports, &mut self.engine, &mut self.terminal);
-        if tun {
-            let lost = self.links.send(now, to, via, frame, |piece| ports.hand_over(now, to, piece));
-            lose(engine, now, from, to, frame, lost);
-            return;
-        }
-        // The stack answers at once, by links too.
-        let mut arrived: Vec<Vec<u8>> = Vec::new();
-        let via = Via { fragment: 0, ..via };
-        let lost = self.links.send(now, to, via, frame, |piece| arrived.push(piece.to_vec()));
-        lose(engine, now, from, to, frame, lost);
-        for mut piece in arrived {
-            ports.taps.came_over(now, to, &piece);
-            let mut out = Door {
-                now,
-                engine: &mut *engine,
-                ports: &mut *ports,
-                links: &mut self.links,
-                numbers: &self.tables.numbers,
-            };
-            terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &mut piece, &mut out);
-        }
-    }
-
-    /// Hands over what has been on its way for long enough.
-    fn arrivals(&mut self, now: Instant) {
-        while let Some((to, mut frame)) = self.links.pop_due(now) {
-            self.ports.taps.came_over(now, to, &frame);
-            if self.ports.tuns.get(to.at()).is_some_and(Option::is_some) {
-                self.ports.write(to, &frame);
-            } else if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) {
-                self.answer_ping(now, to, &mut frame);
-            } else {
                 let mut out = Door {
                     now,
                     engine: &mut self.engine,
@@ -546,15 +519,56 @@ impl Router {
                     links: &mut self.links,
                     numbers: &self.tables.numbers,
                 };
-                self.terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &mut frame, &mut out);
+                out.tell(to, self.reply.bytes());
             }
-            self.links.recycle(frame);
+        }
+    }
+
+    /// It takes time, may be lost, or is cut on its way.
+    #[cold]
+    fn shaped(&mut self, now: Instant, from: EniIx, to: EniIx, via: Via) {
+        let tun = self.ports.tuns.get(to.at()).is_some_and(Option::is_some);
+        let goal = if tun { Goal::Tun(to) } else { Goal::Endpoint(to) };
+        // What ends here is not cut into fragments.
+        let via = if tun { via } else { Via { fragment: 0, ..via } };
+        self.travel(now, Leg::new(from, goal, via));
+    }
+
+    /// Sends what is in `self.frame` on its way.
+    fn travel(&mut self, now: Instant, leg: Leg) {
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
+        out.travel(leg, self.frame.bytes());
+    }
+
+    /// Hands over what has been on its way for long enough, or sends it to the next link.
+    fn arrivals(&mut self, now: Instant) {
+        while let Some(mut held) = self.links.pop_due(now) {
+            let (due, leg) = (held.due, held.tag);
+            let frame = held.frame();
+            self.frame.space()[..frame.len()].copy_from_slice(frame);
+            self.frame.set_len(frame.len());
+            self.links.recycle(held);
+            match leg.goal {
+                Goal::Endpoint(to) if leg.is_over() => {
+                    self.ports.taps.came_over(now, to, self.frame.bytes());
+                    self.arrive(now, leg.from, leg.goal);
+                }
+                Goal::Resolver | Goal::Imds if leg.is_over() => self.arrive(now, leg.from, leg.goal),
+                _ => self.travel(due, leg),
+            }
         }
     }
 
     /// Doors answer ping, as S3 does behind a gateway endpoint.
     #[cold]
-    fn answer_ping(&mut self, now: Instant, door: EniIx, frame: &mut [u8]) {
+    fn answer_ping(&mut self, now: Instant, door: EniIx) {
+        let frame = self.frame.bytes_mut();
         let Ok(packet) = Packet::parse(frame) else { return };
         answer_echo(frame, &packet, DOOR_TTL);
         let mut out = Door {
@@ -576,8 +590,14 @@ impl Router {
         if len > 0 {
             self.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
-            self.ports.taps.arrived(now, to, self.reply.bytes());
-            self.ports.write(to, self.reply.bytes());
+            let mut out = Door {
+                now,
+                engine: &mut self.engine,
+                ports: &mut self.ports,
+                links: &mut self.links,
+                numbers: &self.tables.numbers,
+            };
+            out.tell(to, self.reply.bytes());
         }
     }
 
@@ -632,20 +652,38 @@ impl Sink for Door<'_> {
             Port::Endpoint(_) => {
                 match tap::handle_from_endpoint(self.engine, &mut self.ports.taps, self.now, eni, frame) {
                     Verdict::Deliver { to } => self.ports.write(to, frame),
-                    Verdict::Shaped { to, via } => {
-                        let (ports, now) = (&mut *self.ports, self.now);
-                        let lost = self.links.send(now, to, via, frame, |piece| ports.hand_over(now, to, piece));
-                        lose(self.engine, self.now, eni, to, frame, lost);
-                    }
+                    // An endpoint answers instances only.
+                    Verdict::Shaped { to, via } => self.travel(Leg::new(eni, Goal::Tun(to), via), frame),
                     _ => {}
                 }
             }
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
             Port::Imds(_) | Port::Resolver(_) => {
                 self.engine.count_reply(eni, frame.len().saturating_sub(VnetHdr::LEN));
-                self.ports.taps.arrived(self.now, eni, frame);
-                self.ports.write(eni, frame);
+                self.tell(eni, frame);
             }
+        }
+    }
+}
+
+impl Door<'_> {
+    /// To an instance from what is next to it: only its own link is between.
+    fn tell(&mut self, to: EniIx, frame: &[u8]) {
+        match self.engine.program().link_of(to) {
+            0 => {
+                self.ports.taps.arrived(self.now, to, frame);
+                self.ports.write(to, frame);
+            }
+            link => self.travel(Leg::into(to, link), frame),
+        }
+    }
+
+    #[cold]
+    fn travel(&mut self, leg: Leg, frame: &[u8]) {
+        let (ports, now) = (&mut *self.ports, self.now);
+        let lost = self.links.send(now, leg, frame, |leg, to, piece| ports.hand_over(now, leg, to, piece));
+        if lost != Lost::default() {
+            lose(self.engine, self.now, leg, frame, lost);
         }
     }
 }
@@ -664,16 +702,23 @@ impl Outlet for Door<'_> {
     }
 }
 
-/// Segments that a link lost, in the drop log.
-fn lose(engine: &mut Engine, now: Instant, from: EniIx, to: EniIx, frame: &[u8], lost: u32) {
-    if lost == 0 {
-        return;
-    }
+/// Segments that links lost, in the drop log. What the router had no room for was lost on the way to the receiver.
+fn lose(engine: &mut Engine, now: Instant, leg: Leg, frame: &[u8], lost: Lost) {
     let Ok(packet) = Packet::parse(frame) else { return };
-    let decider = Decider::Eni(to);
-    let mut record = drop_record(now, from, packet.tuple(), DropCode::LinkImpaired, decider, Direction::Ingress);
-    record.count = u64::from(lost);
-    engine.note_drop(now, &record);
+    let receiver = match leg.goal {
+        Goal::Tun(to) => Decider::Eni(to),
+        Goal::Endpoint(to) => Decider::EndpointEni(to),
+        Goal::Resolver | Goal::Imds => Decider::Eni(leg.from),
+    };
+    let parts =
+        [(lost.out, Decider::Eni(leg.from), Direction::Egress), (lost.into + lost.held, receiver, Direction::Ingress)];
+    for (count, decider, direction) in parts {
+        if count > 0 {
+            let mut record = drop_record(now, leg.from, packet.tuple(), DropCode::LinkImpaired, decider, direction);
+            record.count = u64::from(count);
+            engine.note_drop(now, &record);
+        }
+    }
 }
 
 pub(super) fn next_seed(seed: u64) -> u64 {

@@ -307,3 +307,64 @@ fn cells_of_one_destination_never_agree() {
         assert_eq!(hashes.len(), 65_536);
     }
 }
+
+/// The gateway sees the public address, the flow in the end the private one: the port is given back all the same.
+#[test]
+fn ports_towards_public_addresses_of_the_lab_are_given_back() {
+    use crate::engine::{DropCode, Engine, EngineLimits, Verdict, compile};
+    use crate::model::{Around, Source, load};
+    use crate::wire::make::{self, TcpSpec};
+    use crate::wire::packet::{Packet, tcp_flags};
+
+    let text = "
+version: 1
+name: nat
+region: eu-west-1
+limits: { nat_ports: 1 }
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    nat_gateways: { nat: { subnet: public } }
+    subnets:
+      public: { cidr: 10.0.0.0/24, az: a, route_table: public }
+      private: { cidr: 10.0.1.0/24, az: a, route_table: private }
+    route_tables:
+      public: { routes: [{ to: 0.0.0.0/0, via: igw }] }
+      private: { routes: [{ to: 0.0.0.0/0, via: \"nat:nat\" }] }
+    security_groups:
+      web: { ingress: [tcp 80 from 0.0.0.0/0] }
+    instances:
+      web: { subnet: public, ip: 10.0.0.10, public_ip: true, security_groups: [web] }
+      app: { subnet: private, ip: 10.0.1.10, security_groups: [web] }
+";
+    let plan = match load(&[Source::new("nat.yaml", text)], &Around::default()) {
+        Ok(loaded) => loaded.plan,
+        Err(report) => panic!("{report:?}"),
+    };
+    let web = plan.instances[plan.find_instance("web").expect("web")].enis[0];
+    let app = plan.instances[plan.find_instance("app").expect("app")].enis[0];
+    let public = plan.public_addresses.iter().find(|p| p.eni == web).expect("a public address").addr;
+    let mut engine = Engine::new(std::sync::Arc::new(compile(&plan, 1)), EngineLimits::default());
+    let mut now = Instant::from_millis(1_000);
+    let there = std::net::SocketAddrV4::new(public, 80);
+    let client = |port| std::net::SocketAddrV4::new(plan.eni(app).ip, port);
+    for round in 0..3 {
+        let mut syn = make::tcp(&TcpSpec::syn(client(40_000 + round), there));
+        assert_eq!(engine.handle(now, app, &mut syn), Verdict::Deliver { to: web }, "round {round}");
+        let translated = Packet::parse(&syn).expect("a packet").tuple();
+        let mut other = make::tcp(&TcpSpec::syn(client(50_000), there));
+        let full = Verdict::Drop { code: DropCode::NatNoPort };
+        assert_eq!(engine.handle(now, app, &mut other), full, "the one port is taken");
+        // Refused at once; what is reset is forgotten two seconds later.
+        let ends = |ip, port| std::net::SocketAddrV4::new(ip, port);
+        let (from, to) = (ends(translated.dst, translated.dst_port), ends(translated.src, translated.src_port));
+        let mut reset = make::tcp(&TcpSpec::new(from, to, tcp_flags::RST | tcp_flags::ACK));
+        assert_eq!(engine.handle(now, web, &mut reset), Verdict::Deliver { to: app });
+        now = now + Duration::from_secs(10);
+        engine.expire(now);
+        let metrics = engine.counters().nats[0].metrics();
+        let value = |name: &str| metrics.iter().find(|(n, _)| *n == name).expect("a metric").1;
+        assert_eq!((value("ActiveConnectionCount"), value("ErrorPortAllocation")), (0, u64::from(round) + 1));
+    }
+}

@@ -25,8 +25,7 @@ impl<T: Trail> Walk<'_, T> {
         let stage = Stage::Peering { peering: peering as usize };
         self.trail.add(|| crumb(stage, None, outcome(answer.map(|()| Rule::None))));
         answer?;
-        let latency = &self.program.latency;
-        self.found.passage.latency_us += if compiled.mtu < 9_001 { latency.inter_region } else { latency.peering };
+        self.found.passage.latency_us += self.program.latency.peering + compiled.distance_us;
         match self.program.vpcs[other as usize].host(self.traffic.dst) {
             Some(to) => Ok(Place::Arrive { to, left: None }),
             None => self.nobody(at),

@@ -130,6 +130,7 @@ impl<T: Trail> Walk<'_, T> {
         self.set_dst(addr, Some(client_port));
         self.found.binding = Some(binding);
         self.found.passage.ttl += 1;
+        self.found.passage.latency_us += self.program.latency.nat;
         self.clamp(TRANSIT_MTU - HEADERS);
         self.by_nat = true;
         self.transit = false;
