@@ -679,7 +679,12 @@ impl State {
         }
         let port = self.ports[to.at()];
         let quoted = translate::quoted(frame, packet);
-        if quoted.is_some_and(|(tuple, icmp)| self.tracks(now, &FlowKey::of_tuple(port, &tuple, icmp))) {
+        // The packet it quotes was let out before a gateway dropped it, so the groups know of it, flow or not.
+        let known = quoted.is_some_and(|(tuple, icmp)| {
+            self.tracks(now, &FlowKey::of_tuple(port, &tuple, icmp))
+                || sg::egress(program, to, &traffic_quoted(&tuple, icmp)).is_some_and(|allowed| !allowed.untracked)
+        });
+        if known {
             trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
             return Ok(());
         }
@@ -920,6 +925,15 @@ fn traffic_of(packet: &Packet) -> Traffic {
         Proto::TCP | Proto::UDP => tuple.dst_port,
         Proto::ICMP => packet.icmp().map_or(0, |(kind, code)| u16::from(kind) << 8 | u16::from(code)),
         _ => 0,
+    };
+    Traffic { proto: tuple.proto, selector, src: tuple.src.to_bits(), dst: tuple.dst.to_bits() }
+}
+
+/// What rules see of a packet that an ICMP error quotes.
+fn traffic_quoted(tuple: &FiveTuple, icmp: Option<u8>) -> Traffic {
+    let selector = match tuple.proto {
+        Proto::TCP | Proto::UDP => tuple.dst_port,
+        _ => icmp.map_or(0, |kind| u16::from(kind) << 8),
     };
     Traffic { proto: tuple.proto, selector, src: tuple.src.to_bits(), dst: tuple.dst.to_bits() }
 }
