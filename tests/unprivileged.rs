@@ -63,6 +63,23 @@ fn the_main_job_works_without_root() {
 }
 
 #[test]
+fn a_running_lab_changes_without_root() {
+    let place = Place::new();
+    let said = place.sh(
+        "vpclab up --name change && \
+         echo 'vpcs: { app: { instances: { guest: null, more: { subnet: private-b, listen: [ { tcp: 80, reply: http } ] } }, \
+               security_groups: { default: { ingress: [tcp 80 from sg:app] } } } }\nchecks: null' > patch.yaml && \
+         vpclab apply --patch patch.yaml && \
+         vpclab exec web -- curl -sS -m 3 http://10.0.2.5/ && \
+         ! vpclab exec guest -- true && vpclab fault instance more --for 60s; \
+         vpclab down",
+    );
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains("+ instance app.more") && said.out.contains("hello from app.more"), "{}", said.out);
+    assert!(said.out.contains("instance app.more  for 60.0 s more"), "{}", said.out);
+}
+
+#[test]
 fn moto_on_loopback_answers_behind_the_endpoint_without_root() {
     let moto = common::Moto::start();
     let place = Place::new();

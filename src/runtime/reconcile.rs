@@ -109,7 +109,6 @@ mod tests {
     use crate::model::{Around, Source, load};
 
     const BASE: &str = "version: 1
-region: eu-west-1
 name: t
 region: eu-west-1
 vpcs:

@@ -8,7 +8,6 @@ use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
-use crate::model::catalogue::public_service_at;
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
 };
@@ -32,7 +31,25 @@ impl Walk<'_> {
         self.pass(stage, None, Rule::Source(public));
         self.from_becomes(public, None);
         self.way = if self.by_nat { Way::Nat } else { Way::Internet };
+        self.border(vpc)?;
         self.internet()
+    }
+
+    /// Between Internet gateways and the Internet stands a router of AWS's.
+    fn border(&mut self, vpc: usize) -> Result<(), Stop> {
+        if self.p.ttl <= 1 {
+            let from = crate::model::catalogue::border_router(&self.plan.vpcs[vpc].region);
+            self.crumbs.push(Crumb { stage: Stage::Internet, eni: None, outcome: Outcome::Drop(DropCode::TtlExpired) });
+            return Err(Stop {
+                code: DropCode::TtlExpired,
+                decider: Decider::Internet,
+                direction: Direction::Egress,
+                reaction: Some(Reaction::TimeExceeded { from }),
+            });
+        }
+        self.p.ttl -= 1;
+        self.bordered = true;
+        Ok(())
     }
 
     /// Whoever has a public address: an ENI behind an Internet gateway, a host, or AWS.
@@ -42,6 +59,10 @@ impl Walk<'_> {
         let dst = self.p.dst;
         if let Some(public) = plan.public_addresses.iter().find(|a| a.addr == dst) {
             self.pass(stage, None, Rule::None);
+            // Once, from one VPC to another or to itself.
+            if let (Some(vpc), false) = (plan.eni(public.eni).vpc(), self.bordered) {
+                self.border(vpc)?;
+            }
             return self.igw_in(public.eni, public.private);
         }
         let outside = |e: &crate::model::plan::EniPlan| e.home == Home::Internet && !e.owner.is_door() && e.ip == dst;
@@ -49,7 +70,7 @@ impl Walk<'_> {
             self.pass(stage, None, Rule::None);
             return self.arrive(EniIx(at as u32), None);
         }
-        match plan.public_side.filter(|_| public_service_at(dst).is_some()) {
+        match plan.public_side.filter(|_| plan.public_blocks.service_at(dst).is_some()) {
             Some(door) => {
                 self.pass(stage, None, Rule::None);
                 self.arrive(door, None)
@@ -117,7 +138,7 @@ impl Walk<'_> {
         let binding = match self.bound_out(n) {
             Some(binding) => binding,
             None => {
-                let forgotten = self.was_bound_out(n);
+                let forgotten = self.was_bound_out(n) || self.forgotten;
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),
@@ -187,9 +208,6 @@ impl Walk<'_> {
         let plan = self.plan;
         let nat = &plan.nat_gateways[n];
         let (stage, by, ingress) = (Stage::Nat { nat: n }, Decider::Nat(n), Direction::Ingress);
-        if lists::zone_is_down(plan, nat.subnet) {
-            return self.stop_at(Stage::Fault, Some(nat.eni), DropCode::AzDown, by, ingress);
-        }
         let found = self.find_back(n);
         let binding = match found.filter(|b| !b.over(plan, self.now)) {
             Some(binding) => binding,
@@ -207,6 +225,7 @@ impl Walk<'_> {
             self.notes.bindings.push((binding, false));
         }
         self.to_becomes(binding.client.0, Some(binding.client.1));
+        self.clamp(8_460);
         self.by_nat = true;
         self.transit = false;
         self.leave(nat.subnet, Leaver::Gateway)
@@ -241,7 +260,7 @@ impl Walk<'_> {
         self.pass(stage, None, Rule::None);
         match lists::host(self.plan, other, self.p.dst) {
             Some(to) => self.arrive(to, None),
-            None => self.stop(Stage::Deliver, DropCode::NoEni, by),
+            None => self.nobody(other, by),
         }
     }
 
@@ -279,7 +298,10 @@ impl Walk<'_> {
             return self.stop_at(stage, eni, DropCode::TgwNoAssociation, by, Direction::Egress);
         };
         self.pass(stage, eni, Rule::None);
-        self.clamp(8_460);
+        if entered.is_some() {
+            self.clamp(8_460);
+        }
+        self.not_for_ever()?;
         let routes = &plan.tgw_route_tables[table];
         let route = lists::best_tgw_route(routes, self.p.dst);
         let (stage, by) = (Stage::TgwRoute { table }, Decider::TgwRouteTable(table, route));
@@ -289,8 +311,9 @@ impl Walk<'_> {
             Some(TgwTarget::Attachment(b)) => b,
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
+        self.routed = by;
         let to = match &plan.tgw_attachments[b].to {
-            AttachmentTo::Link(l) => return self.to_site(*l, eni.map(|eni| plan.eni(eni).ip)),
+            AttachmentTo::Link(l) => return self.to_site(*l, None),
             AttachmentTo::Vpc(to) => to,
         };
         let zone = entered.map(|(subnet, _)| &plan.subnets[subnet].az_id);
@@ -302,7 +325,7 @@ impl Walk<'_> {
         let stage = Stage::TgwAttachment { attachment: b };
         let (by, ingress) = (Decider::TgwAttachment(b), Direction::Ingress);
         if lists::zone_is_down(plan, subnet) {
-            return self.stop_at(Stage::Fault, Some(eni), DropCode::AzDown, by, ingress);
+            return self.stop_at(stage, Some(eni), DropCode::AzDown, by, ingress);
         }
         self.pass(stage, Some(eni), Rule::None);
         self.transit = true;
@@ -319,8 +342,7 @@ impl Walk<'_> {
         // Each time it is entered: the same tuple, the same subnet.
         let seen = self.seen.iter().rev().find(|c| c.stage == Stage::TgwAttachment { attachment: b });
         let eni = seen.and_then(|c| c.eni);
-        let fault = self.seen.last().filter(|c| c.stage == Stage::Fault).and_then(|c| c.eni);
-        let chosen = subnets.iter().find(|(_, ix)| Some(*ix) == eni || Some(*ix) == fault);
+        let chosen = subnets.iter().find(|(_, ix)| Some(*ix) == eni);
         *chosen.unwrap_or(&subnets[0])
     }
 
@@ -413,7 +435,7 @@ impl Walk<'_> {
                 self.pass(stage, None, Rule::None);
                 match lists::host(plan, vgw.vpc, self.p.dst) {
                     Some(to) => self.by_edge_table(vgw.edge_table, to),
-                    None => self.stop_at(Stage::Deliver, None, DropCode::NoEni, by, ingress),
+                    None => self.nobody(vgw.vpc, by),
                 }
             }
         }
@@ -441,8 +463,13 @@ impl Walk<'_> {
     fn from_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
         let old = std::mem::replace(&mut self.p.src, addr);
         match (&mut self.p.quote, port) {
-            (Some(quote), Some(port)) => (quote.dst, quote.dst_port) = (addr, port),
-            (Some(quote), None) if quote.dst == old => quote.dst = addr,
+            (Some(quote), Some(port)) => {
+                (quote.dst, quote.dst_port) = (addr, port);
+                if quote.icmp.is_some() {
+                    quote.src_port = port;
+                }
+            }
+            (Some(quote), None) if quote.dst == old && self.known => quote.dst = addr,
             (None, Some(port)) => {
                 self.p.src_port = port;
                 if self.p.is_echo() {
@@ -456,8 +483,13 @@ impl Walk<'_> {
     fn to_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
         let old = std::mem::replace(&mut self.p.dst, addr);
         match (&mut self.p.quote, port) {
-            (Some(quote), Some(port)) => (quote.src, quote.src_port) = (addr, port),
-            (Some(quote), None) if quote.src == old => quote.src = addr,
+            (Some(quote), Some(port)) => {
+                (quote.src, quote.src_port) = (addr, port);
+                if quote.icmp.is_some() {
+                    quote.dst_port = port;
+                }
+            }
+            (Some(quote), None) if quote.src == old && self.known => quote.src = addr,
             (None, Some(port)) => {
                 self.p.dst_port = port;
                 if self.p.is_echo() {

@@ -44,9 +44,8 @@ impl Walk<'_> {
                 Proto::ICMP => matches!(p.icmp, Some((0, _))),
                 _ => false,
             };
-            let forgotten = self.oracle.forgotten(self.plan, self.now, &key);
             let code = match (record.is_none() && reply, out) {
-                _ if forgotten && p.quote.is_none() => DropCode::CtIdle,
+                _ if self.forgotten && p.quote.is_none() && !p.begins() => DropCode::CtIdle,
                 (true, _) => DropCode::CtNoState,
                 (false, true) => DropCode::SgEgress,
                 (false, false) => DropCode::SgIngress,

@@ -9,6 +9,7 @@ mod gateways;
 mod groups;
 mod lists;
 mod records;
+#[cfg(test)]
 mod says;
 mod walk;
 
@@ -135,8 +136,11 @@ impl Oracle {
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
-        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, .. } = walk;
+        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, .. } = walk;
         self.tokens = tokens;
+        if replaced {
+            self.forget(&Key::of(from, &start, false));
+        }
         match result {
             Ok(verdict) => {
                 self.remember(plan, now, notes, &start, &arrives);
@@ -149,7 +153,7 @@ impl Oracle {
                     None => Verdict::Drop { code: stop.code },
                 };
                 let why = Some((stop.code, stop.decider, stop.direction));
-                Expected { verdict, why, crumbs, arrives: None, fragment, way }
+                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way }
             }
         }
     }
@@ -161,7 +165,10 @@ impl Oracle {
         for binding in &mut self.bindings {
             binding.learn(token, real);
         }
-        let renamed: Vec<Key> = self.records.keys().filter(|key| key.peer_port == token).copied().collect();
+        for record in self.records.values_mut() {
+            record.partner = record.partner.learned(token, real);
+        }
+        let renamed: Vec<Key> = self.records.keys().filter(|key| **key != key.learned(token, real)).copied().collect();
         for key in renamed {
             let record = self.records.remove(&key).expect("it was there");
             self.records.insert(key.learned(token, real), record);

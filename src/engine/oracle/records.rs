@@ -18,7 +18,7 @@ pub(super) struct Key {
     own: Ipv4Addr,
     own_port: Port,
     peer: Ipv4Addr,
-    pub(super) peer_port: Port,
+    peer_port: Port,
     asks: Option<bool>,
 }
 
@@ -69,6 +69,8 @@ pub(super) struct Record {
     pub(super) tracked: bool,
     last: Instant,
     life: Life,
+    /// Of the other end.
+    pub(super) partner: Key,
 }
 
 /// How far a connection has come.
@@ -117,14 +119,16 @@ impl Record {
         let secs = Duration::from_secs;
         let tracking = match plan.enis.get(key.eni as usize).map(|eni| eni.owner) {
             Some(EniOwner::Instance(i, _)) => plan.instances[i].tracking,
-            Some(EniOwner::Endpoint(_)) => return plan.limits.endpoint_idle,
             _ => Default::default(),
         };
+        let endpoint = plan.enis.get(key.eni as usize).is_some_and(|eni| matches!(eni.owner, EniOwner::Endpoint(_)));
         match key.proto {
             Proto::TCP if self.life.closing() => secs(10),
             Proto::TCP if self.life.opening => secs(60),
+            Proto::TCP if endpoint => plan.limits.endpoint_idle,
             Proto::TCP => tracking.tcp_idle.unwrap_or(plan.limits.sg_tcp_idle),
-            Proto::UDP if self.life.seen.iter().sum::<u8>() > 2 && self.life.seen.iter().all(|n| *n > 0) => {
+            // A second answer.
+            Proto::UDP if self.life.seen[usize::from(self.life.mine)] > 1 => {
                 tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream)
             }
             Proto::UDP => tracking.udp_idle.unwrap_or(plan.limits.sg_udp_idle),
@@ -147,13 +151,15 @@ pub(super) struct Binding {
     last: Instant,
     fin: [bool; 2],
     reset: bool,
+    /// Of TCP: the client has sent a second packet.
+    open: bool,
 }
 
 impl Binding {
     pub(super) fn new(nat: usize, p: &Sent, own: (Ipv4Addr, Port), now: Instant) -> Binding {
         let remote = (p.dst, if p.proto == Proto::ICMP { 0 } else { p.dst_port });
         let client = (p.src, p.src_port);
-        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false }
+        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false, open: false }
     }
 
     pub(super) fn learn(&mut self, token: Port, port: Port) {
@@ -169,7 +175,11 @@ impl Binding {
     }
 
     pub(super) fn over(&self, plan: &Plan, now: Instant) -> bool {
-        let idle = if self.closing() { Duration::from_secs(10) } else { plan.limits.nat_idle };
+        let idle = match self.proto {
+            _ if self.closing() => Duration::from_secs(10),
+            Proto::TCP if !self.open => Duration::from_secs(60),
+            _ => plan.limits.nat_idle,
+        };
         now.since(self.last) >= idle
     }
 
@@ -196,14 +206,22 @@ impl Oracle {
             }
             let kept = self.bindings.iter_mut().find(|b| b.is(&binding)).expect("just put");
             kept.last = now;
+            kept.open |= from_client && !fresh;
             kept.fin[usize::from(from_client)] |= sent.flags & tcp_flags::FIN != 0;
             kept.reset |= sent.flags & tcp_flags::RST != 0;
         }
-        for (eni, tracked, receives) in notes.ends {
+        for &(eni, tracked, receives) in &notes.ends {
             let p = if receives { arrived } else { sent };
             let key = Key::of(eni, p, receives);
             let old = self.records.get(&key).filter(|r| !r.over(plan, &key, now) && !(r.closing() && p.begins()));
-            let mut record = old.copied().unwrap_or(Record { tracked, last: now, life: Life::new(!receives, p) });
+            // A reset of nothing begins nothing.
+            if old.is_none() && p.flags & tcp_flags::RST != 0 {
+                continue;
+            }
+            let other = notes.ends.iter().find(|end| end.2 != receives).expect("two ends");
+            let partner = Key::of(other.0, if other.2 { arrived } else { sent }, other.2);
+            let life = Life::new(!receives, p);
+            let mut record = old.copied().unwrap_or(Record { tracked, last: now, life, partner });
             record.tracked = tracked;
             record.last = now;
             record.life.note(!receives, p.flags);
@@ -216,9 +234,16 @@ impl Oracle {
         self.records.get(key).filter(|r| !r.over(plan, key, now) && !(r.closing() && begins))
     }
 
+    /// Both ends.
+    pub(super) fn forget(&mut self, key: &Key) {
+        if let Some(record) = self.records.remove(key) {
+            self.records.remove(&record.partner);
+        }
+    }
+
     /// It had one, and nothing came for too long.
     pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> bool {
-        self.records.get(key).is_some_and(|r| r.over(plan, key, now))
+        self.records.get(key).is_some_and(|r| !r.closing() && r.over(plan, key, now))
     }
 
     pub(super) fn bindings(&self) -> &[Binding] {

@@ -1,12 +1,12 @@
 //! The walk of one packet: its sender, subnets, and who it arrives at.
 
-use super::records::{Binding, Key};
+use super::records::{Binding, Key, Record};
 use super::{Oracle, Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, Instant, Proto};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
 use crate::model::Plan;
-use crate::model::catalogue::{PUBLIC_RESOLVER, public_service_at};
+use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Forward, Home, RouteTarget};
 use std::net::Ipv4Addr;
 
@@ -40,8 +40,18 @@ pub(super) struct Walk<'a> {
     pub(super) router: Ipv4Addr,
     /// It passed a NAT gateway.
     pub(super) by_nat: bool,
+    /// It passed the router beyond the Internet gateways.
+    pub(super) bordered: bool,
+    /// It belongs to a flow, or what it quotes does.
+    pub(super) known: bool,
+    /// It belongs to a flow whose time is over.
+    pub(super) forgotten: bool,
+    /// It begins anew a flow that was closing.
+    pub(super) replaced: bool,
+    /// Whose route it followed last.
+    pub(super) routed: Decider,
     tracked_out: bool,
-    leaves: u32,
+    routes: u32,
 }
 
 /// Who sends a packet out of a subnet.
@@ -74,14 +84,23 @@ impl<'a> Walk<'a> {
             crumbs: Vec::new(),
             seen,
             fragment: 0,
-            way: Way::Private,
+            way: if plan.eni(from).home == Home::Internet && !plan.eni(from).owner.is_door() {
+                Way::Internet
+            } else {
+                Way::Private
+            },
             tokens: oracle.tokens.max(TOKENS),
             notes: Notes::default(),
             transit: false,
             router: Ipv4Addr::UNSPECIFIED,
             by_nat: false,
+            bordered: false,
+            known: false,
+            forgotten: false,
+            replaced: false,
+            routed: Decider::Eni(from),
             tracked_out: false,
-            leaves: 0,
+            routes: 0,
         }
     }
 
@@ -96,16 +115,17 @@ impl<'a> Walk<'a> {
             if let Some(verdict) = self.host_service() {
                 return verdict;
             }
+            self.join_fragments()?;
             self.reserved()?;
         }
-        self.join_fragments()?;
+        self.look_up();
         self.tracked_out = self.groups(from, Direction::Egress)?;
         match (eni.home, eni.owner) {
             (_, EniOwner::GatewayEndpoint(e)) => {
                 self.pass(Stage::GatewayEndpoint { endpoint: e }, None, Rule::None);
                 match lists::host(plan, plan.endpoints[e].vpc, self.p.dst) {
                     Some(to) => self.arrive(to, None),
-                    None => self.stop(Stage::Deliver, DropCode::NoEni, Decider::GatewayEndpoint(e)),
+                    None => self.nobody(plan.endpoints[e].vpc, Decider::GatewayEndpoint(e)),
                 }
             }
             (_, EniOwner::PublicSide) | (Home::Internet, _) => self.internet(),
@@ -117,14 +137,14 @@ impl<'a> Walk<'a> {
     /// The source/destination check at the sender, and what no VPC carries.
     fn admit(&mut self) -> Result<(), Stop> {
         let eni = self.plan.eni(self.from);
-        let refused = if self.p.size > 9_001 {
-            Some(DropCode::MtuDropSilent)
-        } else if self.p.dst.is_multicast() {
+        let refused = if self.p.dst.is_multicast() {
             Some(DropCode::Multicast)
         } else if self.p.dst == Ipv4Addr::BROADCAST {
             Some(DropCode::Broadcast)
         } else if eni.source_dest_check && self.p.src != eni.ip {
             Some(DropCode::SrcDstCheck)
+        } else if self.p.size > 9_001 {
+            Some(DropCode::MtuDropSilent)
         } else {
             None
         };
@@ -170,7 +190,7 @@ impl<'a> Walk<'a> {
                 }
             }
             None if p.dst == PUBLIC_RESOLVER && query => (Stage::Resolver, Ok(Verdict::Resolver { from })),
-            None if p.dst.is_link_local() => nothing,
+            None if p.dst.is_link_local() || p.dst == PUBLIC_RESOLVER => nothing,
             None => return None,
         };
         Some(match answer {
@@ -196,6 +216,16 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// The flow that the packet belongs to, by its sender: one that is over, or that a SYN begins anew, is forgotten at
+    /// both its ends.
+    fn look_up(&mut self) {
+        let key = Key::of(self.from, &self.p, false);
+        self.known = self.oracle.record(self.plan, self.now, &key, false).is_some();
+        self.forgotten = self.oracle.forgotten(self.plan, self.now, &key);
+        self.replaced =
+            self.oracle.record(self.plan, self.now, &key, false).is_some_and(Record::closing) && self.p.begins();
+    }
+
     /// A later fragment goes the way of the first.
     fn join_fragments(&mut self) -> Result<(), Stop> {
         let Some(part) = self.p.fragment.filter(|part| !part.first) else { return Ok(()) };
@@ -206,25 +236,17 @@ impl<'a> Walk<'a> {
                 self.start = self.p;
                 Ok(())
             }
-            None => {
-                self.crumbs.push(Crumb {
-                    stage: Stage::Tracked,
-                    eni: Some(self.from),
-                    outcome: Outcome::Drop(DropCode::CtNoState),
-                });
-                Err(Stop {
-                    code: DropCode::CtNoState,
-                    decider: Decider::FlowTable,
-                    direction: Direction::Egress,
-                    reaction: None,
-                })
-            }
+            None => Err(Stop {
+                code: DropCode::CtNoState,
+                decider: Decider::FlowTable,
+                direction: Direction::Egress,
+                reaction: None,
+            }),
         }
     }
 
     /// Out of a subnet: its network ACL, its route table, and where the route leads.
     pub(super) fn leave(&mut self, s: usize, who: Leaver) -> Result<Verdict, Stop> {
-        self.leaves += 1;
         let plan = self.plan;
         let subnet = &plan.subnets[s];
         let (vpc, t) = (subnet.vpc, subnet.route_table);
@@ -241,31 +263,27 @@ impl<'a> Walk<'a> {
             Some(RouteTarget::Nat(n)) => plan.nat_gateways[n].subnet == s,
             _ => false,
         };
-        self.nacl(s, Direction::Egress, inside)?;
-
         let decider = if neighbour { Decider::Eni(self.from) } else { Decider::RouteTable(t, route) };
         let stage = Stage::Route { table: t };
-        if self.leaves > 16 {
-            return self.stop(stage, DropCode::RouteLoop, decider);
-        }
+        self.not_for_ever()?;
+        self.nacl(s, Direction::Egress, inside)?;
         match (target, who) {
-            (None, Leaver::Nat(n)) | (Some(RouteTarget::Nat(_)), Leaver::Nat(n)) if plan.nat_gateways[n].public => {
+            (None, Leaver::Nat(n)) if plan.nat_gateways[n].public => {
                 return self.stop(stage, DropCode::NatNoIgw, decider);
             }
-            (Some(RouteTarget::Nat(to)), Leaver::Nat(n)) if to == n => {
-                return self.stop(stage, DropCode::NatNoIgw, decider);
-            }
+            (Some(RouteTarget::Nat(_)), Leaver::Nat(_)) => return self.stop(stage, DropCode::NatNoIgw, decider),
             (None, _) => return self.stop(stage, DropCode::RtNoRoute, decider),
             (Some(RouteTarget::Blackhole), _) => return self.stop(stage, DropCode::RtBlackhole, decider),
             _ if neighbour => self.crumbs.push(Crumb { stage, eni: None, outcome: Outcome::NotAsked }),
             _ => self.pass(stage, None, Rule::Route(route.expect("a target has a route"))),
         }
+        self.routed = decider;
         let left = inside.then_some(s);
         match target.expect("a target") {
             RouteTarget::Blackhole => unreachable!("refused above"),
             RouteTarget::Local => match host {
                 Some(to) => self.arrive(to, left),
-                None => self.stop(Stage::Deliver, DropCode::NoEni, decider),
+                None => self.nobody(vpc, decider),
             },
             RouteTarget::Eni(to) => self.arrive(to, left),
             RouteTarget::Igw(g) => self.igw_out(g, who),
@@ -275,6 +293,16 @@ impl<'a> Walk<'a> {
             RouteTarget::Vgw(v) => self.vgw_out(v),
             RouteTarget::GatewayEndpoint(e) => self.gateway_endpoint(e, who),
         }
+    }
+
+    /// One route more is followed; from gateway to gateway, not for ever.
+    pub(super) fn not_for_ever(&mut self) -> Result<(), Stop> {
+        self.routes += 1;
+        if self.routes <= 48 {
+            return Ok(());
+        }
+        let (code, direction) = (DropCode::RouteLoop, Direction::Egress);
+        Err(Stop { code, decider: self.routed, direction, reaction: None })
     }
 
     /// A subnet's network ACL, which what stays inside does not meet.
@@ -313,7 +341,7 @@ impl<'a> Walk<'a> {
         match eni.owner {
             EniOwner::NatGateway(n) => return self.nat_back(n),
             EniOwner::TgwAttachment(_) => {
-                return self.stop_at(Stage::Deliver, None, DropCode::RouterAddr, Decider::Eni(to), ingress);
+                return self.stop_at(Stage::Deliver, Some(to), DropCode::RouterAddr, Decider::Eni(to), ingress);
             }
             _ => {}
         }
@@ -365,7 +393,7 @@ impl<'a> Walk<'a> {
             EniOwner::Instance(..) | EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) => return Ok(()),
             EniOwner::Endpoint(e) => (
                 open(&plan.services[plan.endpoints[e].service].ports),
-                tcp,
+                tcp && p.fragment.is_none(),
                 (DropCode::VpceProto, at),
                 (DropCode::VpcePort, at),
             ),
@@ -377,9 +405,10 @@ impl<'a> Walk<'a> {
             }
             EniOwner::PublicSide => {
                 let by = Decider::Internet;
-                let ports = public_service_at(p.dst).map_or(&[][..], |(service, _)| service.ports);
+                // Public hosts answer plain HTTP as well.
+                let own = self.plan.public_blocks.service_at(p.dst).is_some_and(|(service, _)| open(service.ports));
                 let carries = (tcp || p.is_echo()) && p.fragment.is_none();
-                (open(ports), carries, (DropCode::PublicPort, by), (DropCode::PublicPort, by))
+                (own || open(&[80, 443]), carries, (DropCode::PublicPort, by), (DropCode::PublicPort, by))
             }
         };
         let endpoint = matches!(plan.eni(to).owner, EniOwner::Endpoint(_));
@@ -387,17 +416,12 @@ impl<'a> Walk<'a> {
         let known = self.oracle.record(plan, self.now, &key, p.begins()).is_some();
         let refused = if !carries {
             Some(proto)
-        } else if endpoint && p.size > 8_500 {
-            Some((DropCode::MtuDropSilent, at))
-        } else if !tcp || known {
-            None
-        } else if !serves {
+        } else if tcp && !known && !serves {
             Some(port)
-        } else if !p.begins() {
-            let forgotten = self.oracle.forgotten(plan, self.now, &key);
-            Some((if forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
+        } else if tcp && !known && !p.begins() {
+            Some((if self.forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
         } else {
-            None
+            (endpoint && p.size > 8_500).then_some((DropCode::MtuDropSilent, at))
         };
         match refused {
             Some((code, decider)) => self.stop_at(Stage::Endpoint, Some(to), code, decider, Direction::Ingress),
@@ -406,6 +430,12 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// An address of a VPC that no ENI has; its resolver answers nobody from outside.
+    pub(super) fn nobody<T>(&mut self, vpc: usize, by: Decider) -> Result<T, Stop> {
+        let resolver = self.p.dst == self.plan.vpcs[vpc].resolver();
+        self.stop(Stage::Deliver, if resolver { DropCode::DnsNotLocal } else { DropCode::NoEni }, by)
     }
 
     /// Too large for a hop: with DF the sender is told, without it is cut further on.
@@ -421,7 +451,7 @@ impl<'a> Walk<'a> {
         if self.p.size <= mtu {
             return Ok(());
         }
-        if !self.p.df {
+        if !self.p.df && tells {
             if self.fragment == 0 || mtu < self.fragment {
                 self.fragment = mtu;
             }

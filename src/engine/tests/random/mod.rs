@@ -130,7 +130,7 @@ impl Pair {
         let (plain, fragment) = plain(plan, verdict);
         prop_assert_eq!(plain, expected.verdict, "{:?} from {}", p, label);
         prop_assert_eq!(again, verdict, "traced {:?} from {}", p, label);
-        prop_assert_eq!(fragment, expected.fragment, "fragments of {:?} from {}", p, label);
+        prop_assert_eq!(fragment, expected.fragment, "fragments of {:?} from {}: {:?}", p, label, crumbs);
         if let Some(why) = expected.why {
             let named = self.engine.drops().any(|r| r.last == self.now && (r.code, r.decider, r.direction) == why);
             prop_assert!(named, "{why:?} for {p:?} from {label}: {:?}", last_drop(&self.engine));
@@ -140,7 +140,7 @@ impl Pair {
         prop_assert!(crate::wire::verify_checksums(&live), "checksums of {p:?} from {label}");
         let got = arrived(&live, p);
         let learned = learn(&mut self.oracle, &arrives, &got, p)?;
-        prop_assert_eq!(got, learned, "what arrives of {:?} from {}", p, label);
+        prop_assert_eq!(got, learned, "what arrives of {:?} from {}: {:?}", p, label, crumbs);
         if p.quote.is_none() && p.fragment.is_none() {
             self.compare_way(from, p, expected.way)?;
         }
@@ -198,7 +198,7 @@ fn learn(oracle: &mut Oracle, arrives: &Sent, got: &Sent, p: &Sent) -> Result<Se
     Ok(whole)
 }
 
-fn run(case: &Case, seen: &RefCell<Seen>) -> Result<(), TestCaseError> {
+fn run(case: &Case, seen: &RefCell<Seen>, mut log: Option<&mut Vec<String>>) -> Result<(), TestCaseError> {
     let mut pair = Pair::new(build(&case.world, &case.rules));
     let destinations = world::destinations();
     // Who, and a packet that it sent or got.
@@ -207,6 +207,9 @@ fn run(case: &Case, seen: &RefCell<Seen>) -> Result<(), TestCaseError> {
         pair.now = pair.now + Duration::from_micros(1_000);
         let (from, p) = match act {
             Act::Publish(rules) => {
+                if let Some(log) = &mut log {
+                    log.push("publish".into());
+                }
                 pair.publish(build(&case.world, rules));
                 continue;
             }
@@ -225,7 +228,13 @@ fn run(case: &Case, seen: &RefCell<Seen>) -> Result<(), TestCaseError> {
                 (from, packet(pair.lab.plan.eni(from).ip, ip(destinations[to.index(destinations.len())]), shape))
             }
         };
+        if let Some(log) = &mut log {
+            log.push(format!("{:?} {} {p:?}", pair.now, pair.lab.plan.eni_label(from)));
+        }
         let (expected, got) = pair.send(from, &p)?;
+        if let Some(log) = &mut log {
+            log.push(format!("    {:?} {:?}", expected.verdict, expected.arrives));
+        }
         seen.borrow_mut().note(&expected);
         if let Some((to, got)) = got {
             known.push((from, p, false));
@@ -262,12 +271,16 @@ fn runner(cases: u32, seed: u64) -> TestRunner {
 fn engine_and_oracle_agree_on_every_verdict_rule_and_step() {
     let seed = seed();
     let seen = RefCell::new(Seen::default());
-    let result = runner(cases(1_500), seed).run(&case(), |case| run(&case, &seen));
+    let result = runner(cases(1_500), seed).run(&case(), |case| run(&case, &seen, None));
     let seen = seen.into_inner();
     println!("{} packets, seed {seed:016x}\n{:?}\n{:?}\n{:?}", seen.packets, seen.verdicts, seen.stages, seen.ways);
     match result {
         Ok(()) => {}
-        Err(TestError::Fail(why, case)) => panic!("seed {seed:016x}: {why}\n{case:#?}"),
+        Err(TestError::Fail(why, case)) => {
+            let mut log = Vec::new();
+            let _ = run(&case, &RefCell::default(), Some(&mut log));
+            panic!("seed {seed:016x}: {why}\n{}\n{:?}\n{:?}", log.join("\n"), case.world, case.rules);
+        }
         Err(TestError::Abort(why)) => panic!("seed {seed:016x}: {why}"),
     }
 }
