@@ -97,7 +97,9 @@ pub fn label_of_addr(plan: &Plan, vpc: Option<usize>, addr: std::net::Ipv4Addr) 
     if addr.octets() == [169, 254, 169, 253] || vpc.is_some_and(|vpc| plan.vpcs[vpc].resolver() == addr) {
         return "resolver".to_owned();
     }
-    if let Some(at) = plan.enis.iter().position(|e| e.ip == addr) {
+    // Elsewhere, but never where the VPC's own range is used a second time.
+    let own = vpc.is_some_and(|vpc| plan.vpcs[vpc].cidrs.iter().any(|cidr| cidr.contains(addr)));
+    if let Some(at) = plan.enis.iter().position(|e| !own && e.ip == addr && !e.owner.is_door()) {
         return plan.eni_label(EniIx(at as u32));
     }
     addr.to_string()

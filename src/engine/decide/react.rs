@@ -4,8 +4,8 @@ use super::super::flow::FlowKey;
 use super::super::program::{NONE, Program};
 use super::super::steps::{Refusal, nacl, sg};
 use super::super::verdict::{Decider, DropCode, Outcome, Rule, Stage, Verdict};
-use super::{State, Trail, crumb, outcome, sg_rule, traffic_of};
-use crate::base::{EniIx, Instant, Proto};
+use super::{State, Traffic, Trail, crumb, outcome, sg_rule, traffic_of};
+use crate::base::{EniIx, FiveTuple, Instant, Proto};
 use crate::wire::nat as translate;
 use crate::wire::packet::Packet;
 
@@ -59,7 +59,12 @@ impl State {
         }
         let port = self.ports[to.at()];
         let quoted = translate::quoted(frame, packet);
-        if quoted.is_some_and(|(tuple, icmp)| self.tracks(now, &FlowKey::of_tuple(port, &tuple, icmp))) {
+        // The packet it quotes was let out before a gateway dropped it, so the groups know of it, flow or not.
+        let known = quoted.is_some_and(|(tuple, icmp)| {
+            self.tracks(now, &FlowKey::of_tuple(port, &tuple, icmp))
+                || sg::egress(program, to, &traffic_quoted(&tuple, icmp)).is_some_and(|allowed| !allowed.untracked)
+        });
+        if known {
             trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
             return Ok(());
         }
@@ -68,4 +73,13 @@ impl State {
         trail.add(|| crumb(Stage::SgIngress, Some(to), outcome(answer.map(sg_rule))));
         answer.map(|_| ())
     }
+}
+
+/// What rules see of a packet that an ICMP error quotes.
+fn traffic_quoted(tuple: &FiveTuple, icmp: Option<u8>) -> Traffic {
+    let selector = match tuple.proto {
+        Proto::TCP | Proto::UDP => tuple.dst_port,
+        _ => icmp.map_or(0, |kind| u16::from(kind) << 8),
+    };
+    Traffic { proto: tuple.proto, selector, src: tuple.src.to_bits(), dst: tuple.dst.to_bits() }
 }
