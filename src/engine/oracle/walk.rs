@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
             Some(DropCode::Multicast)
         } else if self.p.dst == Ipv4Addr::BROADCAST {
             Some(DropCode::Broadcast)
-        } else if eni.source_dest_check && self.p.src != eni.ip {
+        } else if eni.source_dest_check && self.p.src != eni.ip || self.p.src == self.p.dst {
             Some(DropCode::SrcDstCheck)
         } else if self.p.size > 9_001 {
             Some(DropCode::MtuDropSilent)

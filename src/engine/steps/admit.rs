@@ -25,7 +25,8 @@ pub(crate) enum Local {
 }
 
 /// Addresses that no network carries, size, and the source. A VPC has neither broadcast nor multicast (VPC User
-/// Guide, "subnet sizing"); a source that is not the ENI's own is dropped unless the check is off.
+/// Guide, "subnet sizing"); a source that is not the ENI's own is dropped unless the check is off, and one that is the
+/// destination too always.
 #[inline]
 pub(crate) fn check(program: &Program, from: EniIx, packet: &Packet) -> Result<(), Refusal> {
     let at = Decider::Eni(from);
@@ -39,6 +40,10 @@ pub(crate) fn check(program: &Program, from: EniIx, packet: &Packet) -> Result<(
     }
     let eni = program.eni(from);
     if eni.source_dest_check && src.to_bits() != eni.ip {
+        return Err(Refusal::egress(DropCode::SrcDstCheck, at));
+    }
+    // A "land" packet: a machine's kernel keeps what it sends to itself.
+    if src == dst {
         return Err(Refusal::egress(DropCode::SrcDstCheck, at));
     }
     if packet.max_segment_ip_len() > VPC_MTU {
