@@ -7,13 +7,16 @@ use std::net::Ipv4Addr;
 use super::decide::{Trail, crumb, outcome};
 use super::event::Way;
 use super::flow::{Binding, Passage};
-use super::gateways::{Attached, End, is_private};
+use super::gateways::is_private;
 use super::nat::Allocator;
 use super::program::{EniKind, Program, Target};
 use super::rules::Traffic;
 use super::steps::{Refusal, deliver, nacl, route};
 use super::verdict::{Decider, DropCode, Outcome, Reaction, Rule, Stage};
-use crate::base::{EniIx, FiveTuple, Proto, steer};
+use crate::base::{EniIx, FiveTuple, Proto};
+
+mod joined;
+mod translate;
 
 /// Places that a packet may pass before it is said to go round.
 const MOST_PLACES: usize = 48;
@@ -400,345 +403,6 @@ impl<'a, T: Trail> Walk<'a, T> {
         next.map(|to| Place::Arrive { to, left: None })
     }
 
-    /// Into a NAT gateway: the packet goes on with the gateway's private address and a port of its own.
-    fn nat_in(&mut self, nat: u32, left: u32) -> Next {
-        let program = self.program;
-        let gateway = &program.gateways.nats[nat as usize];
-        let subnet = program.subnet(gateway.subnet);
-        self.nacl_in(gateway.subnet, Some(left))?;
-        let at = Decider::Nat(nat as usize);
-        if subnet.down {
-            self.trail.add(|| crumb(Stage::Fault, Some(gateway.eni), Outcome::Drop(DropCode::AzDown)));
-            return Err(Refusal::egress(DropCode::AzDown, at));
-        }
-        let answer = self.translate(nat, at);
-        let rule = |binding: Binding| Rule::Source(binding.address.into());
-        self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(rule))));
-        let binding = answer?;
-        self.set_src(binding.address, Some(binding.port));
-        self.found.binding = Some(binding);
-        self.found.passage.ttl += 1;
-        self.clamp(TRANSIT_MTU - HEADERS);
-        self.by_nat = true;
-        self.transit = false;
-        self.left_nat = Some(nat);
-        self.found.passage.latency_us += program.latency.nat;
-        Ok(Place::Leave { subnet: gateway.subnet, gateway: true })
-    }
-
-    /// VPC User Guide, "NAT gateways": TCP, UDP and ICMP; UDP's fragments only; 350 idle seconds.
-    fn translate(&mut self, nat: u32, at: Decider) -> Result<Binding, Refusal> {
-        let gateway = &self.program.gateways.nats[nat as usize];
-        let proto = self.traffic.proto;
-        let refuse = |code| Refusal::egress(code, at);
-        if !matches!(proto, Proto::TCP | Proto::UDP | Proto::ICMP) {
-            return Err(refuse(DropCode::NatProto));
-        }
-        if self.load.fragment && proto != Proto::UDP {
-            return Err(refuse(DropCode::NatFragment));
-        }
-        let private = Ipv4Addr::from_bits(gateway.addresses.first().copied().unwrap_or_default());
-        self.limit(TRANSIT_MTU, private, at)?;
-        if self.load.ttl <= self.found.passage.ttl + 1 {
-            let reaction = Reaction::TimeExceeded { from: private };
-            return Err(refuse(DropCode::TtlExpired).answered(reaction));
-        }
-        let port = self.ports[gateway.eni.at()];
-        if let Some(binding) = self.known.binding.filter(|b| b.nat == port && self.known.client.is_none()) {
-            return Ok(binding);
-        }
-        // ICMP errors about a packet that came in by the gateway.
-        if self.known.related
-            && let Some(binding) = self.known.binding.filter(|b| b.nat == port)
-        {
-            return Ok(binding);
-        }
-        let begins = match proto {
-            Proto::TCP => self.load.syn,
-            Proto::ICMP => self.load.icmp == Some(8),
-            _ => true,
-        };
-        if !begins {
-            return Err(if self.known.forgotten && proto == Proto::TCP {
-                refuse(DropCode::NatIdle).answered(Reaction::Reset)
-            } else {
-                refuse(DropCode::NatNoState)
-            });
-        }
-        let src = (self.traffic.src, self.tuple.src_port);
-        let dst = (self.traffic.dst, self.tuple.dst_port);
-        let taken = self.nat.allocate(port, &gateway.addresses, proto, src, dst);
-        let binding = Binding::new(port, taken.ok_or(refuse(DropCode::NatNoPort))?);
-        self.found.fresh = true;
-        self.found.binding = Some(binding);
-        Ok(binding)
-    }
-
-    /// A NAT instance: its kernel forwards, and what it forwards goes on under its own address. The translation is the
-    /// engine's, so that no tool is needed in the instance; its own captures show the packets before it.
-    fn masquerade(&mut self, own: u32) -> Result<(), Refusal> {
-        let at = Decider::Eni(self.from);
-        let port = self.ports[self.from.at()];
-        let taken = match self.known.binding.filter(|b| b.nat == port) {
-            Some(binding) => Ok(binding),
-            None => {
-                let src = (self.traffic.src, self.tuple.src_port);
-                let dst = (self.traffic.dst, self.tuple.dst_port);
-                let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
-                self.found.fresh = taken.is_some();
-                let taken = taken.map(|taken| Binding::new(port, taken));
-                taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
-            }
-        };
-        let rule = |binding: Binding| Rule::Source(binding.address.into());
-        self.trail.add(|| crumb(Stage::Masquerade, Some(self.from), outcome(taken.map(rule))));
-        let binding = taken?;
-        self.found.binding = Some(binding);
-        self.set_src(binding.address, Some(binding.port));
-        Ok(())
-    }
-
-    /// What comes to a NAT gateway's address: an answer for a client behind it, or nothing that it takes.
-    fn nat_back(&mut self, nat: u32) -> Next {
-        let gateway = &self.program.gateways.nats[nat as usize];
-        let at = Decider::Nat(nat as usize);
-        let refuse = |code| Refusal::ingress(code, at);
-        let port = self.ports[gateway.eni.at()];
-        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst);
-        let answer = match (binding, self.known.client) {
-            (Some(_), Some(_)) if self.load.ttl <= self.found.passage.ttl + 1 => Err(refuse(DropCode::TtlExpired)),
-            (Some(_), Some(_)) if self.load.fragment && self.traffic.proto != Proto::UDP => {
-                Err(refuse(DropCode::NatFragment))
-            }
-            (Some(binding), Some(client)) => Ok((binding, client)),
-            _ if self.known.forgotten => Err(refuse(DropCode::NatIdle)),
-            _ => Err(refuse(DropCode::NatNoState)),
-        };
-        let rule = |(_, client): (Binding, (u32, u16))| Rule::Destination(client.0.into());
-        self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(rule))));
-        let (binding, (addr, client_port)) = answer?;
-        self.set_dst(addr, Some(client_port));
-        self.found.binding = Some(binding);
-        self.found.passage.ttl += 1;
-        self.clamp(TRANSIT_MTU - HEADERS);
-        self.by_nat = true;
-        self.transit = false;
-        Ok(Place::Leave { subnet: gateway.subnet, gateway: true })
-    }
-
-    /// Not transitive: only between the addresses of the two VPCs (VPC peering guide).
-    fn peering(&mut self, peering: u32, vpc: u32, router: Ipv4Addr) -> Next {
-        let compiled = self.program.gateways.peerings[peering as usize];
-        let at = Decider::Peering(peering as usize);
-        let other = compiled.vpcs[usize::from(compiled.vpcs[0] == vpc)];
-        let answer = if self.transit {
-            Err(Refusal::egress(DropCode::PeerTransit, at))
-        } else if let Err(refusal) = self.within(other, DropCode::PeerTransit, at) {
-            Err(refusal)
-        } else {
-            self.limit(compiled.mtu, router, at)
-        };
-        let stage = Stage::Peering { peering: peering as usize };
-        self.trail.add(|| crumb(stage, None, outcome(answer.map(|()| Rule::None))));
-        answer?;
-        let latency = &self.program.latency;
-        self.found.passage.latency_us += if compiled.mtu < 9_001 { latency.inter_region } else { latency.peering };
-        match self.program.vpcs[other as usize].host(self.traffic.dst) {
-            Some(to) => Ok(Place::Arrive { to, left: None }),
-            None => self.nobody(at),
-        }
-    }
-
-    /// From outside a VPC only its own addresses are reached: a gateway endpoint's are not among them.
-    fn within(&self, vpc: u32, code: DropCode, at: Decider) -> Result<(), Refusal> {
-        let vpc = &self.program.vpcs[vpc as usize];
-        if vpc.holds(self.traffic.dst.into()) {
-            return Ok(());
-        }
-        Err(match vpc.gateway_endpoints.lookup(self.traffic.dst) {
-            Some(endpoint) => Refusal::egress(DropCode::GweNotInVpc, Decider::GatewayEndpoint(endpoint as usize)),
-            None => Refusal::egress(code, at),
-        })
-    }
-
-    /// Into a transit gateway by the attachment's ENI in the sender's zone (Transit Gateway guide).
-    fn tgw_in(&mut self, tgw: u32, left: u32) -> Next {
-        let program = self.program;
-        let here = program.subnet(left);
-        let vpc = &program.vpcs[here.vpc as usize];
-        let attachment = vpc.attachments.iter().find(|(of, _)| *of == tgw).map(|(_, attachment)| *attachment);
-        let Some(attachment) = attachment else {
-            return Err(Refusal::egress(DropCode::TgwNoAz, Decider::Tgw(tgw as usize)));
-        };
-        let compiled = &program.gateways.attachments[attachment as usize];
-        let Attached::Vpc { subnets, .. } = &compiled.to else {
-            return Err(Refusal::egress(DropCode::TgwNoAz, Decider::Tgw(tgw as usize)));
-        };
-        let stage = Stage::TgwAttachment { attachment: attachment as usize };
-        let Some((subnet, eni)) = subnets.iter().find(|(at, _)| program.subnet(*at).zone == here.zone) else {
-            self.trail.add(|| crumb(stage, None, Outcome::Drop(DropCode::TgwNoAz)));
-            return Err(Refusal::egress(DropCode::TgwNoAz, Decider::Tgw(tgw as usize)));
-        };
-        // Asked in the same subnet too (Transit Gateway guide, "network ACLs").
-        self.nacl_in(*subnet, None)?;
-        let at = Decider::TgwAttachment(attachment as usize);
-        if program.subnet(*subnet).down {
-            self.trail.add(|| crumb(Stage::Fault, Some(*eni), Outcome::Drop(DropCode::AzDown)));
-            return Err(Refusal::egress(DropCode::AzDown, at));
-        }
-        let router = Ipv4Addr::from_bits(program.eni(*eni).ip);
-        let answer = self.tgw_limit(compiled.tgw, router, at).and_then(|()| match compiled.table {
-            Some(_) => Ok(()),
-            None => Err(Refusal::egress(DropCode::TgwNoAssociation, at)),
-        });
-        self.trail.add(|| crumb(stage, Some(*eni), outcome(answer.map(|()| Rule::None))));
-        answer?;
-        self.found.passage.latency_us += program.latency.tgw;
-        Ok(Place::Tgw { attachment, zone: Some(here.zone) })
-    }
-
-    fn tgw_limit(&mut self, tgw: u32, router: Ipv4Addr, at: Decider) -> Result<(), Refusal> {
-        self.clamp(TRANSIT_MTU - HEADERS);
-        if !self.program.gateways.tgws[tgw as usize].pmtud && self.load.size > usize::from(TRANSIT_MTU) {
-            return Err(Refusal::egress(DropCode::MtuDropSilent, at));
-        }
-        self.limit(TRANSIT_MTU, router, at)
-    }
-
-    /// The table of the attachment it came by, and out of another.
-    fn tgw(&mut self, attachment: u32, zone: Option<u16>) -> Next {
-        let program = self.program;
-        let gateways = &program.gateways;
-        let Some(table) = gateways.attachments[attachment as usize].table else {
-            return Err(Refusal::egress(DropCode::TgwNoAssociation, Decider::TgwAttachment(attachment as usize)));
-        };
-        let compiled = &gateways.tgw_tables[table as usize];
-        let route = compiled.lpm.lookup(self.traffic.dst).map(|at| at as usize);
-        let at = Decider::TgwRouteTable(table as usize, route);
-        self.last = at;
-        let next = match route.map(|route| compiled.routes[route]) {
-            None => Err(Refusal::egress(DropCode::TgwNoRoute, at)),
-            Some(None) => Err(Refusal::egress(DropCode::TgwBlackhole, at)),
-            Some(Some(to)) => Ok(to),
-        };
-        let rule = route.map_or(Rule::None, Rule::Route);
-        self.trail.add(|| crumb(Stage::TgwRoute { table: table as usize }, None, outcome(next.map(|_| rule))));
-        let to = next?;
-        let (subnets, appliance) = match &gateways.attachments[to as usize].to {
-            Attached::Link(link) => {
-                let router = gateways.sites[gateways.links[*link as usize].site as usize].gateway;
-                return Ok(Place::Link { link: *link, by_aws: true, router });
-            }
-            Attached::Vpc { subnets, appliance } => (subnets, *appliance),
-        };
-        let by_hash = || subnets.get(steer(&self.tuple, subnets.len() as u32) as usize);
-        let in_zone = || subnets.iter().find(|(at, _)| Some(program.subnet(*at).zone) == zone);
-        let chosen = if appliance { by_hash() } else { in_zone().or_else(by_hash) };
-        let decider = Decider::TgwAttachment(to as usize);
-        let answer = match chosen {
-            Some((subnet, _)) if program.subnet(*subnet).down => Err(Refusal::ingress(DropCode::AzDown, decider)),
-            Some((subnet, eni)) => Ok((*subnet, *eni)),
-            None => Err(Refusal::ingress(DropCode::TgwNoAz, decider)),
-        };
-        let stage = Stage::TgwAttachment { attachment: to as usize };
-        let eni = chosen.map(|(_, eni)| *eni);
-        self.trail.add(|| crumb(stage, eni, outcome(answer.map(|_| Rule::None))));
-        let (subnet, _) = answer?;
-        self.transit = true;
-        Ok(Place::Leave { subnet, gateway: true })
-    }
-
-    /// To a site, by the link that leads there.
-    fn vgw_out(&mut self, vgw: u32, router: Ipv4Addr) -> Next {
-        let at = Decider::Vgw(vgw as usize);
-        let link = self.program.gateways.vgws[vgw as usize].links.lookup(self.traffic.dst);
-        let answer = match link {
-            _ if self.transit => Err(Refusal::egress(DropCode::VgwTransit, at)),
-            None => Err(Refusal::egress(DropCode::VgwNoRoute, at)),
-            Some(link) => Ok(link),
-        };
-        self.trail.add(|| crumb(Stage::Vgw { vgw: vgw as usize }, None, outcome(answer.map(|_| Rule::None))));
-        answer.map(|link| Place::Link { link, by_aws: true, router })
-    }
-
-    /// Through a VPN's tunnel or a Direct Connect interface, either way.
-    fn link(&mut self, link: u32, by_aws: bool, router: Ipv4Addr) -> Next {
-        let program = self.program;
-        let compiled = &program.gateways.links[link as usize];
-        let site = &program.gateways.sites[compiled.site as usize];
-        let at = Decider::Link(link as usize);
-        let tunnel = compiled.tunnel(by_aws);
-        let answer = match (compiled.direct, tunnel) {
-            (true, _) => self.limit(compiled.mtu, router, at).map(|()| Rule::None),
-            (false, Some(n)) => {
-                let tunnel = compiled.tunnels[n];
-                if let Some(mss) = tunnel.mss {
-                    self.clamp(mss);
-                }
-                self.limit(tunnel.mtu, router, at).map(|()| Rule::Tunnel(n))
-            }
-            (false, None) => Err(Refusal::egress(DropCode::VpnDown, at)),
-        };
-        self.trail.add(|| crumb(Stage::Link { link: link as usize }, None, outcome(answer)));
-        answer?;
-        let latency = &program.latency;
-        self.found.passage.latency_us += if compiled.direct { latency.direct_connect } else { latency.vpn };
-        if by_aws {
-            return match site.host(self.traffic.dst) {
-                Some(to) => Ok(Place::Arrive { to, left: None }),
-                None => {
-                    let site = compiled.site as usize;
-                    self.trail.add(|| crumb(Stage::SiteRoute { site }, None, Outcome::Drop(DropCode::NoHost)));
-                    Err(Refusal::egress(DropCode::NoHost, Decider::Site(site, None)))
-                }
-            };
-        }
-        match compiled.end {
-            End::Tgw(attachment) => {
-                let at = Decider::TgwAttachment(attachment as usize);
-                let answer = match program.gateways.attachments[attachment as usize].table {
-                    Some(_) => Ok(Rule::None),
-                    None => Err(Refusal::egress(DropCode::TgwNoAssociation, at)),
-                };
-                let stage = Stage::TgwAttachment { attachment: attachment as usize };
-                self.trail.add(|| crumb(stage, None, outcome(answer)));
-                answer?;
-                Ok(Place::Tgw { attachment, zone: None })
-            }
-            End::Vgw(vgw) => self.vgw_in(vgw),
-        }
-    }
-
-    fn vgw_in(&mut self, vgw: u32) -> Next {
-        let compiled = &self.program.gateways.vgws[vgw as usize];
-        let at = Decider::Vgw(vgw as usize);
-        let answer = self.within(compiled.vpc, DropCode::VgwTransit, at);
-        let answer = answer.map_err(|refusal| Refusal::ingress(refusal.code, refusal.decider));
-        self.trail.add(|| crumb(Stage::Vgw { vgw: vgw as usize }, None, outcome(answer.map(|()| Rule::None))));
-        answer?;
-        let Some(to) = self.program.vpcs[compiled.vpc as usize].host(self.traffic.dst) else {
-            return self.nobody(at);
-        };
-        match compiled.edge {
-            Some(table) => self.edge(table, to),
-            None => Ok(Place::Arrive { to, left: None }),
-        }
-    }
-
-    /// The router of a site: hosts of its own, and what its table knows.
-    fn site(&mut self, site: u32) -> Next {
-        let compiled = &self.program.gateways.sites[site as usize];
-        if let Some(to) = compiled.host(self.traffic.dst) {
-            return Ok(Place::Arrive { to, left: None });
-        }
-        let route = compiled.lpm.lookup(self.traffic.dst).map(|at| at as usize);
-        let at = Decider::Site(site as usize, route);
-        let next = route.and_then(|route| compiled.routes[route]).ok_or(Refusal::egress(DropCode::SiteNoRoute, at));
-        let rule = route.map_or(Rule::None, Rule::Route);
-        self.trail.add(|| crumb(Stage::SiteRoute { site: site as usize }, None, outcome(next.map(|_| rule))));
-        next.map(|link| Place::Link { link, by_aws: false, router: compiled.gateway })
-    }
-
     /// By a gateway endpoint: TCP and ping, from its own VPC (PrivateLink guide, "gateway endpoints").
     fn gateway_endpoint(&mut self, endpoint: u32, vpc: u32) -> Next {
         let program = self.program;
@@ -782,13 +446,16 @@ impl<'a, T: Trail> Walk<'a, T> {
         }
         if let Some(code) = eni.down {
             self.trail.add(|| crumb(Stage::Fault, Some(to), Outcome::Drop(code)));
-            let endpoint = matches!(eni.kind, EniKind::Endpoint(_));
-            let at = if endpoint { Decider::EndpointEni(to) } else { Decider::Eni(to) };
+            let at = match eni.kind {
+                EniKind::Endpoint(_) => Decider::EndpointEni(to),
+                EniKind::Nat(nat) => Decider::Nat(nat as usize),
+                _ => Decider::Eni(to),
+            };
             return Err(Refusal::ingress(code, at));
         }
         match eni.kind {
             EniKind::Nat(nat) => return self.nat_back(nat),
-            EniKind::TgwAttachment(_) => {
+            EniKind::TgwAttachment => {
                 self.trail.add(|| crumb(Stage::Deliver, Some(to), Outcome::Drop(DropCode::RouterAddr)));
                 return Err(Refusal::ingress(DropCode::RouterAddr, Decider::Eni(to)));
             }
@@ -840,37 +507,5 @@ impl<'a, T: Trail> Walk<'a, T> {
     fn clamp(&mut self, mss: u16) {
         let now = &mut self.found.passage.mss;
         *now = if *now == 0 { mss } else { (*now).min(mss) };
-    }
-
-    fn set_src(&mut self, addr: u32, port: Option<u16>) {
-        self.traffic.src = addr;
-        self.tuple.src = addr.into();
-        if let Some(port) = port.filter(|_| self.has_ports()) {
-            self.tuple.src_port = port;
-            if self.traffic.proto == Proto::ICMP {
-                self.tuple.dst_port = port;
-            }
-        }
-    }
-
-    fn set_dst(&mut self, addr: u32, port: Option<u16>) {
-        self.traffic.dst = addr;
-        self.tuple.dst = addr.into();
-        if let Some(port) = port.filter(|_| self.has_ports()) {
-            self.tuple.dst_port = port;
-            match self.traffic.proto {
-                Proto::ICMP => self.tuple.src_port = port,
-                _ => self.traffic.selector = port,
-            }
-        }
-    }
-
-    /// ICMP errors have no identifier of their own.
-    fn has_ports(&self) -> bool {
-        match self.traffic.proto {
-            Proto::TCP | Proto::UDP => true,
-            Proto::ICMP => matches!(self.load.icmp, Some(0 | 8)),
-            _ => false,
-        }
     }
 }

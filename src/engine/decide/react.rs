@@ -1,0 +1,71 @@
+//! What drops are answered with, on its way to the sender.
+
+use super::super::flow::FlowKey;
+use super::super::program::{NONE, Program};
+use super::super::steps::{Refusal, nacl, sg};
+use super::super::verdict::{Decider, DropCode, Outcome, Rule, Stage, Verdict};
+use super::{State, Trail, crumb, outcome, sg_rule, traffic_of};
+use crate::base::{EniIx, Instant, Proto};
+use crate::wire::nat as translate;
+use crate::wire::packet::Packet;
+
+impl State {
+    /// What a drop was answered with, on its way to the sender: as from its subnet's router, past the network ACL and,
+    /// for ICMP, the security groups of `to`.
+    pub(in crate::engine) fn react<T: Trail>(
+        &mut self,
+        program: &Program,
+        now: Instant,
+        to: EniIx,
+        frame: &[u8],
+        trail: &mut T,
+    ) -> Verdict {
+        let Ok(packet) = Packet::parse(frame) else { return Verdict::Drop { code: DropCode::Malformed } };
+        if to.at() >= program.enis.len() {
+            return Verdict::Drop { code: DropCode::NoEni };
+        }
+        match self.reaction(program, now, to, &packet, frame, trail) {
+            Ok(()) => {
+                let counters = &self.counters.enis[to.at()];
+                counters.packets_in.add(1);
+                counters.bytes_in.add(packet.wire_bytes());
+                let terminates = program.eni(to).terminates();
+                if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }
+            }
+            Err(refusal) => self.refuse(now, to, packet.tuple(), 1, refusal),
+        }
+    }
+
+    fn reaction<T: Trail>(
+        &mut self,
+        program: &Program,
+        now: Instant,
+        to: EniIx,
+        packet: &Packet,
+        frame: &[u8],
+        trail: &mut T,
+    ) -> Result<(), Refusal> {
+        let eni = program.eni(to);
+        let traffic = traffic_of(packet);
+        if eni.subnet != NONE {
+            let subnet = program.subnet(eni.subnet);
+            let answer = nacl::into(program, subnet, &traffic);
+            trail.add(|| crumb(Stage::NaclIn { nacl: subnet.nacl as usize }, None, outcome(answer.map(Rule::Nacl))));
+            answer?;
+        }
+        // A reset is of a connection that the groups let out.
+        if eni.groups == NONE || packet.proto() == Proto::TCP {
+            return Ok(());
+        }
+        let port = self.ports[to.at()];
+        let quoted = translate::quoted(frame, packet);
+        if quoted.is_some_and(|(tuple, icmp)| self.tracks(now, &FlowKey::of_tuple(port, &tuple, icmp))) {
+            trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
+            return Ok(());
+        }
+        let refusal = Refusal::ingress(DropCode::SgIngress, Decider::SecurityGroups(to));
+        let answer = sg::ingress(program, to, &traffic).ok_or(refusal);
+        trail.add(|| crumb(Stage::SgIngress, Some(to), outcome(answer.map(sg_rule))));
+        answer.map(|_| ())
+    }
+}
