@@ -517,7 +517,7 @@ impl Router {
         let via = Via { fragment: 0, ..via };
         let lost = self.links.send(now, to, via, frame, |piece| arrived.push(piece.to_vec()));
         lose(engine, now, from, to, frame, lost);
-        for mut piece in arrived {
+        for piece in arrived {
             ports.taps.came_over(now, to, &piece);
             let mut out = Door {
                 now,
@@ -526,7 +526,7 @@ impl Router {
                 links: &mut self.links,
                 numbers: &self.tables.numbers,
             };
-            terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &mut piece, &mut out);
+            terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &piece, &mut out);
         }
     }
 
@@ -546,7 +546,7 @@ impl Router {
                     links: &mut self.links,
                     numbers: &self.tables.numbers,
                 };
-                self.terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &mut frame, &mut out);
+                self.terminal.packet(now, Port::Endpoint(self.tables.numbers.of(to)), &frame, &mut out);
             }
             self.links.recycle(frame);
         }
