@@ -379,6 +379,34 @@ fn an_instance_whose_address_changes_is_made_anew_and_others_are_not() {
 }
 
 #[test]
+fn who_comes_first_in_the_file_takes_nobodys_address() {
+    let text = LAB
+        .replace("ip: 10.0.1.10, ", "")
+        .replace("ip: 10.0.2.10, ", "")
+        .replace("{ a: 10.0.1.30, b: 10.0.2.30 }", "[a, b]");
+    let lab = Lab::up(&text);
+    let addresses = |lab: &Lab| {
+        let json: serde_json::Value = serde_json::from_str(&lab.vpclab("ps", &["-f", "json"]).ok()).expect("json");
+        let web = &json["instances"].as_array().expect("list").iter().find(|i| i["name"] == "web").expect("web")["ips"];
+        let sqs =
+            &json["endpoints"].as_array().expect("list").iter().find(|e| e["name"] == "sqs").expect("sqs")["enis"];
+        format!("{web} {} {}", sqs[0]["ip"], sqs[1]["ip"])
+    };
+    let before = addresses(&lab);
+    // Sorted first in the file, and instances before endpoints: without a memory it would move them all.
+    let more = text.replace("    instances:\n", "    instances:\n      aaa: { subnet: a }\n      aab: { subnet: b }\n");
+    std::fs::write(lab.dir.path().join("lab.vpclab.yaml"), &more).expect("written");
+    let said = lab.vpclab("apply", &["lab.vpclab.yaml"]).ok();
+    assert_eq!(
+        said,
+        "+ instance app.aaa\n+ instance app.aab\n+ network interface app.aaa/eth0\n+ network interface app.aab/eth0\n"
+    );
+    assert_eq!(addresses(&lab), before);
+    patch(&lab, "vpcs: { app: { endpoints: { sts: { subnets: [a, b] } }, instances: { aaa: null } } }").ok();
+    assert_eq!(addresses(&lab), before);
+}
+
+#[test]
 fn what_aws_allows_later_is_a_warning_and_at_creation_a_refusal() {
     let lab = Lab::up(LAB);
     let name = |lab: &Lab| lab.exec("web", &["getent", "ahostsv4", "sqs.eu-west-1.amazonaws.com"]).out;

@@ -67,10 +67,10 @@ fn a_running_lab_changes_without_root() {
     let place = Place::new();
     let said = place.sh(
         "vpclab up --name change && \
-         echo 'vpcs: { app: { instances: { guest: null, more: { subnet: private-b, listen: [ { tcp: 80, reply: http } ] } }, \
+         echo 'vpcs: { app: { instances: { guest: null, more: { subnet: private-b, ip: 10.0.2.50, listen: [ { tcp: 80, reply: http } ] } }, \
                security_groups: { default: { ingress: [tcp 80 from sg:app] } } } }\nchecks: null' > patch.yaml && \
          vpclab apply --patch patch.yaml && \
-         vpclab exec web -- curl -sS -m 3 http://10.0.2.5/ && \
+         vpclab exec web -- curl -sS -m 3 http://10.0.2.50/ && \
          ! vpclab exec guest -- true && vpclab fault instance more --for 60s; \
          vpclab down",
     );

@@ -39,6 +39,7 @@ const TRIES: usize = 10;
 pub fn run(args: Args) -> Done {
     use crate::control::api::{Reply, Request};
     use crate::control::store::{self, Accepted};
+    use crate::model::Standing;
     use crate::runtime::client::ClientError;
 
     let mut client = connect(&args)?;
@@ -46,7 +47,7 @@ pub fn run(args: Args) -> Done {
     for _ in 0..TRIES {
         let Reply::Source(base) = client.ask(Request::Source)? else { return Err(ClientError::Unexpected.into()) };
         let running = store::load(&base).map_err(|report| Failure::host(report.render(false)))?;
-        let standing = store::standing(&running);
+        let standing = Standing::of(&running);
         let (accepted, count): (Accepted, Option<usize>) = if patches.is_empty() {
             (super::topology::read_over(&args.files, &base.name, &standing)?, None)
         } else {

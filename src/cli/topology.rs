@@ -1,12 +1,11 @@
 //! The topology files of a verb: found, read, judged. Whatever is wrong with them is one report and exit code 2.
 
-use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use super::common::{Failure, FileArgs};
 use crate::control::store::{self, Accepted};
-use crate::model::{Around, Files, Loaded, MAX_BYTES, Source};
+use crate::model::{Around, Files, Loaded, MAX_BYTES, Source, Standing};
 
 /// Reads and judges what the verb's arguments name. Warnings go to stderr.
 pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
@@ -19,11 +18,11 @@ pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Lo
     let paths = if files.is_empty() { vec![the_one_here()?] } else { files.to_vec() };
     let sources = paths.iter().map(|path| source(path)).collect::<Result<Vec<Source>, Failure>>()?;
     let env = |name: &str| std::env::var(name).ok();
-    judge(&sources, &Around { env: &env, files: &Disk, name }, &BTreeSet::new())
+    judge(&sources, &Around { env: &env, files: &Disk, name }, &Standing::default())
 }
 
-/// The same for a lab that runs, under its name: see `store::standing`.
-pub fn read_over(files: &[PathBuf], lab: &str, standing: &BTreeSet<String>) -> Result<Accepted, Failure> {
+/// The same for a lab that runs, under its name: see `Standing`.
+pub fn read_over(files: &[PathBuf], lab: &str, standing: &Standing) -> Result<Accepted, Failure> {
     let paths = if files.is_empty() { vec![the_one_here()?] } else { files.to_vec() };
     let sources = paths.iter().map(|path| source(path)).collect::<Result<Vec<Source>, Failure>>()?;
     let env = |name: &str| std::env::var(name).ok();
@@ -31,7 +30,7 @@ pub fn read_over(files: &[PathBuf], lab: &str, standing: &BTreeSet<String>) -> R
 }
 
 /// Patches over the text of a lab: what that text drew in stays as it was at acceptance.
-pub fn patch(base: &Accepted, patches: &[Source], standing: &BTreeSet<String>) -> Result<Accepted, Failure> {
+pub fn patch(base: &Accepted, patches: &[Source], standing: &Standing) -> Result<Accepted, Failure> {
     let text = base.sources.iter().map(|s| Source::new(s.path.clone(), s.text.as_str()));
     let sources: Vec<Source> = text.chain(patches.iter().cloned()).collect();
     let env = |name: &str| base.env.get(name).cloned().unwrap_or_else(|| std::env::var(name).ok());
@@ -40,7 +39,7 @@ pub fn patch(base: &Accepted, patches: &[Source], standing: &BTreeSet<String>) -
     Ok(Accepted { dir: base.dir.clone(), ..accepted })
 }
 
-fn judge(sources: &[Source], around: &Around<'_>, standing: &BTreeSet<String>) -> Result<(Accepted, Loaded), Failure> {
+fn judge(sources: &[Source], around: &Around<'_>, standing: &Standing) -> Result<(Accepted, Loaded), Failure> {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match store::accept_over(sources, around, &std::env::current_dir()?, standing) {
         Ok((accepted, loaded)) => {

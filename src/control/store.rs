@@ -2,12 +2,12 @@
 //! runs the lab reads the same whatever has become of the files and variables since.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{self, Around, Files, Loaded, Plan, PolicyFlaw, Report, Source};
+use crate::model::{self, Around, Files, Loaded, Plan, PolicyFlaw, Report, Source, Standing};
 use crate::policy;
 
 /// The file's name in the lab's run directory.
@@ -28,8 +28,8 @@ pub struct Accepted {
     pub files: BTreeMap<PathBuf, String>,
     /// Whether paths that the text names are folders.
     pub folders: BTreeMap<PathBuf, bool>,
-    /// Endpoints whose private DNS was on in the running lab before: see [`standing`].
-    pub standing: BTreeSet<String>,
+    /// What the lab had when the text was laid over it.
+    pub standing: Standing,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,10 +62,10 @@ impl Accepted {
 /// # Errors
 /// Every problem of every source.
 pub fn accept(sources: &[Source], around: &Around<'_>, cwd: &Path) -> Result<(Accepted, Loaded), Report> {
-    accept_over(sources, around, cwd, &BTreeSet::new())
+    accept_over(sources, around, cwd, &Standing::default())
 }
 
-/// The same for a lab that runs, where `standing` is what [`standing`] says of it.
+/// The same for a lab that runs.
 ///
 /// # Errors
 /// As [`accept`].
@@ -73,7 +73,7 @@ pub fn accept_over(
     sources: &[Source],
     around: &Around<'_>,
     cwd: &Path,
-    standing: &BTreeSet<String>,
+    standing: &Standing,
 ) -> Result<(Accepted, Loaded), Report> {
     let env = RefCell::new(BTreeMap::new());
     let files = Recorder { inner: around.files, cwd, seen: RefCell::default() };
@@ -109,12 +109,6 @@ pub fn load(accepted: &Accepted) -> Result<Plan, Report> {
     let around = Around { env: &|name| accepted.var(name), files: accepted, name: Some(&accepted.name) };
     let loaded = model::load_over(&sources, &around, &accepted.standing, &policy_flaws)?;
     Ok(Plan { dir: accepted.dir.clone(), ..loaded.plan })
-}
-
-/// Endpoints of a running lab (by path) that may keep private DNS though the VPC's DNS attributes no longer allow it: AWS
-/// asks for the attributes when an endpoint is made, and does not stop whoever changes them later.
-pub fn standing(plan: &Plan) -> BTreeSet<String> {
-    plan.endpoints.iter().filter(|e| e.private_dns).map(|e| e.common.path.clone()).collect()
 }
 
 /// The contents of policies, which the model keeps but does not judge.

@@ -1,8 +1,11 @@
 //! From files to a plan, or to a report of everything that is wrong with them.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use super::catalogue;
@@ -79,18 +82,38 @@ pub fn load_judged(
     around: &Around<'_>,
     judge: &dyn Fn(&Plan) -> Vec<PolicyFlaw>,
 ) -> Result<Loaded, Report> {
-    load_over(sources, around, &BTreeSet::new(), judge)
+    load_over(sources, around, &Standing::default(), judge)
 }
 
-/// The same, over a lab that runs. `standing`: endpoints (by path) whose private DNS is on already; what AWS asks only
-/// when it is turned on is then a warning.
+/// What a running lab has, and keeps through a change of its files though they do not say so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// Endpoints (by path) whose private DNS is on: AWS asks for the VPC's DNS attributes when it is turned on, and does
+    /// not stop whoever changes them later.
+    pub private_dns: BTreeSet<String>,
+    /// Addresses of interfaces, by path: who comes takes none of them, though it is written before.
+    pub addresses: BTreeMap<String, Ipv4Addr>,
+}
+
+impl Standing {
+    pub fn of(plan: &Plan) -> Standing {
+        let enis = plan.enis.iter().filter(|eni| !eni.owner.is_door());
+        Standing {
+            private_dns: plan.endpoints.iter().filter(|e| e.private_dns).map(|e| e.common.path.clone()).collect(),
+            addresses: enis.map(|eni| (eni.common.path.clone(), eni.ip)).collect(),
+        }
+    }
+}
+
+/// The same, over a lab that runs.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_over(
     sources: &[Source],
     around: &Around<'_>,
-    standing: &BTreeSet<String>,
+    standing: &Standing,
     judge: &dyn Fn(&Plan) -> Vec<PolicyFlaw>,
 ) -> Result<Loaded, Report> {
     let problems = Problems::default();
@@ -119,12 +142,7 @@ fn note(flaw: &PolicyFlaw, policies: &Policies, problems: &Problems) {
     problems.error(Found::at(place, format!("{}: {}", flaw.owner, flaw.message)).code(flaw.code));
 }
 
-fn read(
-    sources: &[Source],
-    around: &Around<'_>,
-    standing: &BTreeSet<String>,
-    problems: &Problems,
-) -> Option<(Plan, Policies)> {
+fn read(sources: &[Source], around: &Around<'_>, standing: &Standing, problems: &Problems) -> Option<(Plan, Policies)> {
     let trees: Vec<Option<Node>> =
         sources.iter().enumerate().map(|(n, s)| yaml::parse_source(n, s, problems)).collect();
     let mut trees = trees.into_iter().collect::<Option<Vec<Node>>>()?.into_iter();

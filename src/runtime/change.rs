@@ -26,7 +26,7 @@ use crate::control::api::{AnewRow, Applied, ChangeRow, FaultRow, Reply};
 use crate::control::store::{self, Accepted};
 use crate::dns;
 use crate::host::tun::Tun;
-use crate::model::{Plan, diff};
+use crate::model::{Plan, Standing, diff};
 
 /// What a change of the lab needs besides the state, and nobody else.
 pub struct Changing {
@@ -50,7 +50,7 @@ pub fn apply(shared: &Shared, mut accepted: Accepted, patches: Option<usize>, dr
             return Ok(Reply::Stale);
         }
     }
-    accepted.standing = store::standing(&before.written);
+    accepted.standing = Standing::of(&before.written);
     let written = store::load(&accepted).map_err(|report| input(report.render(false)))?;
     let now = shared.clock.now();
     let mut faults = changing.faults.clone();

@@ -234,7 +234,7 @@ impl Node {
         let logs: Vec<Log> = plan.instances.iter().map(|i| Log::new(&logs_dir, &i.common.path)).collect();
         let mut changing = Changing {
             work: Work::default(),
-            authorities: Authorities::new(ca.clone()),
+            authorities: Authorities::new(ca),
             faults: FaultBook::default(),
             health: Health::default(),
         };

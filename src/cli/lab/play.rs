@@ -10,6 +10,7 @@ use super::{Chosen, Which, choose, world};
 use crate::base::Clock;
 use crate::control::lab::{self as model, Entry, FIX, Lab, Mark, State, Step};
 use crate::control::store;
+use crate::model::Standing;
 
 pub fn start(word: &str, own_id: bool) -> Done {
     let chosen = choose(word)?;
@@ -171,7 +172,7 @@ pub fn solve(which: &Which) -> Done {
     let name = chosen.lab.lab_name();
     must_be_up(&name)?;
     let dir = home_of(&chosen, &memory)?;
-    let standing = store::standing(&world::plan_of(&name)?);
+    let standing = Standing::of(&world::plan_of(&name)?);
     let (fixed, _) = world::accept_over(&world::sources(&chosen, State::Fixed)?, &name, &dir, &standing)?;
     world::change(&name, fixed)?;
     println!("{}", chosen.folder.files.get(FIX).map_or("", |text| text.trim_end()));

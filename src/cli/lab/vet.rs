@@ -2,7 +2,6 @@
 //! the time goes into waiting for timeouts.
 #![cfg(target_os = "linux")]
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -11,8 +10,7 @@ use super::super::common::{Done, Failure, Format, print_json, table};
 use super::ask::Asker;
 use super::{Chosen, all_shipped, choose, world};
 use crate::control::lab::{Check, FIX, Line, Mark, State, merged, yaml_text};
-use crate::control::store;
-use crate::model::{Plan, Source};
+use crate::model::{Plan, Source, Standing};
 use crate::runtime::launch::Running;
 
 const SOLUTION: &str = "solution.sh";
@@ -96,7 +94,7 @@ fn vet(chosen: &Chosen) -> Report {
         name: format!("vet-{}-{}", chosen.lab.id, std::process::id()),
         dir: std::env::temp_dir().join(format!("vpclab-vet-{}-{}", chosen.lab.id, std::process::id())),
         running: None,
-        standing: BTreeSet::new(),
+        standing: Standing::default(),
         fixes: 0,
         wrong_fixes: 0,
         wrong: Vec::new(),
@@ -124,7 +122,7 @@ struct Proof<'a> {
     dir: PathBuf,
     running: Option<Running>,
     /// What AWS refuses to make and lets stand.
-    standing: BTreeSet<String>,
+    standing: Standing,
     fixes: usize,
     wrong_fixes: usize,
     wrong: Vec<String>,
@@ -275,7 +273,7 @@ impl Proof<'_> {
             return Ok(plan);
         }
         let plan = world::plan_of(&self.name)?;
-        self.standing = store::standing(&plan);
+        self.standing = Standing::of(&plan);
         Ok(plan)
     }
 
@@ -287,12 +285,12 @@ impl Proof<'_> {
         } else {
             self.running = Some(world::up(accepted, true, false)?);
         }
-        self.standing = store::standing(&plan);
+        self.standing = Standing::of(&plan);
         Ok(plan)
     }
 
     fn end_network(&mut self) -> Result<(), Failure> {
-        self.standing.clear();
+        self.standing = Standing::default();
         match self.running.take() {
             Some(running) => Ok(running.end()?),
             None => Ok(()),

@@ -1,7 +1,6 @@
 //! A lab's network: brought up, changed while it runs, ended.
 #![cfg(target_os = "linux")]
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::{Chosen, shipped};
 use crate::control::api::{Reply, Request};
 use crate::control::lab::{Mark, State, What};
 use crate::control::store::{self, Accepted};
-use crate::model::{Around, Plan, Source};
+use crate::model::{Around, Plan, Source, Standing};
 use crate::runtime::client::ClientError;
 use crate::runtime::launch::{self, Launch, Running};
 
@@ -32,15 +31,15 @@ pub fn patched(chosen: &Chosen, state: State, patch: &str) -> Result<Vec<Source>
 
 /// Judges sources under a lab's name. Relative paths start at `dir`.
 pub fn accept(sources: &[Source], name: &str, dir: &Path) -> Result<(Accepted, Plan), Failure> {
-    accept_over(sources, name, dir, &BTreeSet::new())
+    accept_over(sources, name, dir, &Standing::default())
 }
 
-/// The same for a lab that runs: `standing` is what [`store::standing`] says of its plan, which AWS lets stand.
+/// The same for a lab that runs: `standing` is what it keeps.
 pub fn accept_over(
     sources: &[Source],
     name: &str,
     dir: &Path,
-    standing: &BTreeSet<String>,
+    standing: &Standing,
 ) -> Result<(Accepted, Plan), Failure> {
     let around = Around { env: &|name| std::env::var(name).ok(), files: &Disk, name: Some(name) };
     let (accepted, loaded) =

@@ -2,7 +2,6 @@
 //! what no reader took is refused at the end, so that no key is ever accepted without effect.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::report::{Found, Problems, did_you_mean};
 use super::source::{Lines, Place, Source};
 use crate::base::Cidr;
 use crate::base::cidr::CidrError;
+use crate::model::load::Standing;
 
 /// The outside world as the model sees it: it does no I/O itself.
 pub trait Files {
@@ -30,8 +30,8 @@ pub struct Cx<'a> {
     pub problems: &'a Problems,
     pub names: Names,
     pub files: &'a dyn Files,
-    /// Endpoints of the running lab whose private DNS is on, by path.
-    pub standing: &'a BTreeSet<String>,
+    /// Of the lab that the text is laid over, if one runs.
+    pub standing: &'a Standing,
     /// `defaults: aws`.
     pub aws_defaults: bool,
     pub region: String,

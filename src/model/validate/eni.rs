@@ -1,5 +1,5 @@
 //! Network interfaces: which address each gets. Written addresses come first; the others take the lowest free ones
-//! of their subnet, instances before endpoints, in the order of the file.
+//! of their subnet, instances before endpoints, in the order of the file. Those of a running lab keep theirs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
@@ -69,6 +69,18 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             taken.insert((subnet, ip.value), n);
         }
     }
+    // An interface of a running lab keeps its address, whoever comes before it in the file by now.
+    let mut kept: HashMap<usize, Ipv4Addr> = HashMap::new();
+    for (n, d) in drafts.iter().enumerate() {
+        let (Some(subnet), None, Some(&ip)) = (d.subnet, d.ip, cx.standing.addresses.get(&d.common.path)) else {
+            continue;
+        };
+        let good = draft.subnets[subnet].as_ref().is_some_and(|plan| refused_address(plan.cidr, ip).is_none());
+        if good && !taken.contains_key(&(subnet, ip)) {
+            taken.insert((subnet, ip), n);
+            kept.insert(n, ip);
+        }
+    }
     let mut next: BTreeMap<usize, u64> = BTreeMap::new();
     for (n, d) in drafts.into_iter().enumerate() {
         let ip = match (
@@ -76,6 +88,7 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             d.ip,
         ) {
             (_, Some(ip)) => Some(ip.value),
+            (Some(_), None) if kept.contains_key(&n) => kept.get(&n).copied(),
             (Some((s, plan)), None) => {
                 let from = next.entry(s).or_insert(4);
                 let free = loop {

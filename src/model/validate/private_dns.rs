@@ -81,7 +81,7 @@ impl Claims {
                 vpc.name, facts.dns_support, facts.dns_hostnames
             );
             let found = refuse(message).also(vpc.place, "the VPC");
-            if cx.standing.contains(&format!("{}.{}", vpc.name, e.key)) {
+            if cx.standing.private_dns.contains(&format!("{}.{}", vpc.name, e.key)) {
                 let help =
                     "AWS lets the attributes of the VPC be changed later: its private names are then not answered";
                 cx.warning(found.help(help));

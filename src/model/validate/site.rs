@@ -141,6 +141,16 @@ impl<'b> Addresses<'b> {
         Some(ip.value)
     }
 
+    /// Takes an address again, if it can still be had.
+    fn keep(&mut self, ip: Ipv4Addr, owner: &str) -> Option<Ipv4Addr> {
+        let block = self.blocks.iter().find(|block| block.contains(ip))?;
+        if ip == block.network() || ip == block.last() || self.taken.contains_key(&ip) {
+            return None;
+        }
+        self.taken.insert(ip, owner.to_owned());
+        Some(ip)
+    }
+
     /// The lowest free address from the tenth on, then those before it, in the order of the blocks.
     fn free(&mut self, owner: &str) -> Option<Ipv4Addr> {
         while let Some(block) = self.blocks.get(self.next.0) {
@@ -176,6 +186,11 @@ fn hosts<'a>(
         let Some(f) = Fields::open(cx, noun, title, entry) else { continue };
         let ip = f.ip("ip").and_then(|ip| addresses.take(&f, ip, &f.title));
         open.push((f, at, ip));
+    }
+    // Hosts of a running lab keep their addresses, whoever comes before them in the file by now.
+    for (f, at, ip) in open.iter_mut().filter(|(f, _, ip)| ip.is_none() && !f.has("ip")) {
+        let path = format!("{}/eth0", cx.names.get(Kind::Instance, *at).path);
+        *ip = cx.standing.addresses.get(&path).and_then(|ip| addresses.keep(*ip, &f.title));
     }
     for (f, at, ip) in open {
         let ip = ip.or_else(|| {
