@@ -6,6 +6,7 @@ use super::common::{Done, LabArg, WatchArgs};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
+Examples:
   vpclab capture web                                 lines, until Ctrl-C
   vpclab capture web -w - | wireshark -k -i -        live in Wireshark, verdicts as packet comments
   vpclab capture --from web --to endpoint:s3 -w f.pcapng --seconds 10")]

@@ -80,7 +80,7 @@ enum Verb {
     Test(test::Args),
     /// Labs that run
     Ls(ls::Args),
-    /// Instances and endpoints of a lab: addresses, counters, drops
+    /// Instances, endpoints and gateways of a lab: addresses, counters, drops
     #[command(alias = "inspect")]
     Ps(ps::Args),
     /// Run a command as an instance: its network, DNS, trust, region and credentials

@@ -9,6 +9,10 @@ use crate::control::api::TraceRow;
 const USUAL: u64 = 20;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  vpclab trace --from web --follow
+  vpclab trace --from app-a --to 192.0.2.10 --port 80 --count 3")]
 pub struct Args {
     #[command(flatten)]
     pub lab: LabArg,

@@ -8,7 +8,6 @@ use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
-use crate::model::catalogue::{border_router, public_service_at};
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
 };
@@ -39,7 +38,7 @@ impl Walk<'_> {
     /// Between Internet gateways and the Internet stands a router of AWS's.
     fn border(&mut self, vpc: usize) -> Result<(), Stop> {
         if self.p.ttl <= 1 {
-            let from = border_router(&self.plan.vpcs[vpc].region);
+            let from = crate::model::catalogue::border_router(&self.plan.vpcs[vpc].region);
             self.crumbs.push(Crumb { stage: Stage::Internet, eni: None, outcome: Outcome::Drop(DropCode::TtlExpired) });
             return Err(Stop {
                 code: DropCode::TtlExpired,
@@ -59,11 +58,11 @@ impl Walk<'_> {
         let stage = Stage::Internet;
         let dst = self.p.dst;
         if let Some(public) = plan.public_addresses.iter().find(|a| a.addr == dst) {
+            self.pass(stage, None, Rule::None);
             // Once, from one VPC to another or to itself.
             if let (Some(vpc), false) = (plan.eni(public.eni).vpc(), self.bordered) {
                 self.border(vpc)?;
             }
-            self.pass(stage, None, Rule::None);
             return self.igw_in(public.eni, public.private);
         }
         let outside = |e: &crate::model::plan::EniPlan| e.home == Home::Internet && !e.owner.is_door() && e.ip == dst;
@@ -71,7 +70,7 @@ impl Walk<'_> {
             self.pass(stage, None, Rule::None);
             return self.arrive(EniIx(at as u32), None);
         }
-        match plan.public_side.filter(|_| public_service_at(dst).is_some()) {
+        match plan.public_side.filter(|_| plan.public_blocks.service_at(dst).is_some()) {
             Some(door) => {
                 self.pass(stage, None, Rule::None);
                 self.arrive(door, None)
@@ -139,7 +138,7 @@ impl Walk<'_> {
         let binding = match self.bound_out(n) {
             Some(binding) => binding,
             None => {
-                let forgotten = self.was_bound_out(n);
+                let forgotten = self.was_bound_out(n) || self.forgotten;
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),
@@ -209,9 +208,6 @@ impl Walk<'_> {
         let plan = self.plan;
         let nat = &plan.nat_gateways[n];
         let (stage, by, ingress) = (Stage::Nat { nat: n }, Decider::Nat(n), Direction::Ingress);
-        if lists::zone_is_down(plan, nat.subnet) {
-            return self.stop_at(Stage::Fault, Some(nat.eni), DropCode::AzDown, by, ingress);
-        }
         let found = self.find_back(n);
         let binding = match found.filter(|b| !b.over(plan, self.now)) {
             Some(binding) => binding,
@@ -305,6 +301,7 @@ impl Walk<'_> {
         if entered.is_some() {
             self.clamp(8_460);
         }
+        self.not_for_ever()?;
         let routes = &plan.tgw_route_tables[table];
         let route = lists::best_tgw_route(routes, self.p.dst);
         let (stage, by) = (Stage::TgwRoute { table }, Decider::TgwRouteTable(table, route));
@@ -314,6 +311,7 @@ impl Walk<'_> {
             Some(TgwTarget::Attachment(b)) => b,
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
+        self.routed = by;
         let to = match &plan.tgw_attachments[b].to {
             AttachmentTo::Link(l) => return self.to_site(*l, None),
             AttachmentTo::Vpc(to) => to,
@@ -465,8 +463,13 @@ impl Walk<'_> {
     fn from_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
         let old = std::mem::replace(&mut self.p.src, addr);
         match (&mut self.p.quote, port) {
-            (Some(quote), Some(port)) => (quote.dst, quote.dst_port) = (addr, port),
-            (Some(quote), None) if quote.dst == old => quote.dst = addr,
+            (Some(quote), Some(port)) => {
+                (quote.dst, quote.dst_port) = (addr, port);
+                if quote.icmp.is_some() {
+                    quote.src_port = port;
+                }
+            }
+            (Some(quote), None) if quote.dst == old && self.known => quote.dst = addr,
             (None, Some(port)) => {
                 self.p.src_port = port;
                 if self.p.is_echo() {
@@ -480,8 +483,13 @@ impl Walk<'_> {
     fn to_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
         let old = std::mem::replace(&mut self.p.dst, addr);
         match (&mut self.p.quote, port) {
-            (Some(quote), Some(port)) => (quote.src, quote.src_port) = (addr, port),
-            (Some(quote), None) if quote.src == old => quote.src = addr,
+            (Some(quote), Some(port)) => {
+                (quote.src, quote.src_port) = (addr, port);
+                if quote.icmp.is_some() {
+                    quote.dst_port = port;
+                }
+            }
+            (Some(quote), None) if quote.src == old && self.known => quote.src = addr,
             (None, Some(port)) => {
                 self.p.dst_port = port;
                 if self.p.is_echo() {

@@ -134,9 +134,9 @@ pub(super) fn failed(plan: &Plan, at: EniIx) -> Option<DropCode> {
         }
         EniOwner::Instance(i, _) => {
             let down = plan.faults.iter().any(|fault| fault.what == Fault::Instance(i));
-            if zone { Some(DropCode::AzDown) } else { down.then_some(DropCode::InstanceDown) }
+            if down { Some(DropCode::InstanceDown) } else { zone.then_some(DropCode::AzDown) }
         }
-        _ => None,
+        _ => zone.then_some(DropCode::AzDown),
     }
 }
 

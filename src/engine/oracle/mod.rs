@@ -9,6 +9,7 @@ mod gateways;
 mod groups;
 mod lists;
 mod records;
+#[cfg(test)]
 mod says;
 mod walk;
 

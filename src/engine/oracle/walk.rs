@@ -6,7 +6,7 @@ use crate::base::{EniIx, Instant, Proto};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
 use crate::model::Plan;
-use crate::model::catalogue::{PUBLIC_RESOLVER, public_service_at};
+use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Forward, Home, RouteTarget};
 use std::net::Ipv4Addr;
 
@@ -42,12 +42,16 @@ pub(super) struct Walk<'a> {
     pub(super) by_nat: bool,
     /// It passed the router beyond the Internet gateways.
     pub(super) bordered: bool,
+    /// It belongs to a flow, or what it quotes does.
+    pub(super) known: bool,
     /// It belongs to a flow whose time is over.
     pub(super) forgotten: bool,
     /// It begins anew a flow that was closing.
     pub(super) replaced: bool,
+    /// Whose route it followed last.
+    pub(super) routed: Decider,
     tracked_out: bool,
-    leaves: u32,
+    routes: u32,
 }
 
 /// Who sends a packet out of a subnet.
@@ -91,10 +95,12 @@ impl<'a> Walk<'a> {
             router: Ipv4Addr::UNSPECIFIED,
             by_nat: false,
             bordered: false,
+            known: false,
             forgotten: false,
             replaced: false,
+            routed: Decider::Eni(from),
             tracked_out: false,
-            leaves: 0,
+            routes: 0,
         }
     }
 
@@ -214,6 +220,7 @@ impl<'a> Walk<'a> {
     /// both its ends.
     fn look_up(&mut self) {
         let key = Key::of(self.from, &self.p, false);
+        self.known = self.oracle.record(self.plan, self.now, &key, false).is_some();
         self.forgotten = self.oracle.forgotten(self.plan, self.now, &key);
         self.replaced =
             self.oracle.record(self.plan, self.now, &key, false).is_some_and(Record::closing) && self.p.begins();
@@ -240,7 +247,6 @@ impl<'a> Walk<'a> {
 
     /// Out of a subnet: its network ACL, its route table, and where the route leads.
     pub(super) fn leave(&mut self, s: usize, who: Leaver) -> Result<Verdict, Stop> {
-        self.leaves += 1;
         let plan = self.plan;
         let subnet = &plan.subnets[s];
         let (vpc, t) = (subnet.vpc, subnet.route_table);
@@ -259,10 +265,7 @@ impl<'a> Walk<'a> {
         };
         let decider = if neighbour { Decider::Eni(self.from) } else { Decider::RouteTable(t, route) };
         let stage = Stage::Route { table: t };
-        if self.leaves > 16 {
-            let code = DropCode::RouteLoop;
-            return Err(Stop { code, decider, direction: Direction::Egress, reaction: None });
-        }
+        self.not_for_ever()?;
         self.nacl(s, Direction::Egress, inside)?;
         match (target, who) {
             (None, Leaver::Nat(n)) if plan.nat_gateways[n].public => {
@@ -274,6 +277,7 @@ impl<'a> Walk<'a> {
             _ if neighbour => self.crumbs.push(Crumb { stage, eni: None, outcome: Outcome::NotAsked }),
             _ => self.pass(stage, None, Rule::Route(route.expect("a target has a route"))),
         }
+        self.routed = decider;
         let left = inside.then_some(s);
         match target.expect("a target") {
             RouteTarget::Blackhole => unreachable!("refused above"),
@@ -289,6 +293,16 @@ impl<'a> Walk<'a> {
             RouteTarget::Vgw(v) => self.vgw_out(v),
             RouteTarget::GatewayEndpoint(e) => self.gateway_endpoint(e, who),
         }
+    }
+
+    /// One route more is followed; from gateway to gateway, not for ever.
+    pub(super) fn not_for_ever(&mut self) -> Result<(), Stop> {
+        self.routes += 1;
+        if self.routes <= 48 {
+            return Ok(());
+        }
+        let (code, direction) = (DropCode::RouteLoop, Direction::Egress);
+        Err(Stop { code, decider: self.routed, direction, reaction: None })
     }
 
     /// A subnet's network ACL, which what stays inside does not meet.
@@ -392,7 +406,7 @@ impl<'a> Walk<'a> {
             EniOwner::PublicSide => {
                 let by = Decider::Internet;
                 // Public hosts answer plain HTTP as well.
-                let own = public_service_at(p.dst).is_some_and(|(service, _)| open(service.ports));
+                let own = self.plan.public_blocks.service_at(p.dst).is_some_and(|(service, _)| open(service.ports));
                 let carries = (tcp || p.is_echo()) && p.fragment.is_none();
                 (own || open(&[80, 443]), carries, (DropCode::PublicPort, by), (DropCode::PublicPort, by))
             }
@@ -402,16 +416,12 @@ impl<'a> Walk<'a> {
         let known = self.oracle.record(plan, self.now, &key, p.begins()).is_some();
         let refused = if !carries {
             Some(proto)
-        } else if endpoint && p.size > 8_500 {
-            Some((DropCode::MtuDropSilent, at))
-        } else if !tcp || known {
-            None
-        } else if !serves {
+        } else if tcp && !known && !serves {
             Some(port)
-        } else if !p.begins() {
+        } else if tcp && !known && !p.begins() {
             Some((if self.forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
         } else {
-            None
+            (endpoint && p.size > 8_500).then_some((DropCode::MtuDropSilent, at))
         };
         match refused {
             Some((code, decider)) => self.stop_at(Stage::Endpoint, Some(to), code, decider, Direction::Ingress),
@@ -441,7 +451,7 @@ impl<'a> Walk<'a> {
         if self.p.size <= mtu {
             return Ok(());
         }
-        if !self.p.df {
+        if !self.p.df && tells {
             if self.fragment == 0 || mtu < self.fragment {
                 self.fragment = mtu;
             }

@@ -246,7 +246,7 @@ pub fn build(world: &World, rules: &Rules) -> Lab {
         let n = blocks[v];
         let vpc = lab.vpc(["one", "two", "three"][v], &format!("10.{n}.0.0/16"));
         lab.plan.vpcs[vpc].dns_support = rules.dns;
-        make_groups(&mut lab, vpc, rules, corp, services);
+        make_groups(&mut lab, vpc, rules, world.overlap, corp, services);
         let (first_acl, first_table) = make_lists(&mut lab, vpc, rules);
         let first_group = v * (GROUPS + 1) + 1;
         let mut next_groups = || {
@@ -310,7 +310,7 @@ pub fn build(world: &World, rules: &Rules) -> Lab {
     lab
 }
 
-fn make_groups(lab: &mut Lab, vpc: usize, rules: &Rules, corp: usize, services: usize) {
+fn make_groups(lab: &mut Lab, vpc: usize, rules: &Rules, overlap: bool, corp: usize, services: usize) {
     let first = lab.plan.security_groups.len();
     for g in 0..GROUPS {
         lab.group(vpc, &format!("g{g}"));
@@ -323,8 +323,10 @@ fn make_groups(lab: &mut Lab, vpc: usize, rules: &Rules, corp: usize, services: 
     }
     for (group, ingress, rule) in &rules.groups {
         let peer = match rule.peer {
-            // Of any VPC: of peers, too.
-            n @ 12.. => SgPeer::Group((first + n) % lab.plan.security_groups.len()),
+            // Of a peer, where there is one in the region; else of the VPC itself.
+            n @ 14.. if vpc == 2 && !rules.far => SgPeer::Group(GROUPS + 2 + n % GROUPS),
+            n @ 14.. if vpc == 1 && !rules.far && !overlap => SgPeer::Group(1 + n % GROUPS),
+            n @ 12.. => SgPeer::Group(first + n % GROUPS),
             10 => SgPeer::PrefixList(corp),
             11 => SgPeer::PrefixList(services),
             n => SgPeer::Cidr(peer_block(n)),
