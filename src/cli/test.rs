@@ -271,7 +271,7 @@ impl Live<'_> {
         }
     }
 
-    /// What a command gave; the ways are those of flows that moved while it ran.
+    /// What a command gave; the ways are those of flows that began while it ran.
     pub fn ran(&self, asker: usize, cmd: &str, within: Duration, user: Option<&str>) -> Result<Ran, Failure> {
         let before = self.flows(asker);
         let began = Instant::now();
@@ -283,9 +283,13 @@ impl Live<'_> {
             stderr: String::from_utf8_lossy(&said.stderr).into_owned(),
             ..Ran::default()
         };
-        let moved = self.flows(asker).into_iter().filter(|flow| !before.contains(flow));
+        // A flow that was there before is another command's, even if its last packets pass only now.
+        let is = |a: &FlowRow, b: &FlowRow| {
+            (&a.src, &a.dst, &a.proto, a.started_ms) == (&b.src, &b.dst, &b.proto, b.started_ms)
+        };
+        let begun = self.flows(asker).into_iter().filter(|flow| !before.iter().any(|b| is(b, flow)));
         // The target, and the kind of way: `endpoint:s3` and `private`.
-        ran.ways = moved.flat_map(|flow| [self.way_of(&flow), flow.way]).collect();
+        ran.ways = begun.flat_map(|flow| [self.way_of(&flow), flow.way]).collect();
         ran.ways.sort();
         ran.ways.dedup();
         ran.drops = self.drops(asker, began.elapsed() + Duration::from_millis(50));

@@ -16,10 +16,13 @@ use crate::runtime::launch::Running;
 const SOLUTION: &str = "solution.sh";
 
 pub fn run(words: &[String], jobs: usize, format: Format) -> Done {
-    let labs = match words {
+    let mut labs = match words {
         [] => all_shipped()?,
         _ => words.iter().map(|word| choose(word)).collect::<Result<Vec<Chosen>, Failure>>()?,
     };
+    // Named twice, it is proved once.
+    let mut seen = BTreeSet::new();
+    labs.retain(|chosen| seen.insert(chosen.lab.id.clone()));
     let queue = Mutex::new(labs.iter().collect::<Vec<_>>().into_iter());
     let reports: Mutex<Vec<Report>> = Mutex::default();
     std::thread::scope(|scope| {
