@@ -139,7 +139,7 @@ impl Walk<'_> {
         let binding = match self.bound_out(n) {
             Some(binding) => binding,
             None => {
-                let forgotten = self.was_bound_out(n) || self.forgotten;
+                let forgotten = self.was_bound_out(n) || self.forgotten && self.p.quote.is_none();
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),
@@ -152,6 +152,7 @@ impl Walk<'_> {
                     let reaction = (forgotten && tcp).then_some(Reaction::Reset);
                     return Err(Stop { code, decider: by, direction: Direction::Egress, reaction });
                 }
+                self.renatted |= self.known;
                 let token = self.tokens;
                 self.tokens += 1;
                 Binding::new(n, &self.p, (own, token), self.now)
@@ -389,6 +390,7 @@ impl Walk<'_> {
     fn link(&mut self, l: usize, by_aws: bool, router: Ipv4Addr) -> Result<(), Stop> {
         let plan = self.plan;
         let (stage, by) = (Stage::Link { link: l }, Decider::Link(l));
+        self.routes += 1;
         let tunnels = match &plan.links[l].kind {
             LinkKind::DirectConnect { mtu } => {
                 self.fits(*mtu, router, stage.clone(), None, by, true)?;
@@ -425,6 +427,7 @@ impl Walk<'_> {
             _ => return self.stop(stage, DropCode::SiteNoRoute, by),
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
+        self.routes += 1;
         self.link(l, false, plan.sites[site].gateway)?;
         let ingress = Direction::Ingress;
         match plan.links[l].end {

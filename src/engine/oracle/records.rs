@@ -151,15 +151,13 @@ pub(super) struct Binding {
     last: Instant,
     fin: [bool; 2],
     reset: bool,
-    /// Of TCP: the client has sent a second packet.
-    open: bool,
 }
 
 impl Binding {
     pub(super) fn new(nat: usize, p: &Sent, own: (Ipv4Addr, Port), now: Instant) -> Binding {
         let remote = (p.dst, if p.proto == Proto::ICMP { 0 } else { p.dst_port });
         let client = (p.src, p.src_port);
-        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false, open: false }
+        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false }
     }
 
     pub(super) fn learn(&mut self, token: Port, port: Port) {
@@ -175,11 +173,7 @@ impl Binding {
     }
 
     pub(super) fn over(&self, plan: &Plan, now: Instant) -> bool {
-        let idle = match self.proto {
-            _ if self.closing() => Duration::from_secs(10),
-            Proto::TCP if !self.open => Duration::from_secs(60),
-            _ => plan.limits.nat_idle,
-        };
+        let idle = if self.closing() { Duration::from_secs(10) } else { plan.limits.nat_idle };
         now.since(self.last) >= idle
     }
 
@@ -206,7 +200,6 @@ impl Oracle {
             }
             let kept = self.bindings.iter_mut().find(|b| b.is(&binding)).expect("just put");
             kept.last = now;
-            kept.open |= from_client && !fresh;
             kept.fin[usize::from(from_client)] |= sent.flags & tcp_flags::FIN != 0;
             kept.reset |= sent.flags & tcp_flags::RST != 0;
         }
@@ -232,13 +225,6 @@ impl Oracle {
     /// The record of an ENI, if it has not forgotten it.
     pub(super) fn record(&self, plan: &Plan, now: Instant, key: &Key, begins: bool) -> Option<&Record> {
         self.records.get(key).filter(|r| !r.over(plan, key, now) && !(r.closing() && begins))
-    }
-
-    /// Both ends.
-    pub(super) fn forget(&mut self, key: &Key) {
-        if let Some(record) = self.records.remove(key) {
-            self.records.remove(&record.partner);
-        }
     }
 
     /// It had one, and nothing came for too long.
