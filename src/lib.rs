@@ -16,6 +16,7 @@ pub mod stack;
 
 #[cfg(target_os = "linux")]
 pub mod host;
+pub mod observe;
 pub mod services;
 
 pub mod control;

@@ -134,6 +134,16 @@ t.join()
 print(sent > 0 and sent == got and out.digest() == back.digest())
 ";
 
+/// Verified TLS, asked for when standard input ends.
+const LATE: &str = "
+import socket, ssl, sys
+print('going', flush=True)
+sys.stdin.read()
+s = ssl.create_default_context().wrap_socket(socket.create_connection(('10.0.2.10', 443), 3), server_hostname='late.example.net')
+s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
+print(s.recv(99).startswith(b'HTTP'))
+";
+
 #[test]
 fn connections_go_on_while_everything_around_them_changes() {
     let lab = Lab::up(LAB);
@@ -161,13 +171,13 @@ fn connections_go_on_while_everything_around_them_changes() {
       sts: null
       sqs: { subnets: { a: 10.0.1.30, b: 10.0.2.30 }, security_groups: [doors] }
 ";
-    let mut slowest = 0;
+    let mut took = Vec::new();
     for _ in 0..5 {
         for text in [other, back] {
             let json = patch_with(&lab, text, &["-f", "json"]).ok();
             let applied: serde_json::Value = serde_json::from_str(&json).expect("json");
             assert!(!applied["changes"].as_array().expect("changes").is_empty());
-            slowest = slowest.max(applied["published_us"].as_u64().expect("a time"));
+            took.push(applied["published_us"].as_u64().expect("a time"));
         }
     }
     // And machines come and go.
@@ -178,8 +188,10 @@ fn connections_go_on_while_everything_around_them_changes() {
     let (good, bad) = asked.split_once(' ').expect("two numbers");
     assert!(good.parse::<u32>().expect("a number") > 20, "{asked}");
     assert_eq!(bad, "0", "{asked}");
-    println!("slowest publication: {slowest} us");
-    assert!(slowest < 250_000, "{slowest} us until a plan is in force");
+    took.sort_unstable();
+    println!("microseconds until a plan is in force, best to worst: {took:?}");
+    // On an idle machine every one is below 5 ms; on a busy one the router thread may have to wait for its turn.
+    assert!(took[0] < 5_000 && took[took.len() - 1] < 250_000, "{took:?}");
 }
 
 #[test]
@@ -327,6 +339,15 @@ fn files_replace_the_whole_lab_and_listeners_commands_and_variables_change_in_pl
     // One command at a time: the former one was ended.
     let mine = lab.sh("api", "for p in /proc/[0-9]*; do [ \"$(readlink $p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && tr '\\0' ' ' < $p/cmdline; done; echo").ok();
     assert_eq!(mine.matches("sleep 1000").count(), 1, "{mine}");
+    // A name that the lab's CA knew nothing of when the lab came up; commands trust it that ran before, too.
+    let late = Going::start(&lab, "web", LATE);
+    patch(
+        &lab,
+        "vpcs: { app: { security_groups: { api: { ingress: [tcp 1-65535 from sg:web] } },
+           instances: { api: { listen: [ { tcp: 80, reply: http }, { tcp: 443, reply: http, tls: late.example.net } ] } } } }",
+    )
+    .ok();
+    assert_eq!(late.end(), "True");
     // A listener that goes and one that is another.
     patch(&lab, "vpcs: { app: { instances: { api: { listen: [ { tcp: 81, reply: http } ] } } } }").ok();
     assert_eq!(get(&lab, "web", "http://10.0.2.10/"), 7, "refused");

@@ -163,6 +163,18 @@ fn a_lab_is_played_from_start_to_end() {
     let second = lab(&["hint"]).ok();
     assert!(first.contains("Which security group") && second.contains("admits only"), "{first}{second}");
 
+    // A fix that works and opens too much, as a learner lays it over the running lab; then the learner's own file.
+    let wide = copy.path("wrong-fixes/open-everything.patch.yaml").display().to_string();
+    let name = format!("lab-{id}");
+    run(vpclab().args(["apply", "-l", &name, "--patch", &wide])).ok();
+    let said = lab(&["check"]);
+    assert!(said.code == 1 && said.out.contains("RED     guard"), "{}", said.out);
+    lab(&["reset"]).ok();
+    assert!(lab(&["check"]).out.contains("SG_INGRESS"), "reset is broken again");
+    let text = std::fs::read_to_string(&topology).expect("the learner's file");
+    assert!(text.contains("tcp 443 from self"), "{text}");
+    std::fs::write(&topology, text.replace("tcp 443 from self", "tcp 443 from sg:app")).expect("edited");
+    run(vpclab().args(["apply", "-l", &name, &file])).ok();
     assert!(lab(&["solve"]).ok().contains("tcp 443 from 10.0.0.0/16"));
     let said = lab(&["check"]).ok();
     assert!(said.contains("Solved after") && said.contains("## Afterwards"), "{said}");

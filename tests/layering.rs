@@ -16,13 +16,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("policy", &["base", "wire", "model"]),
     ("services", &["base", "model", "policy"]),
     ("host", &["base", "model", "wire"]),
-    ("control", &["base", "model", "engine", "dns", "imds", "policy", "wire"]),
-    ("runtime", &["base", "wire", "model", "engine", "stack", "dns", "imds", "policy", "services", "host", "control"]),
+    ("observe", &["base", "model", "wire", "engine"]),
+    ("control", &["base", "model", "engine", "dns", "imds", "policy", "wire", "observe"]),
+    (
+        "runtime",
+        &[
+            "base", "wire", "model", "engine", "stack", "dns", "imds", "policy", "services", "host", "observe",
+            "control",
+        ],
+    ),
     ("cli", &["base", "model", "control", "runtime", "policy", "dns", "engine", "host", "services"]),
 ];
 
 /// Rooms whose code is a function of its arguments: what they must not reach for.
-const PURE: &[&str] = &["base", "wire", "model", "engine", "stack", "dns", "imds", "policy"];
+const PURE: &[&str] = &["base", "wire", "model", "engine", "stack", "dns", "imds", "policy", "observe"];
 const IMPURE_WORDS: &[&str] = &[
     "std::time::Instant",
     "SystemTime",

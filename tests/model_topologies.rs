@@ -420,6 +420,55 @@ vpcs:
     assert!(loaded.warnings.render(false).starts_with("warning: VPC app: 10.0.0.1/16"));
 }
 
+#[test]
+fn what_aws_allows_and_leads_nowhere_is_a_warning() {
+    let rules: String = (1..=61).map(|port| format!("tcp {port} from 10.0.0.0/8, ")).collect();
+    let text = format!(
+        "version: 1
+region: eu-west-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    subnets: {{ a: {{ cidr: 10.0.1.0/24, az: a, public_ip: true }} }}
+    security_groups: {{ g0: {{ ingress: [{rules}] }}, g1: {{}}, g2: {{}}, g3: {{}}, g4: {{}}, g5: {{}} }}
+    instances: {{ web: {{ subnet: a, public_ip: true, security_groups: [g0, g1, g2, g3, g4, g5] }} }}
+    endpoints: {{ s3: {{ type: gateway }} }}
+"
+    );
+    let loaded = good(&[Source::new("lab.yaml", text)]);
+    let seen: Vec<String> = loaded.warnings.problems.iter().map(|p| format!("{} {}", p.line, p.message)).collect();
+    assert_eq!(
+        seen,
+        [
+            "6 subnet app.a: public addresses of its instances lead nowhere: the VPC has no Internet gateway",
+            "7 security group app.g0: 61 ingress rules: the default quota of AWS is 60",
+            "8 instance app.web: its public address leads nowhere: the VPC has no Internet gateway",
+            "8 instance app.web: 6 security groups on one ENI: the default quota of AWS is 5",
+            "9 endpoint app.s3: the endpoint is in no route table, so no packet takes it",
+        ]
+    );
+}
+
+/// With `defaults: aws` an endpoint without `type` is a gateway endpoint, and private DNS of S3 is for inbound resolvers.
+#[test]
+fn aws_defaults_of_endpoints_work_together() {
+    let text = "version: 1
+region: eu-west-1
+defaults: aws
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    dns_hostnames: true
+    subnets: { a: { cidr: 10.0.1.0/24, az: a } }
+    endpoints:
+      s3: { route_tables: [main] }
+      inside: { service: s3, type: interface, subnets: [a] }
+";
+    let plan = good(&[Source::new("lab.yaml", text)]).plan;
+    assert!(plan.endpoints[0].is_gateway() && !plan.endpoints[1].is_gateway());
+    assert!(!plan.endpoints[1].private_dns, "inbound-only: in the VPC the names stay public");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -48,14 +48,42 @@ fn every_verb_the_readme_names_is_one() {
 }
 
 #[test]
-fn the_readmes_backend_is_accepted() {
+fn the_readmes_explanation_is_what_explain_says() {
+    let text = part(&readme(), "explain");
+    let command = text.lines().find_map(|line| line.strip_prefix("$ vpclab ")).expect("a command");
+    let root = env!("CARGO_MANIFEST_DIR");
+    let said = run(vpclab().current_dir(root).args(command.split_whitespace())).ok();
+    let mut lines = said.lines().map(str::trim_end);
+    for wanted in text.lines().map(str::trim_end).filter(|line| !line.starts_with('$')) {
+        if !matches!(wanted, "" | "..." | "```") {
+            assert!(lines.any(|line| line == wanted), "explain does not say, in this order: {wanted:?}\n{said}");
+        }
+    }
+}
+
+/// Each is a patch: over the topology that its first line names, else over the demo's.
+#[test]
+fn the_readmes_snippets_are_accepted_and_their_checks_hold() {
     let text = readme();
-    let (_, yaml) = text.split_once("```yaml\n").expect("a snippet");
-    let snippet = yaml.split_once("```").expect("its end").0;
-    let dir = tempfile::tempdir().expect("folder");
-    std::fs::write(dir.path().join("lab.vpclab.yaml"), common::topology("demo.yaml")).expect("written");
-    std::fs::write(dir.path().join("patch.yaml"), snippet).expect("written");
-    run(vpclab().current_dir(dir.path()).args(["validate", "lab.vpclab.yaml", "patch.yaml"])).ok();
+    let mut seen = 0;
+    for part in text.split("```yaml\n").skip(1) {
+        let snippet = part.split_once("```").expect("its end").0;
+        let first = snippet.lines().next().unwrap_or_default();
+        let base = match first.split_once("topologies/") {
+            Some((_, rest)) => rest.split(':').next().expect("a file"),
+            None => "demo.yaml",
+        };
+        let dir = tempfile::tempdir().expect("folder");
+        std::fs::write(dir.path().join("lab.vpclab.yaml"), common::topology(base)).expect("written");
+        std::fs::write(dir.path().join("patch.yaml"), snippet).expect("written");
+        let files = ["lab.vpclab.yaml", "patch.yaml"];
+        run(vpclab().current_dir(dir.path()).arg("validate").args(files)).ok();
+        if snippet.contains("\nchecks:") {
+            run(vpclab().current_dir(dir.path()).args(["test", "--static"]).args(files)).ok();
+        }
+        seen += 1;
+    }
+    assert!(seen >= 3, "only {seen} snippets were found in the README: is the search right?");
 }
 
 #[test]

@@ -63,6 +63,23 @@ fn the_main_job_works_without_root() {
 }
 
 #[test]
+fn a_running_lab_changes_without_root() {
+    let place = Place::new();
+    let said = place.sh(
+        "vpclab up --name change && \
+         echo 'vpcs: { app: { instances: { guest: null, more: { subnet: private-b, listen: [ { tcp: 80, reply: http } ] } }, \
+               security_groups: { default: { ingress: [tcp 80 from sg:app] } } } }\nchecks: null' > patch.yaml && \
+         vpclab apply --patch patch.yaml && \
+         vpclab exec web -- curl -sS -m 3 http://10.0.2.5/ && \
+         ! vpclab exec guest -- true && vpclab fault instance more --for 60s; \
+         vpclab down",
+    );
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains("+ instance app.more") && said.out.contains("hello from app.more"), "{}", said.out);
+    assert!(said.out.contains("instance app.more  for 60.0 s more"), "{}", said.out);
+}
+
+#[test]
 fn moto_on_loopback_answers_behind_the_endpoint_without_root() {
     let moto = common::Moto::start();
     let place = Place::new();
@@ -168,4 +185,17 @@ fn static_build() -> std::path::PathBuf {
         .env("RUSTFLAGS", "-C target-feature=+crt-static"));
     assert_eq!(said.code, 0, "{}", said.err);
     folder.join(triple).join("debug/vpclab")
+}
+
+#[test]
+fn captures_need_no_root_either() {
+    let place = Place::new();
+    let said = place.sh("vpclab up --name eyes && \
+         (vpclab capture web --port 53 --count 2 -w c.pcapng 2>said & \
+          until grep -q watching said 2>/dev/null; do sleep 0.02; done; \
+          vpclab exec web -- dig +short sts.eu-west-1.amazonaws.com; wait) && \
+         tcpdump -nn -r c.pcapng; \
+         vpclab down");
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains("A? sts.eu-west-1.amazonaws.com"), "{}{}", said.out, said.err);
 }

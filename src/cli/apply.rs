@@ -8,6 +8,13 @@ use super::common::{Failure, Format, print_json};
 use crate::control::api::Applied;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  vpclab apply lab.vpclab.yaml            the lab becomes what the file says
+  vpclab apply --patch fix.yaml           the patch over what runs
+  vpclab apply --patch fix.yaml --dry-run
+
+What did not change is not touched; a refused change leaves the lab as it was.")]
 pub struct Args {
     #[command(flatten)]
     pub lab: LabArg,

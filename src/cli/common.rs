@@ -123,6 +123,68 @@ impl FilterArgs {
     }
 }
 
+/// Which live packets, and until when.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct WatchArgs {
+    /// One end of the flow: an instance, endpoint:NAME, resolver, imds or an address
+    #[arg(long, env = "VPCLAB_FROM")]
+    pub from: Option<String>,
+    /// The other end
+    #[arg(long, env = "VPCLAB_TO")]
+    pub to: Option<String>,
+    /// tcp, udp, icmp or a protocol's number
+    #[arg(long, env = "VPCLAB_PROTO")]
+    pub proto: Option<String>,
+    /// A port of either end
+    #[arg(long, env = "VPCLAB_PORT")]
+    pub port: Option<u16>,
+    /// Only what is dropped with this code
+    #[arg(long, env = "VPCLAB_CODE")]
+    pub code: Option<String>,
+    /// End after so many packets
+    #[arg(long, env = "VPCLAB_COUNT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long, env = "VPCLAB_SECONDS", value_name = "N")]
+    pub seconds: Option<u64>,
+}
+
+impl WatchArgs {
+    pub fn ask(&self) -> crate::control::api::WatchAsk {
+        crate::control::api::WatchAsk {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            proto: self.proto.clone(),
+            port: self.port,
+            code: self.code.clone(),
+            count: self.count,
+            millis: self.seconds.map(|s| s.saturating_mul(1_000)),
+            ..Default::default()
+        }
+    }
+}
+
+/// Hands on a lab's stream until it ends, Ctrl-C, or (`out`) the reader of standard output is gone. A reader that had
+/// enough is no failure.
+#[cfg(target_os = "linux")]
+pub fn stream(
+    lab: &LabArg,
+    request: crate::control::api::Request,
+    out: bool,
+    block: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<Option<crate::control::api::StreamEnd>, Failure> {
+    use crate::runtime::client::ClientError;
+    let signals = crate::host::signals::block()?;
+    let mut client = super::up::connect(lab)?;
+    let stopper = client.stopper()?;
+    std::thread::spawn(move || stopper.stop_on(&signals, out));
+    match client.stream(request, || eprintln!("watching; Ctrl-C ends it"), block) {
+        Ok(end) => Ok(Some(end)),
+        Err(ClientError::Broken(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// `500ms`, `30s`, `5m`, `1h`, or seconds.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

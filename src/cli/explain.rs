@@ -6,6 +6,13 @@ use super::common::{Done, Failure, Format, FormatArg, LabArg, print_json};
 use crate::control::api::ExplainAsk;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  vpclab explain web https://s3.eu-west-1.amazonaws.com
+  vpclab explain web instance:api:80
+  vpclab explain --file lab.vpclab.yaml dc1 10.0.1.10:53/udp
+
+Exit code 0: it gets there and back; 1: it does not.")]
 pub struct Args {
     #[command(flatten)]
     pub lab: LabArg,
@@ -20,7 +27,7 @@ pub struct Args {
     /// The request carries no signature
     #[arg(long)]
     pub unsigned: bool,
-    /// An instance: NAME or VPC.NAME
+    /// An instance, or a host on premises or of the Internet: NAME, VPC.NAME, SITE.NAME
     pub src: String,
     /// URL, host name, address, endpoint:NAME or instance:NAME, with :PORT[/PROTO]
     pub dst: String,

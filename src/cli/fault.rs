@@ -8,17 +8,26 @@ use super::common::{FormatArg, LabArg};
 #[cfg(target_os = "linux")]
 use crate::control::api::FaultRow;
 
-/// The words of a fault are the same as in `faults:` of a topology file:
-///   az a · endpoint sts [a] · tunnel dc/1 · instance api · target api ·
-///   link web [down] [delay 20ms] [jitter 5ms] [loss 1%] [rate 10mbit] [seed 7]
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+KIND, in the words of `faults:` of a topology file:
+  az a                           everything in the zone
+  endpoint sts [a]               an interface endpoint, or its interface in one zone
+  tunnel dc/1                    a tunnel of a site's VPN
+  instance api                   an instance's interfaces
+  link web [down] [delay 20ms] [jitter 5ms] [loss 1%] [rate 10mbit] [seed 7]
+
+Examples:
+  vpclab fault az a --for 30s
+  vpclab fault link web loss 1% delay 20ms
+  vpclab fault list
+  vpclab fault clear             all; `fault clear 3` the one with this id")]
 pub struct Args {
     #[command(flatten)]
     pub lab: LabArg,
     #[command(flatten)]
     pub format: FormatArg,
-    /// What breaks; or `list`, or `clear ID` or `clear all`
+    /// What breaks; or `list`, or `clear`, or `clear ID`
     #[arg(required = true, value_name = "KIND ...")]
     pub words: Vec<String>,
     /// It mends itself after this time

@@ -5,7 +5,7 @@ use crate::model;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which starter; the plain one if left out
+    /// private (if left out), minimal, peers or demo
     pub kind: Option<String>,
 }
 

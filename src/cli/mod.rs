@@ -11,6 +11,7 @@ mod common;
 
 mod apply;
 mod bench;
+mod capture;
 mod clean;
 mod completion;
 mod demo;
@@ -36,6 +37,7 @@ mod services;
 mod shell;
 mod test;
 mod topology;
+mod trace;
 mod up;
 mod validate;
 mod version;
@@ -78,7 +80,7 @@ enum Verb {
     Test(test::Args),
     /// Labs that run
     Ls(ls::Args),
-    /// Instances and endpoints of a lab: addresses, counters, drops
+    /// Instances, endpoints and gateways of a lab: addresses, counters, drops
     #[command(alias = "inspect")]
     Ps(ps::Args),
     /// Run a command as an instance: its network, DNS, trust, region and credentials
@@ -96,6 +98,10 @@ enum Verb {
     Drops(drops::Args),
     /// Connections and the way they take
     Flows(flows::Args),
+    /// Live packets, step by step: what decided, and why
+    Trace(trace::Args),
+    /// Live packets as pcapng, for Wireshark and tcpdump, or as lines
+    Capture(capture::Args),
     /// Output of an instance's `run` commands
     Logs(logs::Args),
     /// Training labs: something is broken, find out what and mend it
@@ -121,8 +127,7 @@ enum Verb {
 }
 
 /// Verbs that are promised and not built: refused by name, not taken for a slip of the fingers.
-const LATER: &[&str] =
-    &["trace", "capture", "flowlogs", "metrics", "cost", "graph", "top", "needs", "accept", "reject", "ssh"];
+const LATER: &[&str] = &["flowlogs", "metrics", "cost", "graph", "top", "needs", "accept", "reject", "ssh"];
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -194,6 +199,8 @@ fn dispatch(verb: Verb) -> Done {
         Verb::Names(args) => names::run(args),
         Verb::Drops(args) => on_linux!(drops, args),
         Verb::Flows(args) => on_linux!(flows, args),
+        Verb::Trace(args) => on_linux!(trace, args),
+        Verb::Capture(args) => on_linux!(capture, args),
         Verb::Logs(args) => on_linux!(logs, args),
         Verb::Lab(args) => lab::run(args),
         Verb::Bench(args) => bench::run(args),

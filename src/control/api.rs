@@ -4,6 +4,10 @@
 //! [`VERSION`]; a server that speaks another version says so in [`Reply::Failed`] and closes. File descriptors, where a
 //! reply carries some, ride on the first byte of its length (SCM_RIGHTS), in the order that the reply names.
 //!
+//! Where a reply is [`Reply::Stream`], blocks follow: a length (32 bits, little endian) and that many raw bytes, at most
+//! [`MAX_BLOCK`]; a length of 0 ends them, and a message [`StreamEnd`] comes behind. A client that has enough shuts down
+//! its sending half, or goes away.
+//!
 //! Rows hold names and texts, ready to be shown: a client needs no `Plan`.
 
 use std::io::{self, Read, Write};
@@ -18,6 +22,9 @@ pub const VERSION: u32 = 1;
 
 /// Bytes of the largest message: an accepted topology and its files, or a long list of flows.
 pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// Bytes of the largest block of a stream.
+pub const MAX_BLOCK: usize = 1 << 20;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope {
@@ -52,6 +59,10 @@ pub enum Request {
     Source,
     /// Connections, ring bytes and tasks that exist now: [`Reply::Gauges`].
     Gauges,
+    /// Packets as they pass: [`Reply::Stream`] of a pcapng file, or of lines.
+    Capture(WatchAsk),
+    /// What is decided of packets, step by step: [`Reply::Stream`], a [`TraceRow`] in each block.
+    Trace(WatchAsk),
     /// The lab becomes what the text says: [`Reply::Applied`]. Where the text is that of the lab with this many patches
     /// laid over it, [`Reply::Stale`] says that the lab has another by now.
     Apply { accepted: Box<super::store::Accepted>, patches: Option<usize>, dry_run: bool },
@@ -88,6 +99,8 @@ pub enum Reply {
     Logs(Vec<LogLine>),
     Source(super::store::Accepted),
     Gauges(Gauges),
+    /// Blocks follow.
+    Stream,
     Applied(Applied),
     /// The text that was sent is not of the lab's last accepted one.
     Stale,
@@ -111,6 +124,69 @@ pub struct Filter {
     pub code: Option<String>,
     /// Only what was seen in the last so many milliseconds.
     pub since_ms: Option<u64>,
+}
+
+/// Which packets are to be seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchAsk {
+    /// At these ENIs: an instance, an endpoint, a label (`web/eth1`, `s3@b`), an AWS id. Empty: once each, from the
+    /// view of the flow's initiator.
+    pub at: Vec<String>,
+    /// The flow's ends, as in [`Filter`].
+    pub from: Option<String>,
+    pub to: Option<String>,
+    /// `tcp`, `udp`, `icmp` or a number.
+    pub proto: Option<String>,
+    /// Of either end.
+    pub port: Option<u16>,
+    /// Only what is dropped with this code.
+    pub code: Option<String>,
+    /// Ends after so many packets.
+    pub count: Option<u64>,
+    /// Ends after so many milliseconds.
+    pub millis: Option<u64>,
+    /// Bytes kept of each packet.
+    pub snaplen: Option<u32>,
+    /// Lines for people, not a file.
+    pub text: bool,
+}
+
+/// One packet that was traced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceRow {
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    pub from: String,
+    /// Where it goes, or would have gone.
+    pub to: String,
+    /// `tcp 10.0.1.10:40000 > 10.0.1.25:443 [S] ...`, as it was sent.
+    pub packet: String,
+    /// `deliver to s3@a`, `DROP SG_INGRESS at endpoint app.s3: 1 rule, no match`.
+    pub verdict: String,
+    /// The drop code, if it was dropped.
+    pub code: Option<String>,
+    pub steps: Vec<TraceStep>,
+    /// Packets that were to be traced since the last one, and got lost.
+    pub lost: u64,
+}
+
+/// As a step of `explain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceStep {
+    pub at: String,
+    pub what: String,
+    pub outcome: String,
+    pub detail: String,
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// Packets told.
+    pub seen: u64,
+    /// Packets that were to be told and got lost, because the reader was slower than they came.
+    pub lost: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,3 +6,4 @@ pub mod explain;
 pub mod lab;
 pub mod rows;
 pub mod store;
+pub mod watch;

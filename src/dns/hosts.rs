@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use crate::model::Plan;
-use crate::model::plan::{InstanceHome, PublicAddressPlan};
+use crate::model::plan::InstanceHome;
 
 use super::name;
 use super::zone::{Node, QType, Synthesis, Zone, ZoneKind};
@@ -101,9 +101,9 @@ fn hosts(plan: &Plan) -> Hosts {
     let mut hosts = Hosts::new();
     for public in &plan.public_addresses {
         let Some(vpc) = plan.eni(public.eni).vpc() else { continue };
-        if plan.vpcs[vpc].dns_hostnames {
+        if let Some(name) = public.host_name(&plan.vpcs[vpc]) {
             let place = Place { public: public.addr, inside: Some((vpc, public.private)) };
-            hosts.entry(ec2_name(plan, vpc, public)).or_default().push(place);
+            hosts.entry(name).or_default().push(place);
         }
     }
     for instance in &plan.instances {
@@ -123,12 +123,6 @@ fn hosts(plan: &Plan) -> Hosts {
         }
     }
     hosts
-}
-
-/// `ec2-203-0-113-7.eu-west-1.compute.amazonaws.com`.
-fn ec2_name(plan: &Plan, vpc: usize, public: &PublicAddressPlan) -> String {
-    let [a, b, c, d] = public.addr.octets();
-    format!("ec2-{a}-{b}-{c}-{d}.{}", plan.vpcs[vpc].public_domain())
 }
 
 /// The DNS option of a peering: it holds for both sides, and both need their DNS attributes.

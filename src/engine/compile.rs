@@ -107,7 +107,7 @@ fn kind(plan: &Plan, eni: &EniPlan) -> EniKind {
         EniOwner::Instance(..) => EniKind::Host,
         EniOwner::Endpoint(e) => EniKind::Endpoint(ports(e)),
         EniOwner::NatGateway(n) => EniKind::Nat(n as u32),
-        EniOwner::TgwAttachment(a) => EniKind::TgwAttachment(a as u32),
+        EniOwner::TgwAttachment(_) => EniKind::TgwAttachment,
         EniOwner::GatewayEndpoint(e) => EniKind::GatewayDoor(e as u32, ports(e)),
         EniOwner::PublicSide => EniKind::PublicDoor,
     }

@@ -191,6 +191,12 @@ impl Engine {
         self.state.drops.iter()
     }
 
+    /// After a publication: what deciders of kinds that a program has no ids of are called in the new plan. Records of
+    /// which `map` gives nothing are forgotten.
+    pub fn relabel_drops(&mut self, map: impl FnMut(&DropRecord) -> Option<DropRecord>) {
+        self.state.drops.remap(map);
+    }
+
     /// The flows as they stand, in no particular order.
     pub fn flows(&self) -> impl Iterator<Item = FlowSnapshot> {
         self.state.snapshots()
@@ -264,36 +270,42 @@ impl PortNames {
 }
 
 /// From indices of an old program to those of a new one, by AWS id.
-struct Remap {
+struct Remap<'a> {
+    old: &'a Program,
+    new: &'a Program,
     enis: Vec<Option<EniIx>>,
     nacls: Vec<Option<usize>>,
-    /// And of each route.
-    tables: Vec<Option<(usize, Vec<Option<usize>>)>>,
+    tables: Vec<Option<usize>>,
 }
 
-impl Remap {
-    fn new(old: &Program, new: &Program) -> Remap {
+impl Remap<'_> {
+    fn new<'a>(old: &'a Program, new: &'a Program) -> Remap<'a> {
         let enis: HashMap<&str, usize> = new.enis.iter().enumerate().map(|(at, e)| (e.id.as_str(), at)).collect();
         let nacls: HashMap<&str, usize> = new.nacls.iter().enumerate().map(|(at, n)| (n.id.as_str(), at)).collect();
         let tables: HashMap<&str, usize> = new.tables.iter().enumerate().map(|(at, t)| (t.id.as_str(), at)).collect();
         let eni = |id: &str| enis.get(id).map(|at| EniIx(*at as u32));
         Remap {
+            old,
+            new,
             enis: old.enis.iter().map(|e| eni(&e.id)).collect(),
             nacls: old.nacls.iter().map(|n| nacls.get(n.id.as_str()).copied()).collect(),
-            tables: old
-                .tables
-                .iter()
-                .map(|table| {
-                    let at = *tables.get(table.id.as_str())?;
-                    let route = |id: &str| new.tables[at].routes.iter().position(|r| r.id == id);
-                    Some((at, table.routes.iter().map(|r| route(&r.id)).collect()))
-                })
-                .collect(),
+            tables: old.tables.iter().map(|t| tables.get(t.id.as_str()).copied()).collect(),
         }
     }
 
     fn eni(&self, ix: EniIx) -> Option<EniIx> {
         *self.enis.get(ix.at())?
+    }
+
+    /// Most stand where they stood: packets wait while a program is published, so no table is made of them.
+    fn route(&self, (before, after): (usize, usize), route: usize) -> Option<usize> {
+        let id = &self.old.tables[before].routes.get(route)?.id;
+        let routes = &self.new.tables[after].routes;
+        if routes.get(route).is_some_and(|r| r.id == *id) {
+            Some(route)
+        } else {
+            routes.iter().position(|r| r.id == *id)
+        }
     }
 
     fn record(&self, record: &DropRecord) -> Option<DropRecord> {
@@ -305,10 +317,10 @@ impl Remap {
             Decider::Imds(ix) => Decider::Imds(self.eni(ix)?),
             Decider::Nacl(at, number) => Decider::Nacl((*self.nacls.get(at)?)?, number),
             Decider::RouteTable(at, route) => {
-                let (at, routes) = self.tables.get(at)?.as_ref()?;
+                let after = (*self.tables.get(at)?)?;
                 match route {
-                    None => Decider::RouteTable(*at, None),
-                    Some(route) => Decider::RouteTable(*at, Some((*routes.get(route)?)?)),
+                    None => Decider::RouteTable(after, None),
+                    Some(route) => Decider::RouteTable(after, Some(self.route((at, after), route)?)),
                 }
             }
             other => other,

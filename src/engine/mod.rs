@@ -2,9 +2,9 @@
 //!
 //! [`compile`] makes a [`Program`] of a plan; an [`Engine`] holds one and the flows. A packet is admitted (version,
 //! checksum, source, what the host answers itself), looked up among the flows, and on a miss asked the questions of
-//! `steps` in AWS's order: the sender's security groups, the network ACL of the subnet it leaves, the route table, the
-//! network ACL of the subnet it enters, the receiver's own limits, the receiver's security groups. The engine makes
-//! no clock and no packet: it is told the time and gives a [`Verdict`].
+//! `steps` in AWS's order: the sender's security groups; then, by `walk`, the network ACL of the subnet it leaves, the
+//! route table, the gateways that follow, the network ACL of the subnet it enters; the receiver's own limits, the
+//! receiver's security groups. The engine has no clock and makes no packet: it is told the time and gives a [`Verdict`].
 
 mod compile;
 mod core;

@@ -163,7 +163,7 @@ pub(crate) enum EniKind {
     /// An interface endpoint's; TCP ports served.
     Endpoint(Box<[u16]>),
     Nat(u32),
-    TgwAttachment(u32),
+    TgwAttachment,
     /// Of a gateway endpoint; TCP ports served.
     GatewayDoor(u32, Box<[u16]>),
     PublicDoor,

@@ -782,13 +782,16 @@ impl<'a, T: Trail> Walk<'a, T> {
         }
         if let Some(code) = eni.down {
             self.trail.add(|| crumb(Stage::Fault, Some(to), Outcome::Drop(code)));
-            let endpoint = matches!(eni.kind, EniKind::Endpoint(_));
-            let at = if endpoint { Decider::EndpointEni(to) } else { Decider::Eni(to) };
+            let at = match eni.kind {
+                EniKind::Endpoint(_) => Decider::EndpointEni(to),
+                EniKind::Nat(nat) => Decider::Nat(nat as usize),
+                _ => Decider::Eni(to),
+            };
             return Err(Refusal::ingress(code, at));
         }
         match eni.kind {
             EniKind::Nat(nat) => return self.nat_back(nat),
-            EniKind::TgwAttachment(_) => {
+            EniKind::TgwAttachment => {
                 self.trail.add(|| crumb(Stage::Deliver, Some(to), Outcome::Drop(DropCode::RouterAddr)));
                 return Err(Refusal::ingress(DropCode::RouterAddr, Decider::Eni(to)));
             }

@@ -471,3 +471,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_public_address_is_told_with_its_name_where_instances_have_names() {
+    let mut lab = Lab::new(WEB);
+    let eni = lab.plan.instances[WEB].enis[0];
+    lab.plan.public_addresses.push(model::plan::PublicAddressPlan {
+        common: model::plan::Common::default(),
+        addr: Ipv4Addr::new(203, 0, 113, 7),
+        eni,
+        private: lab.plan.eni(eni).ip,
+        elastic: false,
+    });
+    const NAME: &str = "ec2-203-0-113-7.eu-west-1.compute.amazonaws.com";
+    let mac = "/latest/meta-data/network/interfaces/macs/02:00:00:00:00:00";
+    assert_eq!(lab.text("/latest/meta-data/public-ipv4"), "203.0.113.7");
+    assert_eq!(lab.text("/latest/meta-data/public-hostname"), NAME);
+    assert_eq!(lab.text("/latest/meta-data/local-ipv4"), "10.0.1.10");
+    assert_eq!(lab.text(&format!("{mac}/public-ipv4s")), "203.0.113.7");
+    assert_eq!(lab.text(&format!("{mac}/public-hostname")), NAME);
+    assert_eq!(lab.text(&format!("{mac}/ipv4-associations/203.0.113.7")), "10.0.1.10");
+    lab.plan.vpcs[0].dns_hostnames = false;
+    assert_eq!(lab.get("/latest/meta-data/public-hostname").status, 404);
+    assert_eq!(lab.text("/latest/meta-data/public-ipv4"), "203.0.113.7");
+}

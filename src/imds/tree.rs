@@ -175,6 +175,7 @@ fn partition(region: &str) -> (&'static str, &'static str) {
 
 fn interface(view: &View<'_>, device: usize, eni: usize, put: &mut dyn FnMut(&str, String)) {
     let plan = view.plan;
+    let public = plan.public_addresses.iter().find(|public| public.eni.at() == eni);
     let Some(eni) = plan.enis.get(eni) else { return };
     let Home::Subnet { vpc, subnet } = eni.home else { return };
     let (vpc, subnet) = (&plan.vpcs[vpc], &plan.subnets[subnet]);
@@ -192,7 +193,23 @@ fn interface(view: &View<'_>, device: usize, eni: usize, put: &mut dyn FnMut(&st
         put("meta-data/placement/availability-zone", subnet.az_name.clone());
         put("meta-data/placement/availability-zone-id", subnet.az_id.clone());
     }
+    let public_name = public.and_then(|public| public.host_name(vpc));
+    if device == 0
+        && let Some(public) = public
+    {
+        put("meta-data/public-ipv4", public.addr.to_string());
+        if let Some(name) = &public_name {
+            put("meta-data/public-hostname", name.clone());
+        }
+    }
     let mut of_mac = |key: &str, body: String| put(&format!("meta-data/network/interfaces/macs/{mac}/{key}"), body);
+    if let Some(public) = public {
+        of_mac("public-ipv4s", public.addr.to_string());
+        of_mac(&format!("ipv4-associations/{}", public.addr), public.private.to_string());
+    }
+    if let Some(name) = public_name {
+        of_mac("public-hostname", name);
+    }
     of_mac("device-number", device.to_string());
     of_mac("interface-id", eni.common.id.clone());
     of_mac("local-hostname", hostname);

@@ -302,7 +302,7 @@ mod tests {
     instances: { web: { public_ip: false, forward: masquerade, tracking: { nitro: 6 } } }
     endpoints: { s3: { type: gateway, route_tables: [private] } }
 ";
-        let new = plan(&[solo.clone(), Source::new("patch.yaml", patch)]);
+        let new = plan(&[solo, Source::new("patch.yaml", patch)]);
         let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
         for wanted in [
             "~ route table vpc.public\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via igw -> 10.0.0.0/16 local, 0.0.0.0/0 via igw, pl:corp blackhole",

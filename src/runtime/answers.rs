@@ -33,6 +33,7 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
         Request::Dns { instance, name, rtype } => dns_answer(shared, &instance, &name, &rtype),
         Request::Names { endpoint, zone, kind } => names(shared, endpoint.as_deref(), zone, kind.as_deref()),
         Request::Exec { .. } => Err(input("exec is asked for alone")),
+        Request::Capture(_) | Request::Trace(_) => Err(input("streams are asked for alone")),
         Request::Logs { instance } => {
             let state = shared.state();
             find_instance(&state.plan, &instance).map(|at| Reply::Logs(state.logs[at].lines()))
@@ -46,10 +47,8 @@ pub fn answer(shared: &Shared, request: Request) -> Reply {
         }
         Request::Faults => Ok(change::faults(shared)),
         Request::ClearFaults { id } => change::clear_faults(shared, id),
-        Request::Down => {
-            shared.end("down");
-            Ok(Reply::Done)
-        }
+        // The server ends the lab when this is sent.
+        Request::Down => Ok(Reply::Done),
     };
     answered.unwrap_or_else(|refused| Reply::Failed { message: refused.message, exit: refused.exit })
 }
@@ -209,7 +208,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         region: plan.region.clone(),
         instances: instances.collect(),
         endpoints: endpoints.collect(),
-        gateways: gateways::rows(&plan, &nats, &counters),
+        gateways: gateways::rows(plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
         limits: changed_limits(&plan.limits),

@@ -14,12 +14,13 @@ use tokio::sync::Notify;
 use super::answers::{Refused, input};
 use super::credentials;
 use super::faults::{FaultBook, Health};
+use super::follow::Follow;
 use super::node::{self, Shared};
 use super::reconcile::{self, Steps};
 use super::router::{Publication, Retired};
 use super::state::{MadeInstance, State};
 use super::tables::Tables;
-use super::work::{self, Bound, ListenerKey, Listens, RunKey, Runs, Work};
+use super::work::{self, Authorities, Bound, ListenerKey, Listens, RunKey, Runs, Work};
 use crate::base::{Clock, EniIx};
 use crate::control::api::{AnewRow, Applied, ChangeRow, FaultRow, Reply};
 use crate::control::store::{self, Accepted};
@@ -28,9 +29,9 @@ use crate::host::tun::Tun;
 use crate::model::{Plan, diff};
 
 /// What a change of the lab needs besides the state, and nobody else.
-#[derive(Default)]
 pub struct Changing {
     pub work: Work,
+    pub authorities: Authorities,
     pub faults: FaultBook,
     pub health: Health,
 }
@@ -243,10 +244,11 @@ impl Change<'_> {
     fn carry_out(&self, changing: &mut Changing, warnings: &mut Vec<String>) -> Result<Published, Refused> {
         let (shared, before, next) = (self.shared, &self.before, &self.next);
         let services = shared.services.prepare(next.plan.clone()).map_err(|e| input(e.to_string()))?;
-        self.check_names()?;
+        self.vouch(&mut changing.authorities)?;
         let (listens, listened) = (work::listens(&next.plan), work::listens(&before.plan));
         let mut done = Done::default();
-        let made = self.make(&mut done, &mut changing.work, &listens, &listened).and_then(|()| {
+        let Changing { work, authorities, .. } = &mut *changing;
+        let made = self.make(&mut done, work, authorities, &listens, &listened).and_then(|()| {
             shared.services.add_contents(&next.plan).map_err(|e| input(e.to_string()))?;
             lay_text_ready(shared, &next.accepted).map_err(|e| host("the accepted text", &e))
         });
@@ -271,24 +273,31 @@ impl Change<'_> {
         Ok(Published { generation: state.generation, took })
     }
 
-    /// The CA's name constraints are as old as the lab.
-    fn check_names(&self) -> Result<(), Refused> {
-        for instance in &self.next.plan.instances {
-            for name in instance.listen.iter().filter_map(|l| l.tls.as_ref()) {
-                if !self.shared.ca.permits(name) {
-                    return Err(input(format!(
-                        "instance {}, listen: the lab's CA may vouch for AWS's names and those that its listeners had \
-                         when it came up, not for {name}: `vpclab down` and `up` make another CA",
-                        instance.common.path
-                    )));
-                }
-            }
+    /// Names of listeners that came later than the lab's CA get one, trusted in what `exec` lays over the system's.
+    fn vouch(&self, authorities: &mut Authorities) -> Result<(), Refused> {
+        let Change { shared, next, .. } = self;
+        let made = authorities.extend(&next.plan, shared.clock.unix()).map_err(|e| input(e.to_string()))?;
+        let Some(pem) = made else { return Ok(()) };
+        for path in [shared.run_dir.join(node::CA), shared.ca_bundle()] {
+            // In place: commands that run already have it before their eyes.
+            let added = std::fs::OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .and_then(|mut file| file.write_all(pem.as_bytes()));
+            added.map_err(|e| host(&path.display().to_string(), &e))?;
         }
         Ok(())
     }
 
     /// Everything that may fail, in an order in which the least is lost if it does.
-    fn make(&self, done: &mut Done, work: &mut Work, listens: &Listens, listened: &Listens) -> Result<(), Refused> {
+    fn make(
+        &self,
+        done: &mut Done,
+        work: &mut Work,
+        authorities: &Authorities,
+        listens: &Listens,
+        listened: &Listens,
+    ) -> Result<(), Refused> {
         let Change { shared, before, next } = self;
         let one = |done: &mut Done, at: usize| {
             let made = node::make_instance(&shared.keeper, &next.plan, at, shared.clock.unix());
@@ -324,7 +333,7 @@ impl Change<'_> {
                     done.stopped.push(key.clone());
                 }
             }
-            let bound = work::bind(&shared.hands, &shared.ca, who, listener);
+            let bound = work::bind(&shared.hands, authorities, who, listener);
             done.bound.push(bound.map_err(|e| Refused { message: format!("{e:#}"), exit: 3 })?);
         }
         Ok(())
@@ -372,7 +381,7 @@ impl Change<'_> {
         }
         for key in &done.stopped {
             let Some((who, listener)) = listened.get(key) else { continue };
-            match work::bind(&shared.hands, &shared.ca, who, listener) {
+            match work::bind(&shared.hands, &changing.authorities, who, listener) {
                 Ok(bound) => changing.work.begin(&shared.hands, vec![bound]),
                 Err(e) => refused.message.push_str(&format!("\nand a listener did not come back: {e:#}")),
             }
@@ -489,9 +498,13 @@ fn publish(
         }
         credentials::replace(&credentials, book);
     });
-    let ordered = shared.clock.now();
-    let published = shared.router.call(move |inside| inside.publish(Publication { tables, tuns, besides }))?;
-    let took = shared.clock.now().since(ordered);
+    let follow = Follow::new(&shared.state().plan, &state.plan);
+    let (clock, ordered) = (shared.clock, shared.clock.now());
+    let (published, in_force) = shared.router.call(move |inside| {
+        let published = inside.publish(Publication { tables, tuns, follow, besides });
+        (published, clock.now())
+    })?;
+    let took = in_force.since(ordered);
     let Retired { tables, tuns } = published.map_err(|e| host("a new interface", &e))?;
     shared.replace_state(state);
     drop((tables, tuns));

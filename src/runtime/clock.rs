@@ -22,6 +22,11 @@ impl OsClock {
     pub fn unix_ms(&self, at: Instant) -> u64 {
         u64::try_from(self.origin_unix.as_millis()).unwrap_or(u64::MAX).saturating_add(at.as_millis())
     }
+
+    /// The same in nanoseconds.
+    pub fn unix_ns(&self, at: Instant) -> u64 {
+        u64::try_from(self.origin_unix.as_nanos()).unwrap_or(u64::MAX).saturating_add(at.0)
+    }
 }
 
 impl Default for OsClock {

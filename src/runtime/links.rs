@@ -56,6 +56,22 @@ impl Links {
         }
     }
 
+    /// Takes a new plan: where its interfaces are now. What was on its way to one that is gone is lost.
+    pub fn follow(&mut self, map: impl Fn(EniIx) -> Option<EniIx>) {
+        let mut waiting = std::mem::take(&mut self.waiting).into_vec();
+        waiting.retain_mut(|Reverse(held)| match map(held.to) {
+            Some(to) => {
+                held.to = to;
+                true
+            }
+            None => {
+                self.bytes -= held.frame.len();
+                false
+            }
+        });
+        self.waiting = waiting.into();
+    }
+
     /// Sends a frame to `to`: what arrives at once goes to `deliver`, the rest is held. How many segments were lost.
     pub fn send(&mut self, now: Instant, to: EniIx, via: Via, frame: &[u8], mut deliver: impl FnMut(&[u8])) -> u32 {
         let mut lost = 0;

@@ -19,6 +19,7 @@ use super::bridge::{BridgeGauges, Notices};
 use super::change::{self, Changing};
 use super::clock::OsClock;
 use super::credentials::{self, SharedBook};
+use super::faults::{FaultBook, Health};
 use super::numbers::Numbers;
 use super::poller::Poller;
 use super::router::{self, RouterHandle, RouterParts};
@@ -27,7 +28,7 @@ use super::server;
 use super::state::{MadeInstance, State};
 use super::tables::Tables;
 use super::terminal::Answers;
-use super::work::{self, Hands};
+use super::work::{self, Authorities, Hands, Work};
 use crate::base::{Clock, EniIx, Instant, UnixTime};
 use crate::control::store::{self, Accepted};
 use crate::host::client::{Keeper, KeeperClient};
@@ -46,6 +47,9 @@ const WORKERS: usize = 2;
 
 /// How long tasks may take to end when the lab does.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The lab's own CA, in the run directory.
+pub(super) const CA: &str = "ca.pem";
 
 /// Where the output of `run` commands is kept, in the run directory.
 const LOGS: &str = "logs";
@@ -113,7 +117,6 @@ pub struct Shared {
     pub router: RouterHandle,
     pub services: Arc<Services>,
     pub credentials: SharedBook,
-    pub ca: Arc<Ca>,
     pub ca_pem: String,
     pub keeper: KeeperClient,
     pub keeper_info: Keeper,
@@ -203,7 +206,7 @@ impl Node {
 
         let ca = Arc::new(Ca::for_plan(&plan, clock.unix())?);
         let ca_pem = ca.pem();
-        write_private(&run_dir.path().join("ca.pem"), ca_pem.as_bytes())?;
+        write_private(&run_dir.path().join(CA), ca_pem.as_bytes())?;
         write_private(&run_dir.ca_bundle(), (system_bundle() + &ca_pem).as_bytes())?;
 
         let book = Arc::new(credentials::issue(&plan, &clock));
@@ -229,7 +232,12 @@ impl Node {
         let logs_dir = run_dir.path().join(LOGS);
         std::fs::create_dir_all(&logs_dir).context("folder of the logs")?;
         let logs: Vec<Log> = plan.instances.iter().map(|i| Log::new(&logs_dir, &i.common.path)).collect();
-        let mut changing = Changing::default();
+        let mut changing = Changing {
+            work: Work::default(),
+            authorities: Authorities::new(ca.clone()),
+            faults: FaultBook::default(),
+            health: Health::default(),
+        };
         changing.faults.follow(&plan, clock.now());
         let in_force = Arc::new(Plan { faults: changing.faults.in_force(clock.now()), ..Plan::clone(&plan) });
         changing.health.look(&in_force, clock.now());
@@ -260,7 +268,7 @@ impl Node {
         let hands =
             Hands { keeper: keeper.clone(), tokio: tokio.handle().clone(), clock, ca_bundle: run_dir.ca_bundle() };
         let listens = work::listens(&plan);
-        let bound = listens.values().map(|(who, listener)| work::bind(&hands, &ca, who, listener));
+        let bound = listens.values().map(|(who, listener)| work::bind(&hands, &changing.authorities, who, listener));
         let bound = bound.collect::<anyhow::Result<Vec<_>>>()?;
         changing.work.begin(&hands, bound);
         for (key, spec) in work::commands(&plan, &hands.ca_bundle) {
@@ -278,7 +286,6 @@ impl Node {
             router,
             services,
             credentials: shared_book,
-            ca,
             ca_pem,
             keeper,
             keeper_info,

@@ -110,6 +110,7 @@ mod tests {
 
     const BASE: &str = "version: 1
 name: t
+region: eu-west-1
 vpcs:
   app:
     cidr: 10.0.0.0/16

@@ -18,10 +18,12 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
+use super::follow::Follow;
 use super::links::Links;
 use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
+use super::tap::{self, Taps};
 use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts, Turn};
 use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
@@ -97,6 +99,7 @@ pub struct Inside<'a> {
     pub terminal: &'a mut Terminal,
     pub ports: &'a mut Ports,
     pub closed: &'a mut VecDeque<FlowClosed>,
+    links: &'a mut Links,
     poller: &'a Poller,
 }
 
@@ -105,6 +108,8 @@ pub struct Publication {
     pub tables: Tables,
     /// Of new kernels: the interface in the new plan, and its device.
     pub tuns: Vec<(EniIx, Tun)>,
+    /// From the plan before.
+    pub follow: Follow,
     /// What else has to change in the same moment; it must not wait for anything.
     pub besides: Box<dyn FnOnce() + Send>,
 }
@@ -122,7 +127,7 @@ impl Inside<'_> {
     ///
     /// Errors: epoll refuses a TUN; then nothing has changed.
     pub fn publish(&mut self, publication: Publication) -> io::Result<Retired> {
-        let Publication { tables, tuns, besides } = publication;
+        let Publication { tables, tuns, follow: moved, besides } = publication;
         for (n, (eni, tun)) in tuns.iter().enumerate() {
             if let Err(error) = self.poller.add(tun.as_fd(), tables.numbers.of(*eni).0) {
                 for (_, tun) in &tuns[..n] {
@@ -132,6 +137,7 @@ impl Inside<'_> {
             }
         }
         self.engine.publish(self.now, tables.program.clone());
+        self.engine.relabel_drops(|record| moved.record(record));
         let tables = std::mem::replace(self.tables, tables);
         besides();
         let (old, new) = (tables.numbers.clone(), self.tables.numbers.clone());
@@ -153,6 +159,7 @@ impl Inside<'_> {
         for (eni, tun) in tuns {
             self.ports.tuns[eni.at()] = Some(tun);
         }
+        self.links.follow(follow);
         for number in old.gone(&new) {
             self.terminal.remove_ports(number);
         }
@@ -166,6 +173,7 @@ impl Inside<'_> {
             true
         });
         self.terminal.stack().set_idle(self.tables.plan.limits.endpoint_idle);
+        self.ports.taps.publish(&self.tables.plan);
         Ok(Retired { tables, tuns: retired })
     }
 }
@@ -200,7 +208,7 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
     let counts = Arc::new(RouterCounts::default());
     let waker = poller.waker();
     let terminal = Terminal::new(stack, seed, backends, answers, notices, gauges.clone());
-    let mut ports = Ports { tuns: Vec::new(), counts: counts.clone() };
+    let mut ports = Ports { tuns: Vec::new(), counts: counts.clone(), taps: Taps::default() };
     ports.tuns.resize_with(tuns.len(), || None);
     let mut router = Router {
         clock,
@@ -305,6 +313,8 @@ impl Drop for LastWords {
 pub struct Ports {
     tuns: Vec<Option<Tun>>,
     counts: Arc<RouterCounts>,
+    /// Who watches packets.
+    pub(super) taps: Taps,
 }
 
 impl Ports {
@@ -315,6 +325,12 @@ impl Ports {
         if let Err(error) = tun.write(frame) {
             write_failed(tun, &self.counts, frame, &error);
         }
+    }
+
+    /// [`Ports::write`] of what comes over a link, seen by whoever watches arrivals.
+    fn hand_over(&mut self, now: Instant, to: EniIx, frame: &[u8]) {
+        self.taps.came_over(now, to, frame);
+        self.write(to, frame);
     }
 }
 
@@ -380,6 +396,7 @@ impl Router {
                         terminal: &mut self.terminal,
                         ports: &mut self.ports,
                         closed: &mut self.closed,
+                        links: &mut self.links,
                         poller: &self.poller,
                     }),
                 }
@@ -434,9 +451,9 @@ impl Router {
     #[inline]
     fn decide(&mut self, now: Instant, from: EniIx) {
         let frame = self.frame.bytes_mut();
-        let port = match self.engine.handle(now, from, frame) {
+        let port = match tap::handle(&mut self.engine, &mut self.ports.taps, now, from, frame) {
             Verdict::Deliver { to } => return self.ports.write(to, frame),
-            Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(from),
+            Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(now, from),
             Verdict::Drop { .. } => return,
             Verdict::Reject { reaction, .. } => return self.react(now, from, reaction),
             Verdict::Shaped { to, via } => return self.shaped(now, from, to, via),
@@ -478,6 +495,7 @@ impl Router {
         if len > 0 {
             self.reply.set_len(len);
             if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
+                self.ports.taps.arrived(now, to, self.reply.bytes());
                 self.ports.write(to, self.reply.bytes());
             }
         }
@@ -490,7 +508,7 @@ impl Router {
         let tun = self.ports.tuns.get(to.at()).is_some_and(Option::is_some);
         let (ports, engine, terminal) = (&mut self.ports, &mut self.engine, &mut self.terminal);
         if tun {
-            let lost = self.links.send(now, to, via, frame, |piece| ports.write(to, piece));
+            let lost = self.links.send(now, to, via, frame, |piece| ports.hand_over(now, to, piece));
             lose(engine, now, from, to, frame, lost);
             return;
         }
@@ -500,6 +518,7 @@ impl Router {
         let lost = self.links.send(now, to, via, frame, |piece| arrived.push(piece.to_vec()));
         lose(engine, now, from, to, frame, lost);
         for mut piece in arrived {
+            ports.taps.came_over(now, to, &piece);
             let mut out = Door {
                 now,
                 engine: &mut *engine,
@@ -514,6 +533,7 @@ impl Router {
     /// Hands over what has been on its way for long enough.
     fn arrivals(&mut self, now: Instant) {
         while let Some((to, mut frame)) = self.links.pop_due(now) {
+            self.ports.taps.came_over(now, to, &frame);
             if self.ports.tuns.get(to.at()).is_some_and(Option::is_some) {
                 self.ports.write(to, &frame);
             } else if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) {
@@ -549,13 +569,14 @@ impl Router {
 
     /// A segment of a connection that its endpoint has forgotten.
     #[cold]
-    fn reset_late(&mut self, to: EniIx) {
+    fn reset_late(&mut self, now: Instant, to: EniIx) {
         let frame = self.frame.bytes();
         let Ok(packet) = Packet::parse(frame) else { return };
         let len = write_rst_into(self.reply.space(), &packet, frame);
         if len > 0 {
             self.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
+            self.ports.taps.arrived(now, to, self.reply.bytes());
             self.ports.write(to, self.reply.bytes());
         }
     }
@@ -608,18 +629,21 @@ impl Sink for Door<'_> {
     fn frame(&mut self, port: Port, frame: &mut [u8]) {
         let Some(eni) = self.numbers.eni(port.eni()) else { return };
         match port {
-            Port::Endpoint(_) => match self.engine.handle_from_endpoint(self.now, eni, frame) {
-                Verdict::Deliver { to } => self.ports.write(to, frame),
-                Verdict::Shaped { to, via } => {
-                    let ports = &mut *self.ports;
-                    let lost = self.links.send(self.now, to, via, frame, |piece| ports.write(to, piece));
-                    lose(self.engine, self.now, eni, to, frame, lost);
+            Port::Endpoint(_) => {
+                match tap::handle_from_endpoint(self.engine, &mut self.ports.taps, self.now, eni, frame) {
+                    Verdict::Deliver { to } => self.ports.write(to, frame),
+                    Verdict::Shaped { to, via } => {
+                        let (ports, now) = (&mut *self.ports, self.now);
+                        let lost = self.links.send(now, to, via, frame, |piece| ports.hand_over(now, to, piece));
+                        lose(self.engine, self.now, eni, to, frame, lost);
+                    }
+                    _ => {}
                 }
-                _ => {}
-            },
+            }
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
             Port::Imds(_) | Port::Resolver(_) => {
                 self.engine.count_reply(eni, frame.len().saturating_sub(VnetHdr::LEN));
+                self.ports.taps.arrived(self.now, eni, frame);
                 self.ports.write(eni, frame);
             }
         }

@@ -14,6 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use super::answers;
 use super::node::Shared;
+use super::streams::{self, Told};
 use crate::control::api::{self, Envelope, Reply, Request};
 
 /// Connections at a time; more are closed at once.
@@ -78,12 +79,25 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
             );
             return send(&stream, &Reply::Failed { message, exit: 2 }, &[]);
         }
+        let ends = matches!(envelope.request, Request::Down);
         let (reply, fds) = match envelope.request {
+            Request::Capture(ask) => {
+                streams::serve(&stream, shared, Told::Capture, ask)?;
+                continue;
+            }
+            Request::Trace(ask) => {
+                streams::serve(&stream, shared, Told::Trace, ask)?;
+                continue;
+            }
             Request::Exec { instance } => answers::exec(shared, &instance),
             request => (answers::answer(shared, request), Vec::new()),
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         send(&stream, &reply, &fds)?;
+        // After the answer: the process may be gone before this thread would have sent it.
+        if ends {
+            shared.end("down");
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,13 +14,13 @@ use tokio_rustls::TlsAcceptor;
 use super::clock::OsClock;
 use super::listeners::{self, Identity};
 use super::runs::{self, Log};
-use crate::base::{Clock, Proto};
+use crate::base::{Clock, Proto, UnixTime};
 use crate::control::api::LogLine;
 use crate::host::client::KeeperClient;
 use crate::host::cmd::{BindSocket, RunSpec};
 use crate::model::Plan;
 use crate::model::plan::{InstancePlan, Listener, RunCommand};
-use crate::services::Ca;
+use crate::services::{Ca, CaError};
 
 /// Connections that wait in the kernel for a listener to take them.
 const BACKLOG: u16 = 256;
@@ -75,6 +76,42 @@ pub fn commands(plan: &Plan, ca_bundle: &Path) -> Runs {
         .iter()
         .flat_map(|i| i.run.iter().enumerate().map(move |(n, run)| ((i.common.path.clone(), n), of(i, run))));
     all.collect()
+}
+
+/// Who vouches for listeners' names. A CA's name constraints are as old as the CA: names that come later have one of
+/// their own, trusted beside the first.
+pub struct Authorities {
+    all: Vec<Arc<Ca>>,
+}
+
+impl Authorities {
+    pub fn new(first: Arc<Ca>) -> Authorities {
+        Authorities { all: vec![first] }
+    }
+
+    /// Makes a CA for the names of a plan's listeners that none may vouch for; its certificate, where one was made.
+    ///
+    /// Errors: a name that is no DNS name.
+    pub fn extend(&mut self, plan: &Plan, now: UnixTime) -> Result<Option<String>, CaError> {
+        let listeners = plan.instances.iter().flat_map(|i| &i.listen);
+        let names: Vec<String> = listeners.filter_map(|l| l.tls.clone()).filter(|n| self.of(n).is_none()).collect();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let ca = Ca::generate(&plan.name, &names, now)?;
+        let pem = ca.pem();
+        self.all.push(Arc::new(ca));
+        Ok(Some(pem))
+    }
+
+    fn of(&self, name: &str) -> Option<&Ca> {
+        self.all.iter().map(AsRef::as_ref).find(|ca| ca.permits(name))
+    }
+
+    fn acceptor(&self, name: &String) -> Result<TlsAcceptor, CaError> {
+        let ca = self.of(name).ok_or_else(|| CaError::NotPermitted(name.clone()))?;
+        Ok(TlsAcceptor::from(ca.server_config(std::slice::from_ref(name), false)?))
+    }
 }
 
 /// What is under way.
@@ -147,13 +184,13 @@ impl Work {
 
 /// Binds a listener in its instance's namespace.
 ///
-/// Errors: the port is taken, the folder is not there, or the lab's CA may not vouch for the name.
-pub fn bind(hands: &Hands, ca: &Ca, who: &Identity, listener: &Listener) -> anyhow::Result<Bound> {
+/// Errors: the port is taken, the folder is not there, or nobody may vouch for the name.
+pub fn bind(hands: &Hands, authorities: &Authorities, who: &Identity, listener: &Listener) -> anyhow::Result<Bound> {
     let _inside = hands.tokio.enter();
     let what = || format!("instance {}, listen {} {}", who.path, listener.proto, listener.port);
     let addr = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, listener.port);
     let tls = match &listener.tls {
-        Some(name) => Some(TlsAcceptor::from(ca.server_config(std::slice::from_ref(name), false).with_context(what)?)),
+        Some(name) => Some(authorities.acceptor(name).with_context(what)?),
         None => None,
     };
     let socket = if listener.proto == Proto::UDP {

@@ -3,15 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::common::{Done, Failure, Format, LabArg, print_json};
+use super::super::common::{Done, Failure, Format, print_json};
 use super::ask::Asker;
 use super::memory::Memory;
 use super::{Chosen, Which, choose, world};
 use crate::base::Clock;
-use crate::control::api::{Reply, Request};
 use crate::control::lab::{self as model, Entry, FIX, Lab, Mark, State, Step};
 use crate::control::store;
-use crate::model::Plan;
 
 pub fn start(word: &str, own_id: bool) -> Done {
     let chosen = choose(word)?;
@@ -61,7 +59,8 @@ pub fn check(which: &Which, answer: Option<&str>, format: Format) -> Done {
     let mut memory = Memory::open()?;
     let chosen = chosen(which, &memory)?;
     let lab = &chosen.lab;
-    let plan = plan_of(&lab.lab_name())?;
+    must_be_up(&lab.lab_name())?;
+    let plan = world::plan_of(&lab.lab_name())?;
     memory.entry(&lab.id).checks += 1;
     let entry = memory.entry(&lab.id).clone();
     let Some(step) = lab.steps.iter().find(|s| !entry.solved.contains(&s.id)) else {
@@ -132,7 +131,8 @@ pub fn hint(which: &Which) -> Done {
         println!("All steps of {} are solved.", lab.id);
         return Ok(0);
     };
-    let plan = plan_of(&lab.lab_name())?;
+    must_be_up(&lab.lab_name())?;
+    let plan = world::plan_of(&lab.lab_name())?;
     let lines = Asker::new(&plan)?.step(step);
     let told = entry.hints.get(&step.id).copied().unwrap_or_default();
     match model::hint_for(step, model::first_red(&lines), told) {
@@ -156,7 +156,11 @@ pub fn reset(which: &Which) -> Done {
         world::restart(&name, base)?;
         world::settle(&chosen, &name)?;
     }
-    world::change(&name, broken)?;
+    if chosen.lab.fresh {
+        world::restart(&name, broken)?;
+    } else {
+        world::change(&name, broken)?;
+    }
     println!("{name} is as it was when it was started.");
     Ok(0)
 }
@@ -167,7 +171,8 @@ pub fn solve(which: &Which) -> Done {
     let name = chosen.lab.lab_name();
     must_be_up(&name)?;
     let dir = home_of(&chosen, &memory)?;
-    let (fixed, _) = world::accept(&world::sources(&chosen, State::Fixed)?, &name, &dir)?;
+    let standing = store::standing(&world::plan_of(&name)?);
+    let (fixed, _) = world::accept_over(&world::sources(&chosen, State::Fixed)?, &name, &dir, &standing)?;
     world::change(&name, fixed)?;
     println!("{}", chosen.folder.files.get(FIX).map_or("", |text| text.trim_end()));
     println!("\nThis patch is laid over {name} now. vpclab lab check");
@@ -204,16 +209,6 @@ fn write_topology(chosen: &Chosen, dir: &Path) -> Result<store::Accepted, Failur
     std::fs::write(&path, &text).map_err(|e| Failure::host(format!("{}: {e}", path.display())))?;
     let source = crate::model::Source::new(path.display().to_string(), text);
     Ok(world::accept(&[source], &name, dir)?.0)
-}
-
-/// The plan that is in force.
-fn plan_of(name: &str) -> Result<Plan, Failure> {
-    must_be_up(name)?;
-    let lab = LabArg { lab: Some(name.to_owned()) };
-    let Reply::Source(accepted) = super::super::up::connect(&lab)?.ask(Request::Source)? else {
-        return Err(crate::runtime::client::ClientError::Unexpected.into());
-    };
-    store::load(&accepted).map_err(|report| Failure::input(report.render(false)))
 }
 
 fn is_up(name: &str) -> bool {

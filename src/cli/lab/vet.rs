@@ -2,6 +2,7 @@
 //! the time goes into waiting for timeouts.
 #![cfg(target_os = "linux")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -10,8 +11,11 @@ use super::super::common::{Done, Failure, Format, print_json, table};
 use super::ask::Asker;
 use super::{Chosen, all_shipped, choose, world};
 use crate::control::lab::{Check, FIX, Line, Mark, State, merged, yaml_text};
+use crate::control::store;
 use crate::model::{Plan, Source};
 use crate::runtime::launch::Running;
+
+const SOLUTION: &str = "solution.sh";
 
 pub fn run(words: &[String], jobs: usize, format: Format) -> Done {
     let labs = match words {
@@ -92,6 +96,7 @@ fn vet(chosen: &Chosen) -> Report {
         name: format!("vet-{}-{}", chosen.lab.id, std::process::id()),
         dir: std::env::temp_dir().join(format!("vpclab-vet-{}-{}", chosen.lab.id, std::process::id())),
         running: None,
+        standing: BTreeSet::new(),
         fixes: 0,
         wrong_fixes: 0,
         wrong: Vec::new(),
@@ -118,6 +123,8 @@ struct Proof<'a> {
     /// The lab's files, for its commands and its solution.
     dir: PathBuf,
     running: Option<Running>,
+    /// What AWS refuses to make and lets stand.
+    standing: BTreeSet<String>,
     fixes: usize,
     wrong_fixes: usize,
     wrong: Vec<String>,
@@ -129,14 +136,13 @@ impl Proof<'_> {
         let chosen = self.chosen;
         let base = world::sources(chosen, State::Base)?;
         let plan = self.enter(&base)?;
-        if self.all_green(&plan, &chosen.lab.symptom)? {
-            self.wrong.push("the symptom is there in the healthy base too".into());
-        }
         // Where the break acts on connections, the base has them: only what must always hold is asked of it.
         if chosen.lab.live {
             self.unharmed(&plan, "the base")?;
+            self.no_symptom(&plan)?;
         } else {
             self.healthy(&plan, "the base")?;
+            self.no_symptom(&plan)?;
             let plan = self.enter(&world::patched(chosen, State::Base, FIX)?)?;
             self.healthy(&plan, "the fix laid over the healthy base")?;
         }
@@ -148,6 +154,10 @@ impl Proof<'_> {
             let plan = self.mend_with(fix)?;
             self.healthy(&plan, fix)?;
             self.fixes += 1;
+        }
+        if chosen.folder.files.contains_key(SOLUTION) {
+            let plan = self.solve()?;
+            self.healthy(&plan, SOLUTION)?;
         }
         for fix in chosen.folder.patches("wrong-fixes") {
             let plan = self.mend_with(fix)?;
@@ -220,13 +230,21 @@ impl Proof<'_> {
         Ok(steps.any(|step| asker.any_red(step)))
     }
 
-    fn all_green(&self, plan: &Plan, checks: &[Check]) -> Result<bool, Failure> {
+    /// Not all of the symptom is there: it would prove nothing.
+    fn no_symptom(&mut self, plan: &Plan) -> Result<(), Failure> {
         let asker = Asker::new(plan)?;
-        Ok(checks.iter().all(|check| asker.check(check, std::time::Duration::ZERO).mark == Mark::Ok))
+        let there = |check: &Check| asker.check(check, std::time::Duration::ZERO).mark == Mark::Ok;
+        if self.chosen.lab.symptom.iter().all(there) {
+            self.wrong.push("the symptom is there in the healthy base too".into());
+        }
+        Ok(())
     }
 
     /// The broken state as a learner finds it.
     fn break_it(&mut self) -> Result<Plan, Failure> {
+        if self.chosen.lab.fresh {
+            self.end_network()?;
+        }
         if self.chosen.lab.live {
             self.end_network()?;
             self.enter(&world::sources(self.chosen, State::Base)?)?;
@@ -235,21 +253,46 @@ impl Proof<'_> {
         self.enter(&world::sources(self.chosen, State::Broken)?)
     }
 
-    /// The broken state, and a patch of the lab's over it.
+    /// The broken state, and a patch of the lab's over it, laid as a learner does.
     fn mend_with(&mut self, fix: &str) -> Result<Plan, Failure> {
         self.break_it()?;
         self.enter(&world::patched(self.chosen, State::Broken, fix)?)
     }
 
-    /// Makes the network equal to the sources.
+    /// The broken state, and `solution.sh` run over it.
+    fn solve(&mut self) -> Result<Plan, Failure> {
+        let plan = self.break_it()?;
+        let exe = std::env::current_exe()?;
+        let script = self.dir.join(SOLUTION);
+        let said = std::process::Command::new("sh")
+            .arg(&script)
+            .env("VPCLAB", exe)
+            .env("VPCLAB_LAB", &self.name)
+            .stdin(std::process::Stdio::null())
+            .output()?;
+        if !said.status.success() {
+            self.wrong.push(format!("{SOLUTION}: {}", String::from_utf8_lossy(&said.stderr).trim()));
+            return Ok(plan);
+        }
+        let plan = world::plan_of(&self.name)?;
+        self.standing = store::standing(&plan);
+        Ok(plan)
+    }
+
+    /// Makes the network equal to the sources: started if it does not run, else changed while it runs.
     fn enter(&mut self, sources: &[Source]) -> Result<Plan, Failure> {
-        let (accepted, plan) = world::accept(sources, &self.name, &self.dir)?;
-        self.end_network()?;
-        self.running = Some(world::up(accepted, true, false)?);
+        let (accepted, plan) = world::accept_over(sources, &self.name, &self.dir, &self.standing)?;
+        if self.running.is_some() {
+            world::change(&self.name, accepted)?;
+        } else {
+            self.running = Some(world::up(accepted, true, false)?);
+        }
+        self.standing = store::standing(&plan);
         Ok(plan)
     }
 
     fn end_network(&mut self) -> Result<(), Failure> {
+        self.standing.clear();
         match self.running.take() {
             Some(running) => Ok(running.end()?),
             None => Ok(()),

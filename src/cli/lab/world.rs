@@ -1,15 +1,18 @@
 //! A lab's network: brought up, changed while it runs, ended.
 #![cfg(target_os = "linux")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::common::Failure;
+use super::super::common::{Failure, LabArg};
 use super::super::topology::Disk;
 use super::{Chosen, shipped};
+use crate::control::api::{Reply, Request};
 use crate::control::lab::{Mark, State, What};
 use crate::control::store::{self, Accepted};
 use crate::model::{Around, Plan, Source};
+use crate::runtime::client::ClientError;
 use crate::runtime::launch::{self, Launch, Running};
 
 /// How long the base's own connections may take to come up.
@@ -29,9 +32,19 @@ pub fn patched(chosen: &Chosen, state: State, patch: &str) -> Result<Vec<Source>
 
 /// Judges sources under a lab's name. Relative paths start at `dir`.
 pub fn accept(sources: &[Source], name: &str, dir: &Path) -> Result<(Accepted, Plan), Failure> {
+    accept_over(sources, name, dir, &BTreeSet::new())
+}
+
+/// The same for a lab that runs: `standing` is what [`store::standing`] says of its plan, which AWS lets stand.
+pub fn accept_over(
+    sources: &[Source],
+    name: &str,
+    dir: &Path,
+    standing: &BTreeSet<String>,
+) -> Result<(Accepted, Plan), Failure> {
     let around = Around { env: &|name| std::env::var(name).ok(), files: &Disk, name: Some(name) };
     let (accepted, loaded) =
-        store::accept(sources, &around, dir).map_err(|report| Failure::input(report.render(false)))?;
+        store::accept_over(sources, &around, dir, standing).map_err(|report| Failure::input(report.render(false)))?;
     Ok((accepted, loaded.plan))
 }
 
@@ -40,9 +53,14 @@ pub fn up(accepted: Accepted, leash: bool, own_id: bool) -> Result<Running, Fail
     Ok(launch::launch(Launch { accepted, leash, own_id })?)
 }
 
-/// Makes a running lab equal to what was accepted. Until the lab can be changed while it runs, it is ended and started.
+/// Makes a running lab equal to what was accepted, while it runs: connections live on as far as AWS lets them.
 pub fn change(name: &str, accepted: Accepted) -> Result<(), Failure> {
-    restart(name, accepted)
+    let lab = LabArg { lab: Some(name.to_owned()) };
+    let ask = Request::Apply { accepted: Box::new(accepted), patches: None, dry_run: false };
+    match super::super::up::connect(&lab)?.ask(ask)? {
+        Reply::Applied(_) => Ok(()),
+        _ => Err(ClientError::Unexpected.into()),
+    }
 }
 
 /// Ends a lab and starts it with what was accepted.
@@ -65,4 +83,13 @@ pub fn settle(chosen: &Chosen, name: &str) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The plan that is in force.
+pub fn plan_of(name: &str) -> Result<Plan, Failure> {
+    let lab = LabArg { lab: Some(name.to_owned()) };
+    let Reply::Source(accepted) = super::super::up::connect(&lab)?.ask(Request::Source)? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    store::load(&accepted).map_err(|report| Failure::input(report.render(false)))
 }

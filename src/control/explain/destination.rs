@@ -58,7 +58,10 @@ impl Destination {
                 let port = port.or(first.map(|(port, proto)| (Some(port), proto)));
                 return Ok(with_port(text, Target::Instance(at), port, 443));
             }
-            Some((kind @ ("lb" | "nat" | "igw" | "tgw" | "peering" | "endpoint-service" | "tg"), _)) => {
+            Some((kind @ ("nat" | "igw" | "vgw" | "tgw" | "peering"), _)) => {
+                return Err(format!("{kind}: a gateway is no destination: name what is beyond it, `instance:N` or an address"));
+            }
+            Some((kind @ ("lb" | "endpoint-service" | "tg"), _)) => {
                 return Err(format!("{kind}: is a kind of destination that is not in this version"));
             }
             _ => split_place(text)?,
@@ -223,6 +226,7 @@ mod tests {
             ("h:1/sctp", "sctp"),
             ("endpoint:nobody", "no endpoint is named nobody"),
             ("lb:front:443", "not in this version"),
+            ("nat:nat-a", "no destination"),
             ("[::1", "bracket"),
         ] {
             let error = read(text).expect_err(text);

@@ -8,6 +8,11 @@ use crate::engine::{EngineLimits, compile};
 use crate::model::plan::{Backend, RouteTarget, UpstreamAddr};
 
 fn names_of(plan: &Plan, endpoint: usize) -> Vec<String> {
+    if plan.endpoints[endpoint].is_gateway() {
+        let service = &plan.services[plan.endpoints[endpoint].service];
+        let known = crate::model::catalogue::service(&service.name).expect("a service of the catalogue");
+        return crate::model::catalogue::public_names(known, &service.region);
+    }
     let zones = &plan.endpoints[endpoint].names.private;
     zones.iter().flat_map(|zone| [zone.apex.clone(), format!("*.{}", zone.apex)]).collect()
 }
@@ -326,6 +331,29 @@ fn the_traps_of_the_shipped_topologies() {
     assert_eq!(told.code.as_deref(), Some("RT_NO_ROUTE"));
     assert_eq!(told.smallest_change.len(), 1, "{}", told.text());
     assert!(told.smallest_change[0].ends_with("private_dns: true"));
+}
+
+/// A file's own prefixes: names, prefix list, gateway endpoint and public side go with them.
+#[test]
+fn a_service_that_the_file_moved_is_found_at_its_new_addresses() {
+    let text = include_str!("../../../topologies/t-solo.yaml");
+    let moved = text.replace("  s3: { buckets:", "  s3: { prefixes: [198.19.160.0/19, 198.19.192.0/19], buckets:");
+    let gateway =
+        moved.replace("    endpoints:\n", "    endpoints:\n      s3: { type: gateway, route_tables: [private] }\n");
+    assert!(moved != text && gateway != moved);
+    let s3 = "https://s3.us-east-1.amazonaws.com";
+    for (text, by_name, second_block) in
+        [(moved, "YES public s3 of us-east-1", "nat"), (gateway, "YES gateway-endpoint vpc.s3", "gateway-endpoint")]
+    {
+        let lab = shipped(&text);
+        assert_eq!(short(&lab, "app-a", s3), by_name);
+        let told = ask(&lab, "app-a", "198.19.223.255:443");
+        assert_eq!((told.reachable, told.way), (true, Some(second_block)), "{}", told.text());
+        assert_eq!(short(&lab, "web", s3), "YES public s3 of us-east-1", "its table has no such route");
+        let old = crate::model::catalogue::public_addr("s3.us-east-1.amazonaws.com").expect("public");
+        let told = ask(&lab, "web", &format!("{old}:443"));
+        assert_eq!(told.code.as_deref(), Some("NO_HOST"), "{}", told.text());
+    }
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn lab(cx: &Cx<'_>, root: &Node) -> Option<Lab> {
         base: f.text("base").map(|t| t.value.to_owned()),
         limits: f.text_map("limits").into_iter().map(|(k, v)| (k.value.to_owned(), v.value.to_owned())).collect(),
         live: f.bool("live").is_some_and(|b| b.value),
+        fresh: f.bool("fresh").is_some_and(|b| b.value),
         symptom,
         steps,
     };

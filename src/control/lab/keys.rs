@@ -28,6 +28,7 @@ pub static LAB: Noun = Noun {
         key("base", Shape::Text, "a topology that is shipped; left out: topology.yaml of the folder"),
         key("limits", Shape::TextMap, "times and quotas of the topology, made short"),
         key("live", Shape::Bool, "the break is laid over the running base: its connections live on"),
+        key("fresh", Shape::Bool, "the broken state is started anew: kernels remember the one before"),
         must("symptom", Shape::List(&CHECK), "what is seen while it is broken"),
         must("steps", Shape::List(&STEP), "what the learner does, in order"),
     ],

@@ -48,6 +48,8 @@ pub struct Lab {
     pub limits: Vec<(String, String)>,
     /// The break is laid over the running base, so that connections made before it live on.
     pub live: bool,
+    /// The broken state is always started anew: a kernel remembers what it learned before (a path's MTU).
+    pub fresh: bool,
     /// What is seen while it is broken: all of it must be true then.
     pub symptom: Vec<Check>,
     pub steps: Vec<Step>,

@@ -8,7 +8,6 @@ use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
-use crate::model::catalogue::{border_router, public_service_at};
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
 };
@@ -39,7 +38,7 @@ impl Walk<'_> {
     /// Between Internet gateways and the Internet stands a router of AWS's.
     fn border(&mut self, vpc: usize) -> Result<(), Stop> {
         if self.p.ttl <= 1 {
-            let from = border_router(&self.plan.vpcs[vpc].region);
+            let from = crate::model::catalogue::border_router(&self.plan.vpcs[vpc].region);
             self.crumbs.push(Crumb { stage: Stage::Internet, eni: None, outcome: Outcome::Drop(DropCode::TtlExpired) });
             return Err(Stop {
                 code: DropCode::TtlExpired,
@@ -71,7 +70,7 @@ impl Walk<'_> {
             self.pass(stage, None, Rule::None);
             return self.arrive(EniIx(at as u32), None);
         }
-        match plan.public_side.filter(|_| public_service_at(dst).is_some()) {
+        match plan.public_side.filter(|_| plan.public_blocks.service_at(dst).is_some()) {
             Some(door) => {
                 self.pass(stage, None, Rule::None);
                 self.arrive(door, None)

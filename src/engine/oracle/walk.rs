@@ -6,7 +6,7 @@ use crate::base::{EniIx, Instant, Proto};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
 use crate::model::Plan;
-use crate::model::catalogue::{PUBLIC_RESOLVER, public_service_at};
+use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Forward, Home, RouteTarget};
 use std::net::Ipv4Addr;
 
@@ -415,7 +415,7 @@ impl<'a> Walk<'a> {
             EniOwner::PublicSide => {
                 let by = Decider::Internet;
                 // Public hosts answer plain HTTP as well.
-                let own = public_service_at(p.dst).is_some_and(|(service, _)| open(service.ports));
+                let own = self.plan.public_blocks.service_at(p.dst).is_some_and(|(service, _)| open(service.ports));
                 let carries = (tcp || p.is_echo()) && p.fragment.is_none();
                 (own || open(&[80, 443]), carries, (DropCode::PublicPort, by), (DropCode::PublicPort, by))
             }

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::Common;
+use super::{Common, VpcPlan};
 use crate::base::{Cidr, EniIx};
 
 /// An Internet gateway, attached to its VPC.
@@ -26,6 +26,15 @@ pub struct PublicAddressPlan {
     pub private: Ipv4Addr,
     /// `eip:NAME` in the file, or assigned at launch (`public_ip: true`).
     pub elastic: bool,
+}
+
+impl PublicAddressPlan {
+    /// `ec2-203-0-113-7.eu-west-1.compute.amazonaws.com`, in the VPC that the address is mapped in; `None` without
+    /// `dns_hostnames` (VPC User Guide, "DNS attributes").
+    pub fn host_name(&self, vpc: &VpcPlan) -> Option<String> {
+        let [a, b, c, d] = self.addr.octets();
+        vpc.dns_hostnames.then(|| format!("ec2-{a}-{b}-{c}-{d}.{}", vpc.public_domain()))
+    }
 }
 
 /// A NAT gateway. Its ENI has no security groups; its subnet's network ACL and route table apply.

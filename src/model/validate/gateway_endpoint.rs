@@ -57,7 +57,13 @@ pub fn read(
         let found = f.error(e.key_place, "the endpoint is in no route table, so no packet takes it");
         cx.warning(found.help("`route_tables: [NAME, ...]`"));
     }
-    route_tables.retain(|&table| !taken(f, e, table, prefix_list, draft));
+    route_tables.retain(|&table| match draft.gateway_routes.get(&(table, prefix_list)) {
+        Some(&other) => {
+            refuse_second(f, e, table, prefix_list, other, draft);
+            false
+        }
+        None => draft.gateway_routes.insert((table, prefix_list), index).is_none(),
+    });
     draft.eni_drafts.push(gateways::door(
         &common.name,
         &format!("{}/door", common.path),
@@ -79,29 +85,19 @@ pub fn read(
     });
 }
 
-/// Whether a table has such a route by another endpoint already, which is noted.
-fn taken(f: &Fields<'_>, e: &Entry, table: usize, prefix_list: usize, draft: &Draft) -> bool {
-    let other = draft.endpoints.iter().flatten().find(|other| match &other.kind {
-        EndpointKind::Gateway { route_tables, prefix_list: list, .. } => {
-            *list == prefix_list && route_tables.contains(&table)
-        }
-        EndpointKind::Interface => false,
-    });
-    let Some(other) = other else { return false };
-    let table = f.cx.names.get(Kind::RouteTable, table);
+/// The table has such a route by another endpoint already.
+fn refuse_second(f: &Fields<'_>, e: &Entry, table: usize, prefix_list: usize, other: usize, draft: &Draft) {
+    let names = &f.cx.names;
+    let (table, other) = (names.get(Kind::RouteTable, table), names.get(Kind::Endpoint, other));
     let list = draft.prefix_lists[prefix_list].as_ref().map_or("", |list| &list.common.id);
     let message = format!(
         "route table {} ({}) already has a route with destination-prefix-list-id {list}: by endpoint {}",
-        table.id, table.path, other.common.path
+        table.id, table.path, other.path
     );
     let place = if f.has("route_tables") { f.key_place("route_tables") } else { e.key_place };
-    let there = f.cx.names.at_path(Kind::Endpoint, &other.common.path);
-    let mut found = f.error(place, message).code("RouteAlreadyExists");
-    if let Some(there) = there {
-        found = found.also(f.cx.names.get(Kind::Endpoint, there).place, format!("{} is here", other.common.path));
-    }
+    let found = f.error(place, message).code("RouteAlreadyExists");
+    let found = found.also(other.place, format!("{} is here", other.path));
     f.cx.error(found.help("a route table has one gateway endpoint for each service"));
-    true
 }
 
 /// The tables that `route_tables` names.

@@ -97,7 +97,7 @@ pub fn nats<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, vpc_index: usize, draft: &mut 
             let found = f.error(f.key_place("eip"), "a private NAT gateway has no Elastic IP");
             cx.error(found.code("InvalidParameterCombination").help("leave `eip` out, or `public: false`"));
         }
-        if public && !draft.internet_gateways.iter().any(|igw| igw.vpc == vpc_index) {
+        if public && draft.igw_of(vpc_index).is_none() {
             let message = format!("Network {} has no Internet gateway attached", vpc_named.id);
             let found = f.error(f.place, message).code("Gateway.NotAttached").also(vpc_named.place, "the VPC");
             cx.error(found.help("`internet_gateway: true` at the VPC, or `public: false` here"));
@@ -174,6 +174,7 @@ pub fn public_ip(f: &Fields<'_>, vpc: usize, instance: usize, counted: bool, dra
     // Its interfaces were the last to be read, eth0 first of them.
     let own: Vec<&EniDraft> = draft.eni_drafts.iter().rev().take_while(|d| is_of(d, instance)).collect();
     let (several, subnet) = (own.len() > 1, own.last().and_then(|d| d.subnet));
+    let gateway = draft.igw_of(vpc).is_some();
     let mut wants = |eip: Option<usize>, place| {
         draft.wants_public.push(WantsPublic { owner: PublicOwner::Instance(instance), eip, place });
     };
@@ -184,7 +185,6 @@ pub fn public_ip(f: &Fields<'_>, vpc: usize, instance: usize, counted: bool, dra
         }
         return;
     };
-    let gateway = draft.internet_gateways.iter().any(|igw| igw.vpc == vpc);
     let refuse = |message: String, code| f.cx.error(f.error(t.place, message).code(code));
     match t.value {
         "false" => {}
@@ -252,15 +252,13 @@ pub fn door(name: &str, path: &str, of: &str, owner: EniOwner, place: Place) -> 
 
 /// Each further Elastic IP of a NAT gateway stands for a further private address of its subnet.
 pub fn more_nat_addresses(cx: &Cx<'_>, draft: &mut Draft) {
-    let wanted: Vec<(usize, usize, Place)> = draft
-        .wants_public
-        .iter()
-        .filter_map(|want| match want.owner {
-            PublicOwner::Nat(nat, n) if n > 0 => Some((nat, n, want.place)),
-            _ => None,
-        })
-        .collect();
-    for (nat, _, place) in wanted {
+    let wanted = draft.wants_public.iter().filter_map(|want| match want.owner {
+        PublicOwner::Nat(nat, n) if n > 0 => Some((nat, want.place)),
+        _ => None,
+    });
+    // More are refused for their public addresses.
+    let wanted: Vec<(usize, Place)> = wanted.take(public_ip::BLOCK.size() as usize).collect();
+    for (nat, place) in wanted {
         let Some(subnet) = draft.nat_gateways[nat].as_ref().map(|n| n.subnet) else { continue };
         let Some(cidr) = draft.subnets.get(subnet).and_then(|s| s.as_ref()).map(|s| s.cidr) else { continue };
         let mut taken: BTreeSet<Ipv4Addr> =
@@ -270,8 +268,11 @@ pub fn more_nat_addresses(cx: &Cx<'_>, draft: &mut Draft) {
         match (free, &mut draft.nat_gateways[nat]) {
             (Some(ip), Some(nat)) => nat.addresses.push(ip),
             _ => {
-                let found = Found::at(place, format!("the subnet {cidr} has no free address left"));
-                cx.error(found.code("InsufficientFreeAddressesInSubnet"));
+                let (nat, subnet) = (cx.names.get(Kind::Nat, nat), cx.names.get(Kind::Subnet, subnet));
+                let message =
+                    format!("NAT gateway {}: subnet {} ({cidr}) has no free address left", nat.path, subnet.path);
+                let found = Found::at(place, message).code("InsufficientFreeAddressesInSubnet");
+                cx.error(found.help("each Elastic IP stands for a private address of its own"));
             }
         }
     }

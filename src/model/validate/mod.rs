@@ -69,6 +69,8 @@ pub struct Draft {
     pub linked: Vec<usize>,
     /// Who wants a public address, and the Elastic IP's name if it has one.
     pub wants_public: Vec<gateways::WantsPublic>,
+    /// The endpoint that makes the route of a table to a prefix list.
+    pub gateway_routes: std::collections::HashMap<(usize, usize), usize>,
     /// Route tables that listen to their virtual private gateway.
     pub propagating: Vec<usize>,
     /// Rules that name groups of other VPCs.
@@ -166,6 +168,16 @@ fn all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
 }
 
 impl Draft {
+    /// The Internet gateway of a VPC. They are in the order of their VPCs.
+    pub fn igw_of(&self, vpc: usize) -> Option<usize> {
+        self.internet_gateways.binary_search_by_key(&vpc, |igw| igw.vpc).ok()
+    }
+
+    /// The virtual private gateway of a VPC.
+    pub fn vgw_of(&self, vpc: usize) -> Option<usize> {
+        self.vgws.binary_search_by_key(&vpc, |vgw| vgw.vpc).ok()
+    }
+
     fn sized(cx: &Cx<'_>) -> Draft {
         fn empty<T>(n: usize) -> Vec<Option<T>> {
             std::iter::repeat_with(|| None).take(n).collect()

@@ -74,6 +74,7 @@ pub fn declare<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, vpc_index: usize) -> Vec<Ta
 /// Reads the routes of all tables.
 pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
     let enis: HashMap<String, usize> = draft.enis.iter().enumerate().map(|(n, e)| (e.common.path.clone(), n)).collect();
+    let made_by = gateway_endpoints(draft);
     for table in tables {
         let common = match &table.fields {
             Some(f) => common(f, Kind::RouteTable, table.index),
@@ -89,7 +90,8 @@ pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
                 origin: RouteOrigin::Local,
             })
             .collect();
-        let made = gateway_endpoint_routes(draft, &common.id, table.index);
+        let made = made_by.get(&table.index).map(Vec::as_slice).unwrap_or_default();
+        let made = gateway_endpoint_routes(draft, &common.id, made);
         if let Some(f) = table.fields {
             associations(&f, table.index, table.vpc, draft);
             written(&f, table.vpc, &common.id, &enis, &made, &mut routes, draft);
@@ -125,7 +127,7 @@ fn associations(f: &Fields<'_>, table: usize, vpc: usize, draft: &mut Draft) {
         f.cx.error(found.also(edge.place, "associated here"));
     }
     draft.propagating.push(table);
-    if !draft.vgws.iter().any(|vgw| vgw.vpc == vpc) {
+    if draft.vgw_of(vpc).is_none() {
         let message = format!("VPC {} has no virtual private gateway", f.cx.names.get(Kind::Vpc, vpc).name);
         let found = f.error(propagate.place, message).code("Gateway.NotAttached");
         f.cx.error(found.help("`virtual_private_gateway: true` at the VPC"));
@@ -201,24 +203,32 @@ fn dest_text(to: RouteDest, draft: &Draft) -> String {
     }
 }
 
-/// The routes that gateway endpoints make in a table.
-fn gateway_endpoint_routes(draft: &Draft, id: &str, table: usize) -> Vec<RoutePlan> {
-    let mut routes = Vec::new();
+/// The gateway endpoints of each table, in the order of the plan.
+fn gateway_endpoints(draft: &Draft) -> HashMap<usize, Vec<usize>> {
+    let mut found: HashMap<usize, Vec<usize>> = HashMap::new();
     for (at, endpoint) in draft.endpoints.iter().enumerate() {
-        let Some(EndpointKind::Gateway { route_tables, prefix_list, .. }) = endpoint.as_ref().map(|e| &e.kind) else {
-            continue;
-        };
-        if route_tables.contains(&table) {
-            let list = draft.prefix_lists[*prefix_list].as_ref().map(|l| l.common.id.clone()).unwrap_or_default();
-            routes.push(RoutePlan {
-                id: format!("{id}/{list}"),
-                to: RouteDest::PrefixList(*prefix_list),
-                target: RouteTarget::GatewayEndpoint(at),
-                origin: RouteOrigin::Created,
-            });
+        if let Some(EndpointKind::Gateway { route_tables, .. }) = endpoint.as_ref().map(|e| &e.kind) {
+            for table in route_tables {
+                found.entry(*table).or_default().push(at);
+            }
         }
     }
-    routes
+    found
+}
+
+/// The routes that gateway endpoints make in a table.
+fn gateway_endpoint_routes(draft: &Draft, id: &str, endpoints: &[usize]) -> Vec<RoutePlan> {
+    let route = |at: &usize| {
+        let EndpointKind::Gateway { prefix_list, .. } = &draft.endpoints[*at].as_ref()?.kind else { return None };
+        let to = RouteDest::PrefixList(*prefix_list);
+        Some(RoutePlan {
+            id: format!("{id}/{}", dest_text(to, draft)),
+            to,
+            target: RouteTarget::GatewayEndpoint(*at),
+            origin: RouteOrigin::Created,
+        })
+    };
+    endpoints.iter().filter_map(route).collect()
 }
 
 /// What virtual private gateways tell the tables that listen to them (`EnableVgwRoutePropagation`): Direct Connect's
@@ -226,7 +236,7 @@ fn gateway_endpoint_routes(draft: &Draft, id: &str, table: usize) -> Vec<RoutePl
 pub fn propagate(draft: &mut Draft) {
     for table in std::mem::take(&mut draft.propagating) {
         let Some(plan) = &draft.route_tables[table] else { continue };
-        let Some(vgw) = draft.vgws.iter().position(|vgw| vgw.vpc == plan.vpc) else { continue };
+        let Some(vgw) = draft.vgw_of(plan.vpc) else { continue };
         let mut links = draft.vgws[vgw].links.clone();
         links.sort_by_key(|at| matches!(draft.links[*at].kind, LinkKind::Vpn { .. }));
         let mut routes: Vec<RoutePlan> = Vec::new();
@@ -333,11 +343,11 @@ impl Read<'_> {
             ("instance", false) => self.instance(r, t),
             ("eni", false) => self.eni(r, At { value: name, place: t.place }),
             ("igw", true) => {
-                let at = self.draft.internet_gateways.iter().position(|igw| igw.vpc == self.vpc);
+                let at = self.draft.igw_of(self.vpc);
                 self.attached(r, t, at, "Internet gateway", "internet_gateway").map(RouteTarget::Igw)
             }
             ("vgw", true) => {
-                let at = self.draft.vgws.iter().position(|vgw| vgw.vpc == self.vpc);
+                let at = self.draft.vgw_of(self.vpc);
                 self.attached(r, t, at, "virtual private gateway", "virtual_private_gateway").map(RouteTarget::Vgw)
             }
             ("nat", false) => r.reference_within(Kind::Nat, self.vpc, t, "InvalidParameterValue").map(RouteTarget::Nat),
@@ -412,7 +422,8 @@ impl Read<'_> {
             .any(|a| a.tgw == at && matches!(&a.to, AttachmentTo::Vpc(to) if to.vpc == self.vpc));
         if !attached {
             let vpc = &r.cx.names.get(Kind::Vpc, self.vpc).name;
-            let message = format!("VPC {vpc} has no attachment to transit gateway {}", t.value);
+            let tgw = &r.cx.names.get(Kind::Tgw, at).name;
+            let message = format!("VPC {vpc} has no attachment to transit gateway {tgw}");
             let found = r.error(t.place, message).code("InvalidTransitGatewayID.NotFound");
             r.cx.error(found.also(r.cx.names.get(Kind::Tgw, at).place, "it is here"));
             return None;

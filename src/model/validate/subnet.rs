@@ -41,7 +41,7 @@ pub fn read<'a>(cx: &'a Cx<'a>, vpc: &Fields<'a>, facts: &VpcFacts, tables: &[Ta
         }
         if let Some(public) = f.bool("public_ip").filter(|b| b.value) {
             draft.public_subnets.insert(index);
-            if !draft.internet_gateways.iter().any(|igw| igw.vpc == facts.index) {
+            if draft.igw_of(facts.index).is_none() {
                 let message = "public addresses of its instances lead nowhere: the VPC has no Internet gateway";
                 cx.warning(f.error(public.place, message).help("`internet_gateway: true` at the VPC"));
             }
