@@ -59,7 +59,9 @@ impl Destination {
                 return Ok(with_port(text, Target::Instance(at), port, 443));
             }
             Some((kind @ ("nat" | "igw" | "vgw" | "tgw" | "peering"), _)) => {
-                return Err(format!("{kind}: a gateway is no destination: name what is beyond it, `instance:N` or an address"));
+                return Err(format!(
+                    "{kind}: a gateway is no destination: name what is beyond it, `instance:N` or an address"
+                ));
             }
             Some((kind @ ("lb" | "endpoint-service" | "tg"), _)) => {
                 return Err(format!("{kind}: is a kind of destination that is not in this version"));

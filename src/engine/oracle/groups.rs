@@ -45,7 +45,7 @@ impl Walk<'_> {
                 _ => false,
             };
             let code = match (record.is_none() && reply, out) {
-                _ if self.forgotten && p.quote.is_none() && !p.begins() => DropCode::CtIdle,
+                _ if self.was_of(&key) && p.quote.is_none() && !p.begins() => DropCode::CtIdle,
                 (true, _) => DropCode::CtNoState,
                 (false, true) => DropCode::SgEgress,
                 (false, false) => DropCode::SgIngress,

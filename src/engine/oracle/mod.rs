@@ -118,6 +118,8 @@ pub(super) struct Expected {
     pub(super) way: Way,
     /// A flow that was there before is sent by a NAT gateway from now on.
     pub(super) renatted: bool,
+    /// It belongs to a flow that was there before.
+    pub(super) known: bool,
 }
 
 #[derive(Default)]
@@ -138,7 +140,8 @@ impl Oracle {
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
-        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, .. } = walk;
+        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, known, .. } =
+            walk;
         self.tokens = tokens;
         for key in replaced.into_iter().flatten() {
             self.records.remove(&key);
@@ -147,7 +150,16 @@ impl Oracle {
             Ok(verdict) => {
                 self.remember(plan, now, notes, &start, &arrives);
                 let passed = matches!(verdict, Verdict::Deliver { .. } | Verdict::Endpoint { .. });
-                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way, renatted }
+                Expected {
+                    verdict,
+                    why: None,
+                    crumbs,
+                    arrives: passed.then_some(arrives),
+                    fragment,
+                    way,
+                    renatted,
+                    known,
+                }
             }
             Err(stop) => {
                 let verdict = match stop.reaction {
@@ -155,7 +167,7 @@ impl Oracle {
                     None => Verdict::Drop { code: stop.code },
                 };
                 let why = Some((stop.code, stop.decider, stop.direction));
-                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted }
+                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted, known }
             }
         }
     }

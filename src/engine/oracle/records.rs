@@ -123,6 +123,7 @@ impl Record {
         };
         let endpoint = plan.enis.get(key.eni as usize).is_some_and(|eni| matches!(eni.owner, EniOwner::Endpoint(_)));
         match key.proto {
+            Proto::TCP if self.life.reset => secs(1),
             Proto::TCP if self.life.closing() => secs(10),
             Proto::TCP if self.life.opening => secs(60),
             Proto::TCP if endpoint => plan.limits.endpoint_idle,
@@ -173,7 +174,11 @@ impl Binding {
     }
 
     pub(super) fn over(&self, plan: &Plan, now: Instant) -> bool {
-        let idle = if self.closing() { Duration::from_secs(10) } else { plan.limits.nat_idle };
+        let idle = match self.closing() {
+            true if self.reset => Duration::from_secs(1),
+            true => Duration::from_secs(10),
+            false => plan.limits.nat_idle,
+        };
         now.since(self.last) >= idle
     }
 
@@ -228,8 +233,8 @@ impl Oracle {
     }
 
     /// It had one, and nothing came for too long.
-    pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> bool {
-        self.records.get(key).is_some_and(|r| !r.closing() && r.over(plan, key, now))
+    pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> Option<&Record> {
+        self.records.get(key).filter(|r| !r.closing() && r.over(plan, key, now))
     }
 
     pub(super) fn bindings(&self) -> &[Binding] {

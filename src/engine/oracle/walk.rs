@@ -46,8 +46,8 @@ pub(super) struct Walk<'a> {
     pub(super) known: bool,
     /// A flow that was there before is sent by a NAT gateway now.
     pub(super) renatted: bool,
-    /// It belongs to a flow whose time is over.
-    pub(super) forgotten: bool,
+    /// It belongs to a flow whose time is over: both ends.
+    pub(super) forgotten: Option<[Key; 2]>,
     /// It begins anew a flow that was closing: what both ends had of that.
     pub(super) replaced: Option<[Key; 2]>,
     /// Whose route it followed last.
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
             bordered: false,
             known: false,
             renatted: false,
-            forgotten: false,
+            forgotten: None,
             replaced: None,
             routed: Decider::Eni(from),
             tracked_out: false,
@@ -224,9 +224,14 @@ impl<'a> Walk<'a> {
     fn look_up(&mut self) {
         let key = Key::of(self.from, &self.p, false);
         self.known = self.oracle.record(self.plan, self.now, &key, false).is_some();
-        self.forgotten = self.oracle.forgotten(self.plan, self.now, &key);
+        self.forgotten = self.oracle.forgotten(self.plan, self.now, &key).map(|record| [key, record.partner]);
         let old = self.oracle.record(self.plan, self.now, &key, false).filter(|r| r.closing() && self.p.begins());
         self.replaced = old.map(|record| [key, record.partner]);
+    }
+
+    /// The ENI has forgotten what the packet belonged to.
+    pub(super) fn was_of(&self, key: &Key) -> bool {
+        self.forgotten.is_some_and(|keys| keys.contains(key))
     }
 
     /// The record of an ENI, if it has not forgotten it.
@@ -343,8 +348,11 @@ impl<'a> Walk<'a> {
             self.nacl(subnet, ingress, left == Some(subnet))?;
         }
         if let Some(code) = lists::failed(plan, to) {
-            let at =
-                if matches!(eni.owner, EniOwner::Endpoint(_)) { Decider::EndpointEni(to) } else { Decider::Eni(to) };
+            let at = match eni.owner {
+                EniOwner::Endpoint(_) => Decider::EndpointEni(to),
+                EniOwner::NatGateway(n) => Decider::Nat(n),
+                _ => Decider::Eni(to),
+            };
             return self.stop_at(Stage::Fault, Some(to), code, at, ingress);
         }
         match eni.owner {
@@ -428,7 +436,7 @@ impl<'a> Walk<'a> {
         } else if tcp && !known && !serves {
             Some(port)
         } else if tcp && !known && !p.begins() {
-            Some((if self.forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
+            Some((if self.was_of(&key) { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
         } else {
             (endpoint && p.size > 8_500).then_some((DropCode::MtuDropSilent, at))
         };

@@ -418,7 +418,11 @@ pub static CHECK: Noun = Noun {
         later("saw"),
         key("never", Shape::OneOf(&["internet", "nat", "gateway-endpoint"]), "a way that must not exist"),
         key("expect", Shape::NounOrText(&EXPECT), "reachable, unreachable, a drop code, or a map"),
-        key("via", Shape::Text, "the way it must take: `endpoint:N`, `nat:N`, `peering:N`, `tgw:N`, `instance:N`, `site:N`, `igw`, `vgw`, `vpn`, `private`, `nat`, `internet` or `gateway-endpoint`"),
+        key(
+            "via",
+            Shape::Text,
+            "the way it must take: `endpoint:N`, `nat:N`, `peering:N`, `tgw:N`, `instance:N`, `site:N`, `igw`, `vgw`, `vpn`, `private`, `nat`, `internet` or `gateway-endpoint`",
+        ),
         key("not_via", Shape::Text, "the way it must not take, as in `via`"),
         key("within", Shape::Duration, "left out: 30s"),
     ],

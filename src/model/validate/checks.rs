@@ -226,8 +226,10 @@ fn way(f: &Fields<'_>, t: At<&str>) -> Option<String> {
         }
         _ if WAYS.contains(&t.value) => Some(t.value.to_owned()),
         _ => {
-            let help =
-                format!("`endpoint:N`, `nat:N`, `peering:N`, `tgw:N`, `instance:N`, `site:N`, or one of {}", WAYS.join(", "));
+            let help = format!(
+                "`endpoint:N`, `nat:N`, `peering:N`, `tgw:N`, `instance:N`, `site:N`, or one of {}",
+                WAYS.join(", ")
+            );
             f.cx.error(f.error(t.place, format!("`{}` is no way", t.value)).help(help));
             None
         }
