@@ -138,7 +138,7 @@ impl Walk<'_> {
         let binding = match self.bound_out(n) {
             Some(binding) => binding,
             None => {
-                let forgotten = self.was_bound_out(n) || self.forgotten;
+                let forgotten = self.was_bound_out(n) || self.forgotten.is_some() && self.p.quote.is_none();
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),
@@ -146,11 +146,12 @@ impl Walk<'_> {
                 };
                 if !begins {
                     let tcp = self.p.proto == Proto::TCP;
-                    let code = if forgotten { DropCode::NatIdle } else { DropCode::NatNoState };
+                    let code = if forgotten && tcp { DropCode::NatIdle } else { DropCode::NatNoState };
                     self.crumbs.push(Crumb { stage, eni: None, outcome: Outcome::Drop(code) });
                     let reaction = (forgotten && tcp).then_some(Reaction::Reset);
                     return Err(Stop { code, decider: by, direction: Direction::Egress, reaction });
                 }
+                self.renatted |= self.known;
                 let token = self.tokens;
                 self.tokens += 1;
                 Binding::new(n, &self.p, (own, token), self.now)
@@ -173,7 +174,7 @@ impl Walk<'_> {
     }
 
     fn was_bound_out(&self, n: usize) -> bool {
-        self.find_out(n).is_some_and(|b| b.over(self.plan, self.now))
+        self.find_out(n).is_some_and(|b| !b.closing() && b.over(self.plan, self.now))
     }
 
     fn find_out(&self, n: usize) -> Option<Binding> {
@@ -209,10 +210,11 @@ impl Walk<'_> {
         let nat = &plan.nat_gateways[n];
         let (stage, by, ingress) = (Stage::Nat { nat: n }, Decider::Nat(n), Direction::Ingress);
         let found = self.find_back(n);
-        let binding = match found.filter(|b| !b.over(plan, self.now)) {
+        let over = |b: &Binding| b.over(plan, self.now) || b.closing() && self.p.begins();
+        let binding = match found.filter(|b| !over(b)) {
             Some(binding) => binding,
             None => {
-                let code = if found.is_some() { DropCode::NatIdle } else { DropCode::NatNoState };
+                let code = if found.is_some_and(|b| !b.closing()) { DropCode::NatIdle } else { DropCode::NatNoState };
                 return self.stop_at(stage, None, code, by, ingress);
             }
         };
@@ -339,9 +341,8 @@ impl Walk<'_> {
             let tuple = FiveTuple { proto, src, src_port: src_port as u16, dst, dst_port: dst_port as u16 };
             return subnets[steer(&tuple, subnets.len() as u32) as usize];
         }
-        // Each time it is entered: the same tuple, the same subnet.
-        let seen = self.seen.iter().rev().find(|c| c.stage == Stage::TgwAttachment { attachment: b });
-        let eni = seen.and_then(|c| c.eni);
+        let here = self.seen.get(self.crumbs.len());
+        let eni = here.filter(|c| c.stage == Stage::TgwAttachment { attachment: b }).and_then(|c| c.eni);
         let chosen = subnets.iter().find(|(_, ix)| Some(*ix) == eni);
         *chosen.unwrap_or(&subnets[0])
     }
@@ -388,6 +389,7 @@ impl Walk<'_> {
     fn link(&mut self, l: usize, by_aws: bool, router: Ipv4Addr) -> Result<(), Stop> {
         let plan = self.plan;
         let (stage, by) = (Stage::Link { link: l }, Decider::Link(l));
+        self.routes += 1;
         let tunnels = match &plan.links[l].kind {
             LinkKind::DirectConnect { mtu } => {
                 self.fits(*mtu, router, stage.clone(), None, by, true)?;
@@ -424,6 +426,7 @@ impl Walk<'_> {
             _ => return self.stop(stage, DropCode::SiteNoRoute, by),
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
+        self.routes += 1;
         self.link(l, false, plan.sites[site].gateway)?;
         let ingress = Direction::Ingress;
         match plan.links[l].end {

@@ -14,7 +14,7 @@ impl Walk<'_> {
         let eni = self.plan.eni(at);
         let out = direction == Direction::Egress;
         let key = Key::of(at, &self.p, !out);
-        let record = self.oracle.record(self.plan, self.now, &key, self.p.begins()).copied();
+        let record = self.record(&key);
         let stage = if out { Stage::SgEgress } else { Stage::SgIngress };
         let door = eni.owner.is_door();
         if (door || eni.vpc().is_none()) && !(door && out && record.is_none()) {
@@ -45,7 +45,7 @@ impl Walk<'_> {
                 _ => false,
             };
             let code = match (record.is_none() && reply, out) {
-                _ if self.forgotten && p.quote.is_none() && !p.begins() => DropCode::CtIdle,
+                _ if self.was_of(&key) && p.quote.is_none() && !p.begins() => DropCode::CtIdle,
                 (true, _) => DropCode::CtNoState,
                 (false, true) => DropCode::SgEgress,
                 (false, false) => DropCode::SgIngress,

@@ -116,6 +116,10 @@ pub(super) struct Expected {
     /// It is cut into fragments of so many bytes; 0: not.
     pub(super) fragment: u16,
     pub(super) way: Way,
+    /// A flow that was there before is sent by a NAT gateway from now on.
+    pub(super) renatted: bool,
+    /// It belongs to a flow that was there before.
+    pub(super) known: bool,
 }
 
 #[derive(Default)]
@@ -136,16 +140,26 @@ impl Oracle {
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
-        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, .. } = walk;
+        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, known, .. } =
+            walk;
         self.tokens = tokens;
-        if replaced {
-            self.forget(&Key::of(from, &start, false));
+        for key in replaced.into_iter().flatten() {
+            self.records.remove(&key);
         }
         match result {
             Ok(verdict) => {
                 self.remember(plan, now, notes, &start, &arrives);
                 let passed = matches!(verdict, Verdict::Deliver { .. } | Verdict::Endpoint { .. });
-                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way }
+                Expected {
+                    verdict,
+                    why: None,
+                    crumbs,
+                    arrives: passed.then_some(arrives),
+                    fragment,
+                    way,
+                    renatted,
+                    known,
+                }
             }
             Err(stop) => {
                 let verdict = match stop.reaction {
@@ -153,7 +167,7 @@ impl Oracle {
                     None => Verdict::Drop { code: stop.code },
                 };
                 let why = Some((stop.code, stop.decider, stop.direction));
-                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way }
+                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted, known }
             }
         }
     }

@@ -123,6 +123,7 @@ impl Record {
         };
         let endpoint = plan.enis.get(key.eni as usize).is_some_and(|eni| matches!(eni.owner, EniOwner::Endpoint(_)));
         match key.proto {
+            Proto::TCP if self.life.reset => secs(1),
             Proto::TCP if self.life.closing() => secs(10),
             Proto::TCP if self.life.opening => secs(60),
             Proto::TCP if endpoint => plan.limits.endpoint_idle,
@@ -151,15 +152,13 @@ pub(super) struct Binding {
     last: Instant,
     fin: [bool; 2],
     reset: bool,
-    /// Of TCP: the client has sent a second packet.
-    open: bool,
 }
 
 impl Binding {
     pub(super) fn new(nat: usize, p: &Sent, own: (Ipv4Addr, Port), now: Instant) -> Binding {
         let remote = (p.dst, if p.proto == Proto::ICMP { 0 } else { p.dst_port });
         let client = (p.src, p.src_port);
-        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false, open: false }
+        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false }
     }
 
     pub(super) fn learn(&mut self, token: Port, port: Port) {
@@ -175,10 +174,10 @@ impl Binding {
     }
 
     pub(super) fn over(&self, plan: &Plan, now: Instant) -> bool {
-        let idle = match self.proto {
-            _ if self.closing() => Duration::from_secs(10),
-            Proto::TCP if !self.open => Duration::from_secs(60),
-            _ => plan.limits.nat_idle,
+        let idle = match self.closing() {
+            true if self.reset => Duration::from_secs(1),
+            true => Duration::from_secs(10),
+            false => plan.limits.nat_idle,
         };
         now.since(self.last) >= idle
     }
@@ -206,7 +205,6 @@ impl Oracle {
             }
             let kept = self.bindings.iter_mut().find(|b| b.is(&binding)).expect("just put");
             kept.last = now;
-            kept.open |= from_client && !fresh;
             kept.fin[usize::from(from_client)] |= sent.flags & tcp_flags::FIN != 0;
             kept.reset |= sent.flags & tcp_flags::RST != 0;
         }
@@ -234,16 +232,9 @@ impl Oracle {
         self.records.get(key).filter(|r| !r.over(plan, key, now) && !(r.closing() && begins))
     }
 
-    /// Both ends.
-    pub(super) fn forget(&mut self, key: &Key) {
-        if let Some(record) = self.records.remove(key) {
-            self.records.remove(&record.partner);
-        }
-    }
-
     /// It had one, and nothing came for too long.
-    pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> bool {
-        self.records.get(key).is_some_and(|r| !r.closing() && r.over(plan, key, now))
+    pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> Option<&Record> {
+        self.records.get(key).filter(|r| !r.closing() && r.over(plan, key, now))
     }
 
     pub(super) fn bindings(&self) -> &[Binding] {

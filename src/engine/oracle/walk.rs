@@ -44,14 +44,16 @@ pub(super) struct Walk<'a> {
     pub(super) bordered: bool,
     /// It belongs to a flow, or what it quotes does.
     pub(super) known: bool,
-    /// It belongs to a flow whose time is over.
-    pub(super) forgotten: bool,
-    /// It begins anew a flow that was closing.
-    pub(super) replaced: bool,
+    /// A flow that was there before is sent by a NAT gateway now.
+    pub(super) renatted: bool,
+    /// It belongs to a flow whose time is over: both ends.
+    pub(super) forgotten: Option<[Key; 2]>,
+    /// It begins anew a flow that was closing: what both ends had of that.
+    pub(super) replaced: Option<[Key; 2]>,
     /// Whose route it followed last.
     pub(super) routed: Decider,
     tracked_out: bool,
-    routes: u32,
+    pub(super) routes: u32,
 }
 
 /// Who sends a packet out of a subnet.
@@ -96,8 +98,9 @@ impl<'a> Walk<'a> {
             by_nat: false,
             bordered: false,
             known: false,
-            forgotten: false,
-            replaced: false,
+            renatted: false,
+            forgotten: None,
+            replaced: None,
             routed: Decider::Eni(from),
             tracked_out: false,
             routes: 0,
@@ -163,7 +166,7 @@ impl<'a> Walk<'a> {
     /// The resolver, IMDS and addresses of the host where nothing answers. (Rates are not modelled here.)
     fn host_service(&mut self) -> Option<Result<Verdict, Stop>> {
         let (from, p) = (self.from, self.p);
-        let whole = p.fragment.is_none_or(|part| part.first);
+        let whole = p.fragment.is_none();
         let ports = matches!(p.proto, Proto::TCP | Proto::UDP) && whole;
         let query = ports && p.dst_port == 53;
         let nothing = (Stage::Resolver, Err((DropCode::RouterAddr, Decider::Eni(from))));
@@ -221,9 +224,20 @@ impl<'a> Walk<'a> {
     fn look_up(&mut self) {
         let key = Key::of(self.from, &self.p, false);
         self.known = self.oracle.record(self.plan, self.now, &key, false).is_some();
-        self.forgotten = self.oracle.forgotten(self.plan, self.now, &key);
-        self.replaced =
-            self.oracle.record(self.plan, self.now, &key, false).is_some_and(Record::closing) && self.p.begins();
+        self.forgotten = self.oracle.forgotten(self.plan, self.now, &key).map(|record| [key, record.partner]);
+        let old = self.oracle.record(self.plan, self.now, &key, false).filter(|r| r.closing() && self.p.begins());
+        self.replaced = old.map(|record| [key, record.partner]);
+    }
+
+    /// The ENI has forgotten what the packet belonged to.
+    pub(super) fn was_of(&self, key: &Key) -> bool {
+        self.forgotten.is_some_and(|keys| keys.contains(key))
+    }
+
+    /// The record of an ENI, if it has not forgotten it.
+    pub(super) fn record(&self, key: &Key) -> Option<Record> {
+        let replaced = self.replaced.is_some_and(|keys| keys.contains(key));
+        self.oracle.record(self.plan, self.now, key, self.p.begins()).filter(|_| !replaced).copied()
     }
 
     /// A later fragment goes the way of the first.
@@ -334,8 +348,11 @@ impl<'a> Walk<'a> {
             self.nacl(subnet, ingress, left == Some(subnet))?;
         }
         if let Some(code) = lists::failed(plan, to) {
-            let at =
-                if matches!(eni.owner, EniOwner::Endpoint(_)) { Decider::EndpointEni(to) } else { Decider::Eni(to) };
+            let at = match eni.owner {
+                EniOwner::Endpoint(_) => Decider::EndpointEni(to),
+                EniOwner::NatGateway(n) => Decider::Nat(n),
+                _ => Decider::Eni(to),
+            };
             return self.stop_at(Stage::Fault, Some(to), code, at, ingress);
         }
         match eni.owner {
@@ -376,7 +393,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let key = Key::of(to, &self.p, true);
-        let known = [key, key.reversed()].iter().any(|k| self.oracle.record(self.plan, self.now, k, false).is_some());
+        let known = [key, key.reversed()].iter().any(|k| self.record(k).is_some());
         if known {
             return Ok(());
         }
@@ -413,13 +430,13 @@ impl<'a> Walk<'a> {
         };
         let endpoint = matches!(plan.eni(to).owner, EniOwner::Endpoint(_));
         let key = Key::of(to, &p, true);
-        let known = self.oracle.record(plan, self.now, &key, p.begins()).is_some();
+        let known = self.record(&key).is_some();
         let refused = if !carries {
             Some(proto)
         } else if tcp && !known && !serves {
             Some(port)
         } else if tcp && !known && !p.begins() {
-            Some((if self.forgotten { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
+            Some((if self.was_of(&key) { DropCode::VpceIdle } else { DropCode::VpceNoState }, at))
         } else {
             (endpoint && p.size > 8_500).then_some((DropCode::MtuDropSilent, at))
         };

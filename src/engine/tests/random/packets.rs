@@ -88,9 +88,11 @@ fn settle(mut p: Sent) -> Sent {
 }
 
 pub const SEQUELS: usize = 12;
+/// The one of them that is an ICMP error.
+pub const ERROR: usize = 7;
 
-/// What its sender or its receiver does next.
-pub fn after(p: &Sent, got: bool, what: usize) -> Option<Sent> {
+/// What its sender or its receiver does next; who it is for does not forward it.
+pub fn after(p: &Sent, got: bool, own: bool, what: usize) -> Option<Sent> {
     let mut next = *p;
     (next.ttl, next.mss, next.fragment) = (64, None, None);
     if p.fragment.is_some_and(|part| !part.first) || p.quote.is_some() {
@@ -104,12 +106,13 @@ pub fn after(p: &Sent, got: bool, what: usize) -> Option<Sent> {
     let answer = if p.flags & SYN != 0 && p.flags & ACK == 0 { SYN | ACK } else { ACK };
     let tcp = p.proto == Proto::TCP;
     match (what, got) {
+        (8..10, true) if own => return None,
         (0..4, true) if tcp => next.flags = answer,
         (0..4, false) if tcp => next.flags = ACK,
         (4, _) if tcp => next.flags = FIN | ACK,
         (5, _) if tcp => next.flags = RST,
         (6, _) if tcp => (next.flags, next.size) = (ACK, 1_500),
-        (7, true) => {
+        (ERROR, true) => {
             // The receiver says that nothing is there.
             let quote = Quote {
                 proto: p.proto,
