@@ -2,6 +2,7 @@
 //! the time goes into waiting for timeouts.
 #![cfg(target_os = "linux")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
