@@ -192,7 +192,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             self.masquerade(eni.ip)?;
         }
         let mut place = match eni.kind {
-            EniKind::GatewayDoor(endpoint, _) => self.from_gateway_endpoint(endpoint)?,
+            EniKind::GatewayDoor(endpoint, _) => self.out_of_gateway_endpoint(endpoint)?,
             EniKind::PublicDoor => Place::Internet,
             _ if eni.vpc != super::program::NONE => Place::Leave { subnet: eni.subnet, gateway: false },
             _ if eni.site != super::program::NONE => Place::Site { site: eni.site },
@@ -370,14 +370,14 @@ impl<'a, T: Trail> Walk<'a, T> {
         eni.vpc == super::program::NONE && eni.site == super::program::NONE && matches!(eni.kind, EniKind::Host)
     }
 
-    fn from_vpc(&self) -> bool {
+    fn starts_in_vpc(&self) -> bool {
         self.program.eni(self.from).vpc != super::program::NONE
     }
 
     fn igw_in(&mut self, public: u32, private: u32, eni: EniIx, igw: u32) -> Next {
         debug_assert_eq!(public, self.traffic.dst);
         // Between two VPCs' public addresses it is one router.
-        if !self.from_vpc() {
+        if !self.starts_in_vpc() {
             self.border(self.program.gateways.igws[igw as usize].border)?;
         }
         let rule = Rule::Destination(private.into());
@@ -430,7 +430,7 @@ impl<'a, T: Trail> Walk<'a, T> {
         answer.map(|to| Place::Arrive { to, left: None })
     }
 
-    fn from_gateway_endpoint(&mut self, endpoint: u32) -> Next {
+    fn out_of_gateway_endpoint(&mut self, endpoint: u32) -> Next {
         let vpc = self.program.gateways.doors.iter().position(|door| *door == Some(self.from));
         debug_assert_eq!(vpc, Some(endpoint as usize));
         let stage = Stage::GatewayEndpoint { endpoint: endpoint as usize };

@@ -37,7 +37,7 @@ impl State {
     }
 
     fn reaction<T: Trail>(
-        &mut self,
+        &self,
         program: &Program,
         now: Instant,
         to: EniIx,
