@@ -4,8 +4,10 @@
 
 use std::net::Ipv4Addr;
 
-/// Raw IP: a packet begins with its IP header (LINKTYPE_RAW).
-pub const LINKTYPE_RAW: u16 = 101;
+/// Raw IP: a packet begins with its IP header (LINKTYPE_IPV4; Wireshark and tcpdump go by the version in it). Not
+/// LINKTYPE_RAW: libpcap (1.10.3) compares the number of each further interface with its own number of the first one's
+/// type, which is another for LINKTYPE_RAW, and ends where a second interface begins.
+pub const LINKTYPE: u16 = 228;
 /// Longer comments are cut: a packet's is one line.
 const TEXT_MAX: usize = 4_096;
 
@@ -52,7 +54,7 @@ pub struct Interface {
 /// wants the same of all interfaces of a file.
 pub fn interface(out: &mut Vec<u8>, interface: &Interface, snaplen: u32) {
     write(out, block::INTERFACE, |out| {
-        out.extend_from_slice(&LINKTYPE_RAW.to_le_bytes());
+        out.extend_from_slice(&LINKTYPE.to_le_bytes());
         out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(&snaplen.to_le_bytes());
         text(out, option::IF_NAME, &interface.name);
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(kinds, [0x0a0d_0d0a, 1, 6, 6]);
         assert_eq!(blocks[0].fixed, [0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
         assert_eq!(blocks[0].options, [(1, b"lab demo".to_vec()), (4, b"vpclab 1".to_vec())]);
-        assert_eq!(blocks[1].fixed, [101, 0, 0, 0, 96, 0, 0, 0]);
+        assert_eq!(blocks[1].fixed, [228, 0, 0, 0, 96, 0, 0, 0]);
         assert_eq!(
             blocks[1].options,
             [

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::base::Proto;
 use crate::model::Plan;
+use crate::model::catalogue;
 
 /// A destination as it was understood.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,7 +50,8 @@ impl Destination {
                 let (name, port) = split_port(rest)?;
                 let at = plan.find_endpoint(name).map_err(|found| unknown(plan, "endpoint", name, &found))?;
                 let first = plan.services[plan.endpoints[at].service].ports.first().copied();
-                return Ok(with_port(text, Target::Endpoint(at), port, first.unwrap_or(443)));
+                let target = behind_gateway(plan, at).map_or(Target::Endpoint(at), Target::Address);
+                return Ok(with_port(text, target, port, first.unwrap_or(443)));
             }
             Some(("instance", rest)) => {
                 let (name, port) = split_port(rest)?;
@@ -81,6 +83,17 @@ impl Destination {
             Proto(n) => n.to_string(),
         }
     }
+}
+
+/// A gateway endpoint has no address of its own: a client asks for the service's, and its route table decides whether
+/// that leads to the endpoint.
+fn behind_gateway(plan: &Plan, endpoint: usize) -> Option<Ipv4Addr> {
+    if !plan.endpoints[endpoint].is_gateway() {
+        return None;
+    }
+    let service = &plan.services[plan.endpoints[endpoint].service];
+    let host = &catalogue::service(&service.name)?.host;
+    plan.public_blocks.addr(&format!("{host}.{}.amazonaws.com", service.region))
 }
 
 fn url(text: &str, scheme: &str, rest: &str) -> Result<Destination, String> {
