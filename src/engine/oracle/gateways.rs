@@ -136,9 +136,14 @@ impl Walk<'_> {
             });
         }
         let binding = match self.bound_out(n) {
-            Some(binding) => binding,
+            Some(binding) => {
+                self.renatted |= self.oracle.owner(&binding) != Some(self.from.0);
+                binding
+            }
             None => {
-                let forgotten = self.was_bound_out(n) || self.forgotten.is_some() && self.p.quote.is_none();
+                let forgotten = self.p.quote.is_none()
+                    && (self.was_bound_out(n) || self.forgotten.is_some())
+                    && self.may_say_idle();
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),
@@ -219,7 +224,8 @@ impl Walk<'_> {
         let binding = match found.filter(|b| over.is_none() && !self.anew(b)) {
             Some(binding) => binding,
             None => {
-                let code = if over == Some(true) { DropCode::NatIdle } else { DropCode::NatNoState };
+                let code =
+                    if over == Some(true) && self.may_say_idle() { DropCode::NatIdle } else { DropCode::NatNoState };
                 return self.stop_at(stage, None, code, by, ingress);
             }
         };
@@ -235,6 +241,9 @@ impl Walk<'_> {
         self.clamp(8_460);
         self.by_nat = true;
         self.transit = false;
+        if self.way == Way::Internet {
+            self.way = Way::Nat;
+        }
         self.leave(nat.subnet, Leaver::Gateway)
     }
 

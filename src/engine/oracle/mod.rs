@@ -128,8 +128,8 @@ pub(super) struct Oracle {
     flows: HashMap<u32, Flow>,
     next_flow: u32,
     bindings: Vec<Binding>,
-    /// Ports of first fragments: sender, source, destination, protocol, identification.
-    parts: HashMap<(u32, Ipv4Addr, Ipv4Addr, Proto, u16), (Port, Port, u8)>,
+    /// Ports of first fragments and when they came, by sender, source, destination, protocol, identification.
+    parts: HashMap<(u32, Ipv4Addr, Ipv4Addr, Proto, u16), (Port, Port, u8, Instant)>,
     tokens: Port,
 }
 
@@ -138,7 +138,7 @@ impl Oracle {
     /// a transit gateway chooses a zone by ports of which one is a token.
     pub(super) fn ask(&mut self, plan: &Plan, now: Instant, from: EniIx, p: &Sent, seen: &[Crumb]) -> Expected {
         if let Some(part) = p.fragment.filter(|part| part.first) {
-            self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (p.src_port, p.dst_port, p.flags));
+            self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (p.src_port, p.dst_port, p.flags, now));
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();

@@ -74,6 +74,8 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
     initiator: Key,
+    /// The other end, when it began.
+    target: Key,
     last: Instant,
     /// Packets of the initiator, of the other; up to 3.
     seen: [u8; 2],
@@ -85,8 +87,8 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    fn new(initiator: Key, p: &Sent, now: Instant) -> Flow {
-        Flow { initiator, last: now, seen: [0; 2], opening: p.begins(), fin: [false; 2], reset: false }
+    fn new(initiator: Key, target: Key, p: &Sent, now: Instant) -> Flow {
+        Flow { initiator, target, last: now, seen: [0; 2], opening: p.begins(), fin: [false; 2], reset: false }
     }
 
     fn note(&mut self, now: Instant, from: &Key, flags: u8) {
@@ -99,7 +101,9 @@ impl Flow {
     }
 
     pub(super) fn learn(&mut self, token: Port, port: Port) {
-        self.initiator = self.initiator.learned(token, port);
+        for end in [&mut self.initiator, &mut self.target] {
+            *end = end.learned(token, port);
+        }
     }
 
     pub(super) fn closing(&self) -> bool {
@@ -181,21 +185,33 @@ impl Oracle {
                 if let Some(old) = self.records.get(&mine) {
                     self.end(old.flow);
                 }
-                self.next_flow += 1;
-                self.flows.insert(self.next_flow, Flow::new(mine, sent, now));
-                self.next_flow
+                self.begin(Flow::new(mine, theirs, sent, now))
             }
         };
         self.records.insert(mine, Record { tracked: tracked_out, flow });
-        // What the receiver knows may be of another flow: there one way, and back another.
-        let own = self.record(plan, now, &theirs).map(|(record, _)| record.flow);
-        self.records.insert(theirs, Record { tracked: tracked_in, flow: own.unwrap_or(flow) });
+        // What the receiver knows may be of another connection: there one way, and back another.
+        let ends = self.flows.get(&flow).map(|f| [f.initiator, f.target]).expect("it is there");
+        let own = match self.record(plan, now, &theirs) {
+            Some((record, _)) => record.flow,
+            None if ends.contains(&theirs) => flow,
+            None => self.begin(Flow::new(mine, theirs, sent, now)),
+        };
+        self.records.insert(theirs, Record { tracked: tracked_in, flow: own });
+        if own != flow {
+            self.flows.get_mut(&own).expect("it is there").note(now, &mine, sent.flags);
+        }
         for (mut binding, _) in notes.bindings {
             (binding.last, binding.flow) = (now, flow);
             self.bindings.retain(|b| !b.is(&binding));
             self.bindings.push(binding);
         }
         self.flows.get_mut(&flow).expect("it is there").note(now, &mine, sent.flags);
+    }
+
+    fn begin(&mut self, flow: Flow) -> u32 {
+        self.next_flow += 1;
+        self.flows.insert(self.next_flow, flow);
+        self.next_flow
     }
 
     /// A flow and all that is known of it.
@@ -222,6 +238,11 @@ impl Oracle {
 
     pub(super) fn bindings(&self) -> &[Binding] {
         &self.bindings
+    }
+
+    /// The ENI whose connection it is.
+    pub(super) fn owner(&self, binding: &Binding) -> Option<u32> {
+        self.flows.get(&binding.flow).map(|flow| flow.initiator.eni)
     }
 
     pub(super) fn is_closing(&self, binding: &Binding) -> bool {
