@@ -136,9 +136,14 @@ impl Walk<'_> {
             });
         }
         let binding = match self.bound_out(n) {
-            Some(binding) => binding,
+            Some(binding) => {
+                self.renatted |= self.oracle.owner(&binding) != Some(self.from.0);
+                binding
+            }
             None => {
-                let forgotten = self.was_bound_out(n) || self.forgotten.is_some() && self.p.quote.is_none();
+                let forgotten = self.p.quote.is_none()
+                    && (self.was_bound_out(n) || self.forgotten.is_some())
+                    && self.may_say_idle();
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),
@@ -170,11 +175,16 @@ impl Walk<'_> {
     }
 
     fn bound_out(&self, n: usize) -> Option<Binding> {
-        self.find_out(n).filter(|b| !b.over(self.plan, self.now) && !(b.closing() && self.p.begins()))
+        self.find_out(n).filter(|b| self.oracle.binding_over(self.plan, self.now, b).is_none() && !self.anew(b))
     }
 
     fn was_bound_out(&self, n: usize) -> bool {
-        self.find_out(n).is_some_and(|b| !b.closing() && b.over(self.plan, self.now))
+        self.find_out(n).and_then(|b| self.oracle.binding_over(self.plan, self.now, &b)) == Some(true)
+    }
+
+    /// A SYN begins a closing connection anew.
+    fn anew(&self, binding: &Binding) -> bool {
+        self.p.begins() && self.oracle.is_closing(binding)
     }
 
     fn find_out(&self, n: usize) -> Option<Binding> {
@@ -210,11 +220,12 @@ impl Walk<'_> {
         let nat = &plan.nat_gateways[n];
         let (stage, by, ingress) = (Stage::Nat { nat: n }, Decider::Nat(n), Direction::Ingress);
         let found = self.find_back(n);
-        let over = |b: &Binding| b.over(plan, self.now) || b.closing() && self.p.begins();
-        let binding = match found.filter(|b| !over(b)) {
+        let over = found.and_then(|b| self.oracle.binding_over(plan, self.now, &b));
+        let binding = match found.filter(|b| over.is_none() && !self.anew(b)) {
             Some(binding) => binding,
             None => {
-                let code = if found.is_some_and(|b| !b.closing()) { DropCode::NatIdle } else { DropCode::NatNoState };
+                let code =
+                    if over == Some(true) && self.may_say_idle() { DropCode::NatIdle } else { DropCode::NatNoState };
                 return self.stop_at(stage, None, code, by, ingress);
             }
         };
@@ -230,6 +241,9 @@ impl Walk<'_> {
         self.clamp(8_460);
         self.by_nat = true;
         self.transit = false;
+        if self.way == Way::Internet {
+            self.way = Way::Nat;
+        }
         self.leave(nat.subnet, Leaver::Gateway)
     }
 

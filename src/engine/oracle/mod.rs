@@ -16,7 +16,7 @@ mod walk;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use self::records::{Binding, Key, Record};
+use self::records::{Binding, Flow, Key, Record};
 use super::event::Way;
 use super::verdict::{Crumb, Decider, Direction, DropCode, Reaction, Verdict};
 use crate::base::{EniIx, Instant, Proto};
@@ -125,9 +125,11 @@ pub(super) struct Expected {
 #[derive(Default)]
 pub(super) struct Oracle {
     records: HashMap<Key, Record>,
+    flows: HashMap<u32, Flow>,
+    next_flow: u32,
     bindings: Vec<Binding>,
-    /// Ports of first fragments: sender, source, destination, protocol, identification.
-    parts: HashMap<(u32, Ipv4Addr, Ipv4Addr, Proto, u16), (Port, Port, u8)>,
+    /// Ports of first fragments and when they came, by sender, source, destination, protocol, identification.
+    parts: HashMap<(u32, Ipv4Addr, Ipv4Addr, Proto, u16), (Port, Port, u8, Instant)>,
     tokens: Port,
 }
 
@@ -136,15 +138,15 @@ impl Oracle {
     /// a transit gateway chooses a zone by ports of which one is a token.
     pub(super) fn ask(&mut self, plan: &Plan, now: Instant, from: EniIx, p: &Sent, seen: &[Crumb]) -> Expected {
         if let Some(part) = p.fragment.filter(|part| part.first) {
-            self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (p.src_port, p.dst_port, p.flags));
+            self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (p.src_port, p.dst_port, p.flags, now));
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
         let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, known, .. } =
             walk;
         self.tokens = tokens;
-        for key in replaced.into_iter().flatten() {
-            self.records.remove(&key);
+        if let Some(flow) = replaced {
+            self.end(flow);
         }
         match result {
             Ok(verdict) => {
@@ -179,8 +181,8 @@ impl Oracle {
         for binding in &mut self.bindings {
             binding.learn(token, real);
         }
-        for record in self.records.values_mut() {
-            record.partner = record.partner.learned(token, real);
+        for flow in self.flows.values_mut() {
+            flow.learn(token, real);
         }
         let renamed: Vec<Key> = self.records.keys().filter(|key| **key != key.learned(token, real)).copied().collect();
         for key in renamed {

@@ -67,71 +67,69 @@ impl Key {
 pub(super) struct Record {
     /// Its security groups track it.
     pub(super) tracked: bool,
-    last: Instant,
-    life: Life,
-    /// Of the other end.
-    pub(super) partner: Key,
+    pub(super) flow: u32,
 }
 
-/// How far a connection has come.
+/// A connection, by who began it.
 #[derive(Clone, Copy, Debug)]
-struct Life {
-    /// The ENI sent the first packet.
-    mine: bool,
-    /// Packets each way: the ENI's, the peer's; up to 3.
+pub(super) struct Flow {
+    initiator: Key,
+    /// The other end, when it began.
+    target: Key,
+    last: Instant,
+    /// Packets of the initiator, of the other; up to 3.
     seen: [u8; 2],
-    /// It began with a SYN that nobody has answered and acknowledged.
+    /// It began with a SYN, and the initiator has sent nothing else.
     opening: bool,
     fin: [bool; 2],
+    /// Before both had sent FIN.
     reset: bool,
 }
 
-impl Life {
-    fn new(mine: bool, p: &Sent) -> Life {
-        Life { mine, seen: [0; 2], opening: p.begins(), fin: [false; 2], reset: false }
+impl Flow {
+    fn new(initiator: Key, target: Key, p: &Sent, now: Instant) -> Flow {
+        Flow { initiator, target, last: now, seen: [0; 2], opening: p.begins(), fin: [false; 2], reset: false }
     }
 
-    fn note(&mut self, mine: bool, flags: u8) {
-        if self.opening && mine == self.mine && self.seen[usize::from(mine)] > 0 {
-            self.opening = false;
+    fn note(&mut self, now: Instant, from: &Key, flags: u8) {
+        let side = usize::from(*from != self.initiator);
+        self.opening &= side == 1 || self.seen[0] == 0;
+        self.seen[side] = (self.seen[side] + 1).min(3);
+        self.reset |= flags & tcp_flags::RST != 0 && !self.closing();
+        self.fin[side] |= flags & tcp_flags::FIN != 0;
+        self.last = now;
+    }
+
+    pub(super) fn learn(&mut self, token: Port, port: Port) {
+        for end in [&mut self.initiator, &mut self.target] {
+            *end = end.learned(token, port);
         }
-        self.seen[usize::from(!mine)] = (self.seen[usize::from(!mine)] + 1).min(3);
-        self.fin[usize::from(!mine)] |= flags & tcp_flags::FIN != 0;
-        self.reset |= flags & tcp_flags::RST != 0;
     }
 
-    fn closing(&self) -> bool {
+    pub(super) fn closing(&self) -> bool {
         self.reset || self.fin == [true; 2]
     }
-}
 
-impl Record {
-    pub(super) fn closing(&self) -> bool {
-        self.life.closing()
-    }
-
-    /// Its time is over.
-    pub(super) fn over(&self, plan: &Plan, key: &Key, now: Instant) -> bool {
+    /// Its time is over, as the ENI of `key` counts.
+    fn over(&self, plan: &Plan, key: &Key, now: Instant) -> bool {
         now.since(self.last) >= self.idle(plan, key)
     }
 
     fn idle(&self, plan: &Plan, key: &Key) -> Duration {
         let secs = Duration::from_secs;
-        let tracking = match plan.enis.get(key.eni as usize).map(|eni| eni.owner) {
+        let owner = plan.enis.get(key.eni as usize).map(|eni| eni.owner);
+        let tracking = match owner {
             Some(EniOwner::Instance(i, _)) => plan.instances[i].tracking,
             _ => Default::default(),
         };
-        let endpoint = plan.enis.get(key.eni as usize).is_some_and(|eni| matches!(eni.owner, EniOwner::Endpoint(_)));
         match key.proto {
-            Proto::TCP if self.life.reset => secs(1),
-            Proto::TCP if self.life.closing() => secs(10),
-            Proto::TCP if self.life.opening => secs(60),
-            Proto::TCP if endpoint => plan.limits.endpoint_idle,
+            Proto::TCP if self.reset => secs(2),
+            Proto::TCP if self.closing() => secs(10),
+            Proto::TCP if self.opening => secs(60),
+            Proto::TCP if matches!(owner, Some(EniOwner::Endpoint(_))) => plan.limits.endpoint_idle,
             Proto::TCP => tracking.tcp_idle.unwrap_or(plan.limits.sg_tcp_idle),
             // A second answer.
-            Proto::UDP if self.life.seen[usize::from(self.life.mine)] > 1 => {
-                tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream)
-            }
+            Proto::UDP if self.seen[1] > 1 => tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream),
             Proto::UDP => tracking.udp_idle.unwrap_or(plan.limits.sg_udp_idle),
             Proto::ICMP => secs(30),
             _ => secs(600),
@@ -150,15 +148,15 @@ pub(super) struct Binding {
     /// The gateway's own, towards the remote end.
     pub(super) own: (Ipv4Addr, Port),
     last: Instant,
-    fin: [bool; 2],
-    reset: bool,
+    /// Of the client.
+    flow: u32,
 }
 
 impl Binding {
     pub(super) fn new(nat: usize, p: &Sent, own: (Ipv4Addr, Port), now: Instant) -> Binding {
         let remote = (p.dst, if p.proto == Proto::ICMP { 0 } else { p.dst_port });
         let client = (p.src, p.src_port);
-        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false }
+        Binding { nat, proto: p.proto, client, remote, own, last: now, flow: 0 }
     }
 
     pub(super) fn learn(&mut self, token: Port, port: Port) {
@@ -169,19 +167,6 @@ impl Binding {
         }
     }
 
-    pub(super) fn closing(&self) -> bool {
-        self.reset || self.fin == [true; 2]
-    }
-
-    pub(super) fn over(&self, plan: &Plan, now: Instant) -> bool {
-        let idle = match self.closing() {
-            true if self.reset => Duration::from_secs(1),
-            true => Duration::from_secs(10),
-            false => plan.limits.nat_idle,
-        };
-        now.since(self.last) >= idle
-    }
-
     fn is(&self, other: &Binding) -> bool {
         (self.nat, self.proto, self.client, self.remote) == (other.nat, other.proto, other.client, other.remote)
     }
@@ -190,54 +175,87 @@ impl Binding {
 impl Oracle {
     /// A packet arrived: both ends and the gateways between remember it.
     pub(super) fn remember(&mut self, plan: &Plan, now: Instant, notes: Notes, sent: &Sent, arrived: &Sent) {
-        if sent.quote.is_some() {
-            return;
-        }
-        for (binding, from_client) in notes.bindings {
-            let at = self.bindings.iter().position(|b| b.is(&binding));
-            // A new one takes the place of one that is over.
-            let fresh = at.is_none_or(|at| self.bindings[at].own != binding.own);
-            if let (Some(at), true) = (at, fresh) {
-                self.bindings.swap_remove(at);
-            }
-            if fresh {
-                self.bindings.push(binding);
-            }
-            let kept = self.bindings.iter_mut().find(|b| b.is(&binding)).expect("just put");
-            kept.last = now;
-            kept.fin[usize::from(from_client)] |= sent.flags & tcp_flags::FIN != 0;
-            kept.reset |= sent.flags & tcp_flags::RST != 0;
-        }
-        for &(eni, tracked, receives) in &notes.ends {
-            let p = if receives { arrived } else { sent };
-            let key = Key::of(eni, p, receives);
-            let old = self.records.get(&key).filter(|r| !r.over(plan, &key, now) && !(r.closing() && p.begins()));
+        let Some([(from, tracked_out), (to, tracked_in)]) = notes.ends.filter(|_| sent.quote.is_none()) else { return };
+        let (mine, theirs) = (Key::of(from, sent, false), Key::of(to, arrived, true));
+        let flow = match self.record(plan, now, &mine) {
+            Some((record, _)) => record.flow,
             // A reset of nothing begins nothing.
-            if old.is_none() && p.flags & tcp_flags::RST != 0 {
-                continue;
+            None if sent.flags & tcp_flags::RST != 0 => return,
+            None => {
+                if let Some(old) = self.records.get(&mine) {
+                    self.end(old.flow);
+                }
+                self.begin(Flow::new(mine, theirs, sent, now))
             }
-            let other = notes.ends.iter().find(|end| end.2 != receives).expect("two ends");
-            let partner = Key::of(other.0, if other.2 { arrived } else { sent }, other.2);
-            let life = Life::new(!receives, p);
-            let mut record = old.copied().unwrap_or(Record { tracked, last: now, life, partner });
-            record.tracked = tracked;
-            record.last = now;
-            record.life.note(!receives, p.flags);
-            self.records.insert(key, record);
+        };
+        self.records.insert(mine, Record { tracked: tracked_out, flow });
+        // What the receiver knows may be of another connection: there one way, and back another.
+        let ends = self.flows.get(&flow).map(|f| [f.initiator, f.target]).expect("it is there");
+        let own = match self.record(plan, now, &theirs) {
+            Some((record, _)) => record.flow,
+            None if ends.contains(&theirs) => flow,
+            None => self.begin(Flow::new(mine, theirs, sent, now)),
+        };
+        self.records.insert(theirs, Record { tracked: tracked_in, flow: own });
+        if own != flow {
+            self.flows.get_mut(&own).expect("it is there").note(now, &mine, sent.flags);
         }
+        for (mut binding, _) in notes.bindings {
+            (binding.last, binding.flow) = (now, flow);
+            self.bindings.retain(|b| !b.is(&binding));
+            self.bindings.push(binding);
+        }
+        self.flows.get_mut(&flow).expect("it is there").note(now, &mine, sent.flags);
     }
 
-    /// The record of an ENI, if it has not forgotten it.
-    pub(super) fn record(&self, plan: &Plan, now: Instant, key: &Key, begins: bool) -> Option<&Record> {
-        self.records.get(key).filter(|r| !r.over(plan, key, now) && !(r.closing() && begins))
+    fn begin(&mut self, flow: Flow) -> u32 {
+        self.next_flow += 1;
+        self.flows.insert(self.next_flow, flow);
+        self.next_flow
     }
 
-    /// It had one, and nothing came for too long.
-    pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> Option<&Record> {
-        self.records.get(key).filter(|r| !r.closing() && r.over(plan, key, now))
+    /// A flow and all that is known of it.
+    pub(super) fn end(&mut self, flow: u32) {
+        self.flows.remove(&flow);
+        self.records.retain(|_, record| record.flow != flow);
+        self.bindings.retain(|binding| binding.flow != flow);
+    }
+
+    /// What an ENI knows, if it has not forgotten it.
+    pub(super) fn record(&self, plan: &Plan, now: Instant, key: &Key) -> Option<(Record, Flow)> {
+        self.known(key).filter(|(_, flow)| !flow.over(plan, key, now))
+    }
+
+    /// What an ENI knew, if nothing came for too long.
+    pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> Option<u32> {
+        self.known(key).filter(|(_, f)| !f.closing() && f.over(plan, key, now)).map(|(record, _)| record.flow)
+    }
+
+    pub(super) fn known(&self, key: &Key) -> Option<(Record, Flow)> {
+        let record = self.records.get(key)?;
+        Some((*record, *self.flows.get(&record.flow)?))
     }
 
     pub(super) fn bindings(&self) -> &[Binding] {
         &self.bindings
+    }
+
+    /// The ENI whose connection it is.
+    pub(super) fn owner(&self, binding: &Binding) -> Option<u32> {
+        self.flows.get(&binding.flow).map(|flow| flow.initiator.eni)
+    }
+
+    pub(super) fn is_closing(&self, binding: &Binding) -> bool {
+        self.flows.get(&binding.flow).is_some_and(Flow::closing)
+    }
+
+    /// A gateway has forgotten it; if so, whether by idleness.
+    pub(super) fn binding_over(&self, plan: &Plan, now: Instant, binding: &Binding) -> Option<bool> {
+        let closing = self.flows.get(&binding.flow).is_none_or(Flow::closing);
+        let gone = match self.flows.get(&binding.flow) {
+            Some(flow) if flow.closing() => flow.over(plan, &flow.initiator, now),
+            _ => now.since(binding.last) >= plan.limits.nat_idle,
+        };
+        gone.then_some(!closing)
     }
 }

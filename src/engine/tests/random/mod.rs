@@ -176,8 +176,15 @@ impl Pair {
 
 /// Where the engine is known to be wrong, nothing is compared, and the case ends: the list is to become empty.
 fn aside(p: &Sent, expected: &Expected) -> bool {
-    // A flow that a change of routes sends by a NAT gateway gets another port with every packet.
-    expected.renatted
+    let nats = expected.crumbs.iter().filter(|c| matches!(c.stage, Stage::Nat { .. }));
+    let mut stages: Vec<&Stage> = nats.map(|c| &c.stage).collect();
+    let all = stages.len();
+    stages.dedup();
+    // Through one NAT gateway twice, which a middle instance can bring about: the second time is taken for the first.
+    stages.len() < all
+        // A flow that a change of routes sends by a NAT gateway gets another port with every packet; and what one ENI
+        // sends in the name of another does not share its binding.
+        || expected.renatted
         // A fragment of a known flow reaches an endpoint or a door (a traced one does not).
         || expected.known && p.fragment.is_some() && expected.crumbs.last().is_some_and(|c| c.stage == Stage::Endpoint)
 }
