@@ -112,7 +112,7 @@ pub fn rules() -> impl Strategy<Value = Rules> {
     let security = (groups, acls, members, vec(prop::bool::weighted(0.25), 20), any::<[bool; 2]>());
     let subnets = (
         prop::array::uniform3(0usize..5),
-        prop::array::uniform3(prop::array::uniform3(0..TABLES)),
+        prop::array::uniform3(tables()),
         vec((0usize..3, 0..TABLES, 0usize..BLOCKS.len() + 1, any::<Index>()), 0..10),
         vec((0usize..3, 0..TABLES, 0usize..BLOCKS.len()), 0..3),
         prop::array::uniform2(prop::option::weighted(0.2, any::<Index>())),
@@ -157,6 +157,12 @@ pub fn rules() -> impl Strategy<Value = Rules> {
             }
         },
     )
+}
+
+/// The first subnet is often public, and the second often behind the NAT gateway in it.
+fn tables() -> impl Strategy<Value = [usize; 3]> {
+    (prop_oneof![3 => Just(0), 2 => 0..TABLES], prop_oneof![1 => Just(1), 2 => 0..TABLES], 0..TABLES)
+        .prop_map(|(a, b, c)| [a, b, c])
 }
 
 const BLOCKS: [&str; 13] = [
