@@ -141,9 +141,8 @@ impl Walk<'_> {
                 binding
             }
             None => {
-                let forgotten = self.p.quote.is_none()
-                    && (self.was_bound_out(n) || self.forgotten.is_some())
-                    && self.may_say_idle();
+                let forgotten =
+                    self.p.quote.is_none() && (self.was_bound_out(n) || self.forgotten) && self.may_say_idle();
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),

@@ -13,7 +13,7 @@ mod records;
 mod says;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use self::records::{Binding, Flow, Key, Record};
@@ -127,6 +127,8 @@ pub(super) struct Oracle {
     records: HashMap<Key, Record>,
     flows: HashMap<u32, Flow>,
     next_flow: u32,
+    /// Who had a connection that ended by idleness.
+    graves: HashSet<Key>,
     bindings: Vec<Binding>,
     /// Ports of first fragments and when they came, by sender, source, destination, protocol, identification.
     parts: HashMap<(u32, Ipv4Addr, Ipv4Addr, Proto, u16), (Port, Port, u8, Instant)>,

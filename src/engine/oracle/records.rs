@@ -182,12 +182,16 @@ impl Oracle {
             // A reset of nothing begins nothing.
             None if sent.flags & tcp_flags::RST != 0 => return,
             None => {
-                if let Some(old) = self.records.get(&mine) {
-                    self.end(old.flow);
+                if let Some(old) = self.records.get(&mine).map(|record| record.flow) {
+                    // It ended by idleness, or it would have been known.
+                    self.graves.extend(self.records.iter().filter(|(_, r)| r.flow == old).map(|(key, _)| *key));
+                    self.end(old);
                 }
                 self.begin(Flow::new(mine, theirs, sent, now))
             }
         };
+        self.graves.remove(&mine);
+        self.graves.remove(&theirs);
         self.records.insert(mine, Record { tracked: tracked_out, flow });
         // What the receiver knows may be of another connection: there one way, and back another.
         let ends = self.flows.get(&flow).map(|f| [f.initiator, f.target]).expect("it is there");
@@ -229,6 +233,11 @@ impl Oracle {
     /// What an ENI knew, if nothing came for too long.
     pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> Option<u32> {
         self.known(key).filter(|(_, f)| !f.closing() && f.over(plan, key, now)).map(|(record, _)| record.flow)
+    }
+
+    /// It had something that was idle for too long, now or before.
+    pub(super) fn was_idle(&self, plan: &Plan, now: Instant, key: &Key) -> bool {
+        self.graves.contains(key) || self.forgotten(plan, now, key).is_some()
     }
 
     pub(super) fn known(&self, key: &Key) -> Option<(Record, Flow)> {

@@ -47,7 +47,7 @@ pub(super) struct Walk<'a> {
     /// A flow that was there before is sent by a NAT gateway now.
     pub(super) renatted: bool,
     /// It belongs to a flow whose time is over.
-    pub(super) forgotten: Option<u32>,
+    pub(super) forgotten: bool,
     /// It begins anew a flow that was closing.
     pub(super) replaced: Option<u32>,
     /// Whose route it followed last.
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
             bordered: false,
             known: false,
             renatted: false,
-            forgotten: None,
+            forgotten: false,
             replaced: None,
             routed: Decider::Eni(from),
             tracked_out: false,
@@ -225,7 +225,7 @@ impl<'a> Walk<'a> {
         let key = Key::of(self.from, &self.p, false);
         let known = self.oracle.record(self.plan, self.now, &key);
         self.known = known.is_some();
-        self.forgotten = self.oracle.forgotten(self.plan, self.now, &key);
+        self.forgotten = self.oracle.was_idle(self.plan, self.now, &key);
         self.replaced = known.filter(|(_, flow)| flow.closing() && self.p.begins()).map(|(record, _)| record.flow);
     }
 
@@ -239,8 +239,7 @@ impl<'a> Walk<'a> {
 
     /// The ENI has forgotten what the packet belonged to.
     pub(super) fn was_of(&self, key: &Key) -> bool {
-        let here = self.oracle.forgotten(self.plan, self.now, key);
-        (here.is_some() || self.forgotten.is_some()) && self.may_say_idle()
+        (self.forgotten || self.oracle.was_idle(self.plan, self.now, key)) && self.may_say_idle()
     }
 
     /// The record of an ENI, if it has not forgotten it and the packet does not begin it anew.
