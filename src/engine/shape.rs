@@ -7,6 +7,7 @@
 
 use crate::base::Instant;
 use crate::base::ids::stable_hash;
+use crate::base::steer::mix;
 use crate::model::plan::Impair;
 use crate::wire::packet::Packet;
 
@@ -203,13 +204,6 @@ impl Lane {
 /// Nanoseconds that so many bytes take, rounded up.
 fn time_of(bytes: u64, rate: u64) -> u64 {
     (u128::from(bytes) * 8 * u128::from(SECOND)).div_ceil(u128::from(rate)) as u64
-}
-
-/// The finalizer of splitmix64.
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }
 
 #[cfg(test)]

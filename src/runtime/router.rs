@@ -512,14 +512,7 @@ impl Router {
         if len > 0 {
             self.reply.set_len(len);
             if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
-                let mut out = Door {
-                    now,
-                    engine: &mut self.engine,
-                    ports: &mut self.ports,
-                    links: &mut self.links,
-                    numbers: &self.tables.numbers,
-                };
-                out.tell(to, self.reply.bytes());
+                self.tell(now, to);
             }
         }
     }
@@ -590,15 +583,20 @@ impl Router {
         if len > 0 {
             self.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
-            let mut out = Door {
-                now,
-                engine: &mut self.engine,
-                ports: &mut self.ports,
-                links: &mut self.links,
-                numbers: &self.tables.numbers,
-            };
-            out.tell(to, self.reply.bytes());
+            self.tell(now, to);
         }
+    }
+
+    /// Hands what is in `self.reply` to `to`.
+    fn tell(&mut self, now: Instant, to: EniIx) {
+        let mut out = Door {
+            now,
+            engine: &mut self.engine,
+            ports: &mut self.ports,
+            links: &mut self.links,
+            numbers: &self.tables.numbers,
+        };
+        out.tell(to, self.reply.bytes());
     }
 
     /// Answers a DNS query over UDP, straight back from here.
