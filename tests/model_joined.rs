@@ -148,14 +148,18 @@ fn links_have_their_tunnels_and_ends() {
     let office = link("office/vpn");
     assert_eq!(office.common.id, "vpn-0123456789abcdef0");
     assert_eq!(office.end, LinkEnd::Tgw(attachment(&p, "core.office")));
-    let LinkKind::Vpn { tunnels, static_routing: false } = &office.kind else { panic!("{:?}", office.kind) };
+    let LinkKind::Vpn { tunnels, static_routing: false, stateful: true } = &office.kind else {
+        panic!("{:?}", office.kind)
+    };
     let seen: Vec<_> = tunnels.iter().map(|t| (t.mtu, t.mss, t.preferred_by_site, t.preferred_by_aws)).collect();
     assert_eq!(seen, [(1_400, None, true, false), (1_390, Some(1_300), false, true)]);
     assert_eq!(link("office/direct_connect").kind, LinkKind::DirectConnect { mtu: 8_500 });
     assert_eq!(link("office/direct_connect").common.tags, [("speed".to_owned(), "10G".to_owned())]);
     assert_eq!(link("office/direct_connect").end, LinkEnd::Tgw(attachment(&p, "core.cage")));
     let branch = link("branch/vpn");
-    let LinkKind::Vpn { tunnels, static_routing: true } = &branch.kind else { panic!("{:?}", branch.kind) };
+    let LinkKind::Vpn { tunnels, static_routing: true, stateful: false } = &branch.kind else {
+        panic!("{:?}", branch.kind)
+    };
     assert_eq!(tunnels.iter().map(|t| (t.mtu, t.mss)).collect::<Vec<_>>(), [(1_446, Some(1_406))]);
     assert_eq!(branch.site_blocks, ["172.20.1.0/24".parse::<Cidr>().expect("block")]);
     let cage = link("cage/vpn");

@@ -470,16 +470,16 @@ fn gateways(plan: &Plan) -> Gateways {
 fn link(plan: &Plan, at: usize) -> Link {
     let link = &plan.links[at];
     let down = |n: usize| in_force(plan).any(|fault| fault.what == Fault::Tunnel { link: at, tunnel: n });
-    let (direct, mtu, tunnels) = match &link.kind {
-        LinkKind::DirectConnect { mtu } => (true, *mtu, Vec::new()),
-        LinkKind::Vpn { tunnels, .. } => {
+    let (direct, mtu, tunnels, stateful) = match &link.kind {
+        LinkKind::DirectConnect { mtu } => (true, *mtu, Vec::new(), false),
+        LinkKind::Vpn { tunnels, stateful, .. } => {
             let tunnels = tunnels.iter().enumerate().map(|(n, tunnel)| Tunnel {
                 mtu: tunnel.mtu,
                 mss: tunnel.mss,
                 up: !down(n),
                 preferred: [tunnel.preferred_by_site, tunnel.preferred_by_aws],
             });
-            (false, 0, tunnels.collect())
+            (false, 0, tunnels.collect(), *stateful)
         }
     };
     Link {
@@ -491,5 +491,6 @@ fn link(plan: &Plan, at: usize) -> Link {
         direct,
         mtu,
         tunnels: tunnels.into(),
+        stateful,
     }
 }

@@ -110,6 +110,8 @@ pub(crate) struct Link {
     /// Of a Direct Connect interface, bytes.
     pub(crate) mtu: u16,
     pub(crate) tunnels: Box<[Tunnel]>,
+    /// The site's firewall keeps its sessions per tunnel.
+    pub(crate) stateful: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +136,11 @@ impl Link {
             self.tunnels.iter().position(|t| t.up && (!preferred || t.preferred[usize::from(by_aws)]))
         };
         up(true).or_else(|| up(false))
+    }
+
+    /// The two sides send by different tunnels, and the site's firewall looks at each tunnel by itself.
+    pub(crate) fn splits_sessions(&self) -> bool {
+        self.stateful && self.tunnel(true) != self.tunnel(false)
     }
 }
 

@@ -50,6 +50,7 @@ pub fn serve(
     who: &Identity,
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     let reply = Reply::of(listener, who)?;
+    let delay = listener.delay;
     let bound = if listener.proto == Proto::UDP {
         let socket = std::net::UdpSocket::from(socket);
         socket.set_nonblocking(true)?;
@@ -62,7 +63,7 @@ pub fn serve(
     Ok(async move {
         match bound {
             Bound::Udp(socket) => serve_udp(socket, &reply).await,
-            Bound::Tcp(listener) => serve_tcp(listener, tls, reply).await,
+            Bound::Tcp(listener) => serve_tcp(listener, tls, reply, delay).await,
         }
     })
 }
@@ -121,7 +122,7 @@ async fn serve_udp(socket: UdpSocket, reply: &Reply) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, reply: Reply) {
+async fn serve_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, reply: Reply, delay: Duration) {
     let room = Arc::new(Semaphore::new(MAX_CONNS));
     // Dropping the set, with this task, ends the connections too.
     let mut conns = tokio::task::JoinSet::new();
@@ -139,7 +140,7 @@ async fn serve_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, reply: Reply
         let (tls, reply) = (tls.clone(), reply.clone());
         conns.spawn(async move {
             // Errors here are the client's: it went away, or speaks something else.
-            let _ = one_connection(stream, peer, tls, &reply).await;
+            let _ = one_connection(stream, peer, tls, &reply, delay).await;
             drop(place);
         });
     }
@@ -150,11 +151,12 @@ async fn one_connection(
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     reply: &Reply,
+    delay: Duration,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match tls {
-        None => answer(stream, peer, reply).await,
-        Some(tls) => answer(tokio::time::timeout(PATIENCE, tls.accept(stream)).await??, peer, reply).await,
+        None => answer(stream, peer, reply, delay).await,
+        Some(tls) => answer(tokio::time::timeout(PATIENCE, tls.accept(stream)).await??, peer, reply, delay).await,
     }
 }
 
@@ -162,9 +164,10 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut stream: S,
     peer: SocketAddr,
     reply: &Reply,
+    delay: Duration,
 ) -> io::Result<()> {
     match reply {
-        Reply::Hello(line) => say(stream, line).await,
+        Reply::Hello(line) => say(stream, line, delay).await,
         Reply::Echo => {
             let (mut from, mut to) = tokio::io::split(stream);
             tokio::io::copy(&mut from, &mut to).await?;
@@ -183,19 +186,20 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             };
             if begins_http(&first[..seen]) {
                 let stream = Replay { first, at: 0, len: seen, stream };
-                http(stream, HttpReply::Text(line)).await
+                http(stream, HttpReply::Text(line, delay)).await
             } else {
-                say(stream, &line).await
+                say(stream, &line, delay).await
             }
         }
-        Reply::Http(line) => http(stream, HttpReply::Text(line.clone())).await,
+        Reply::Http(line) => http(stream, HttpReply::Text(line.clone(), delay)).await,
         Reply::Proxy => http(stream, HttpReply::Refuse).await,
         Reply::Directory(root) => http(stream, HttpReply::Directory(root.clone())).await,
     }
 }
 
 /// One line and FIN; then what the client sends is read away, so that closing does not reset what it has not read.
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, line: &[u8]) -> io::Result<()> {
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, line: &[u8], delay: Duration) -> io::Result<()> {
+    tokio::time::sleep(delay).await;
     stream.write_all(line).await?;
     stream.shutdown().await?;
     let _ = tokio::time::timeout(PATIENCE, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
@@ -260,7 +264,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
 
 #[derive(Clone)]
 enum HttpReply {
-    Text(Bytes),
+    /// What, and how long after the question.
+    Text(Bytes, Duration),
     Refuse,
     Directory(Arc<Path>),
 }
@@ -283,10 +288,11 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, rep
 
 async fn respond(reply: &HttpReply, request: Request<Incoming>) -> Response<Body> {
     match reply {
-        HttpReply::Text(line) => {
+        HttpReply::Text(line, delay) => {
             // The request's body is read to its end, so that the connection can be kept.
             let mut body = request.into_body();
             while let Some(Ok(_)) = body.frame().await {}
+            tokio::time::sleep(*delay).await;
             text(StatusCode::OK, line.clone())
         }
         HttpReply::Refuse => text(StatusCode::FORBIDDEN, Bytes::from_static(b"this proxy lets nobody through\n")),
@@ -361,7 +367,7 @@ mod tests {
     use super::*;
 
     fn listener(proto: Proto, reply: ListenReply) -> Listener {
-        Listener { proto, port: 80, reply, tls: None }
+        Listener { proto, port: 80, reply, tls: None, delay: Duration::ZERO }
     }
 
     fn who() -> Identity {
@@ -414,6 +420,20 @@ mod tests {
         let got = exchange(addr, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert!(got.starts_with("HTTP/1.1 200 OK") && got.contains("\r\n\r\n127.0.0.1:"), "{got}");
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_as_late_as_it_should() {
+        for reply in [ListenReply::Hello, ListenReply::Http, ListenReply::Source] {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+            let addr = socket.local_addr().expect("bound");
+            let slow = Listener { delay: Duration::from_millis(300), ..listener(Proto::TCP, reply) };
+            let task = tokio::spawn(serve(socket.into(), &slow, None, &who()).expect("a TCP socket"));
+            let began = std::time::Instant::now();
+            let got = exchange(addr, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+            assert!(!got.is_empty() && began.elapsed() >= slow.delay, "{got} after {:?}", began.elapsed());
+            task.abort();
+        }
     }
 
     #[tokio::test]

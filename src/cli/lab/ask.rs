@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::common::Failure;
 use super::super::test::Live;
+use super::{Chosen, world};
 use crate::control::api::{Filter, FlowRow, Reply, Request};
-use crate::control::checks;
-use crate::control::lab::{Check, Line, Mark, Seen, Step, What, blocked, judge, order};
+use crate::control::checks::{self, Ran};
+use crate::control::lab::{Change, Check, Line, Mark, Seen, Step, What, blocked, judge, order};
 use crate::model::Plan;
 use crate::model::plan::{CheckPlan, CheckWhat};
 
@@ -17,14 +19,18 @@ const PAUSE: Duration = Duration::from_millis(150);
 /// A step is solved by two passes within 2 s; this much lies between them.
 const AGAIN: Duration = Duration::from_millis(300);
 
+/// What a command gave, how long it took, and the drops meanwhile: code, object, rule.
+type Told = (Result<Ran, Failure>, Duration, Vec<(String, String, String)>);
+
 /// The running lab that is asked.
 pub struct Asker<'a> {
     live: Live<'a>,
+    chosen: &'a Chosen,
 }
 
 impl<'a> Asker<'a> {
-    pub fn new(plan: &'a Plan) -> std::io::Result<Asker<'a>> {
-        Ok(Asker { live: Live { plan, exe: std::env::current_exe()? } })
+    pub fn new(plan: &'a Plan, chosen: &'a Chosen) -> std::io::Result<Asker<'a>> {
+        Ok(Asker { live: Live { plan, exe: std::env::current_exe()? }, chosen })
     }
 
     /// The checks and guards of a step, in order of their layers; after the first that is red, those behind it are
@@ -89,14 +95,23 @@ impl<'a> Asker<'a> {
         let mut seen = Seen::default();
         match (&check.what, &asked.what, from) {
             (What::Flow { to, port, .. }, _, Some(at)) => seen.flow = Some(self.flow(at, to, *port)),
-            (_, CheckWhat::Run(cmd), Some(at)) => match self.live.ran(at, cmd, asked.within, check.user.as_deref()) {
-                Ok(ran) => {
-                    seen.took = began.elapsed();
-                    seen.result = Some(checks::judge_ran(&asked, &ran));
-                    seen.ran = Some(ran);
+            (_, CheckWhat::Run(cmd), Some(at)) => {
+                let run = || {
+                    let ran = self.live.ran(at, cmd, asked.within, check.user.as_deref());
+                    let took = began.elapsed();
+                    // Before a change is taken back: drops at what it brought are forgotten with it.
+                    (ran, took, self.drops(from, took + Duration::from_millis(50), check.also.drop.is_some()))
+                };
+                let (ran, took, drops) = self.meanwhile(check.change.as_ref(), run);
+                (seen.took, seen.drops) = (took, drops);
+                match ran {
+                    Ok(ran) => {
+                        seen.result = Some(checks::judge_ran(&asked, &ran));
+                        seen.ran = Some(ran);
+                    }
+                    Err(failure) => seen.failed = Some(failure.message),
                 }
-                Err(failure) => seen.failed = Some(failure.message),
-            },
+            }
             (_, CheckWhat::Dns(name, rtype), Some(at)) => match self.live.answers(at, name, rtype) {
                 Ok(ran) => {
                     seen.result = Some(checks::judge_ran(&asked, &ran));
@@ -109,10 +124,37 @@ impl<'a> Asker<'a> {
         if seen.took.is_zero() {
             seen.took = began.elapsed();
         }
-        if matches!(asked.what, CheckWhat::Run(_) | CheckWhat::To(_)) && seen.flow.is_none() {
+        if matches!(asked.what, CheckWhat::To(_)) && seen.flow.is_none() {
             seen.drops = self.drops(from, began.elapsed() + Duration::from_millis(50), check.also.drop.is_some());
         }
         seen
+    }
+
+    /// Runs a command; where its check says so, the lab is changed while it runs, and changed back.
+    fn meanwhile(&self, change: Option<&Change>, run: impl Fn() -> Told + Sync) -> Told {
+        let Some(change) = change else { return run() };
+        let name = &self.live.plan.name;
+        let failed = |failure: Failure, told: Told| (Err(failure), told.1, told.2);
+        std::thread::scope(|scope| {
+            let running = scope.spawn(&run);
+            std::thread::sleep(change.after);
+            let over = running.is_finished();
+            let before = if over { None } else { Some(world::lay(name, self.chosen, &change.patch)) };
+            let Ok(told) = running.join() else {
+                return (Err(Failure::host("the command's thread ended")), change.after, Vec::new());
+            };
+            match before {
+                // What fails by itself says so better.
+                None if told.0.as_ref().is_ok_and(|ran| ran.exit == 0) => {
+                    failed(Failure::host("the command ended before the change was made"), told)
+                }
+                None => told,
+                Some(before) => match before.and_then(|before| world::change(name, before)) {
+                    Ok(()) => told,
+                    Err(failure) => failed(failure, told),
+                },
+            }
+        })
     }
 
     /// Drops meanwhile: those of the asker's packets; where a check wants one, everybody's, because an answer is

@@ -12,6 +12,9 @@ use crate::control::lab::{self as model, Entry, FIX, Lab, Mark, State, Step};
 use crate::control::store;
 use crate::model::Standing;
 
+/// Patches that checks lay over the lab while their command runs.
+const CHANGES: &str = "changes";
+
 pub fn start(word: &str, own_id: bool) -> Done {
     let chosen = choose(word)?;
     let lab = &chosen.lab;
@@ -49,6 +52,9 @@ pub fn start(word: &str, own_id: bool) -> Done {
         println!("{limit}: {here} here, {aws} in AWS");
     }
     println!("topology:   {}", dir.join("topology.yaml").display());
+    if !chosen.folder.patches(CHANGES).is_empty() {
+        println!("meanwhile:  vpclab apply -l {name} --patch {}/...", dir.join(CHANGES).display());
+    }
     print_commands(&chosen, &name, &dir);
     if let Some(step) = lab.steps.first() {
         print_step(lab, step);
@@ -88,7 +94,7 @@ pub fn check(which: &Which, answer: Option<&str>, format: Format) -> Done {
             }
         }
     }
-    let lines = Asker::new(&plan)?.step(step);
+    let lines = Asker::new(&plan, &chosen)?.step(step);
     let solved = lines.iter().all(|line| line.mark == Mark::Ok);
     if format == Format::Json {
         let report = serde_json::json!({ "lab": lab.id, "step": step.id, "solved": solved, "checks": lines });
@@ -134,7 +140,7 @@ pub fn hint(which: &Which) -> Done {
     };
     must_be_up(&lab.lab_name())?;
     let plan = world::plan_of(&lab.lab_name())?;
-    let lines = Asker::new(&plan)?.step(step);
+    let lines = Asker::new(&plan, &chosen)?.step(step);
     let told = entry.hints.get(&step.id).copied().unwrap_or_default();
     match model::hint_for(step, model::first_red(&lines), told) {
         Some(text) => println!("{text}"),
@@ -196,7 +202,8 @@ fn home_of(chosen: &Chosen, memory: &Memory) -> Result<PathBuf, Failure> {
     Ok(dir)
 }
 
-/// Writes the broken topology as one file for the learner, and judges what was written.
+/// Writes the broken topology as one file for the learner, and judges what was written. What checks change meanwhile
+/// lies beside it, to be tried by hand.
 fn write_topology(chosen: &Chosen, dir: &Path) -> Result<store::Accepted, Failure> {
     let name = chosen.lab.lab_name();
     let mut sources = world::sources(chosen, State::Broken)?;
@@ -208,6 +215,14 @@ fn write_topology(chosen: &Chosen, dir: &Path) -> Result<store::Accepted, Failur
     let text = head + &model::yaml_text(&root);
     let path = dir.join("topology.yaml");
     std::fs::write(&path, &text).map_err(|e| Failure::host(format!("{}: {e}", path.display())))?;
+    for name in chosen.folder.patches(CHANGES) {
+        let path = dir.join(name);
+        let write = || {
+            std::fs::create_dir_all(dir.join(CHANGES))?;
+            std::fs::write(&path, chosen.folder.files.get(name).map_or("", String::as_str))
+        };
+        write().map_err(|e: std::io::Error| Failure::host(format!("{}: {e}", path.display())))?;
+    }
     let source = crate::model::Source::new(path.display().to_string(), text);
     Ok(world::accept(&[source], &name, dir)?.0)
 }

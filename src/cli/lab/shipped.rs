@@ -66,6 +66,9 @@ shipped! {
     "17-dns-flood": "README.md" "alt-fixes/hosts-file.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
         "solution.sh" "topology.patch.yaml" "wrong-fixes/limit.patch.yaml" "wrong-fixes/retries.patch.yaml"
         "wrong-fixes/security-group.patch.yaml";
+    "18-untracked": "README.md" "alt-fixes/by-address.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/answers-only.patch.yaml" "wrong-fixes/egress.patch.yaml"
+        "wrong-fixes/network-acl.patch.yaml" "wrong-fixes/open-again.patch.yaml";
     "19-black-hole": "README.md" "alt-fixes/clamp.patch.yaml" "alt-fixes/interface.patch.yaml" "break.patch.yaml"
         "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/all-icmp.patch.yaml"
         "wrong-fixes/ping-only.patch.yaml" "wrong-fixes/security-group.patch.yaml";
@@ -78,9 +81,24 @@ shipped! {
     "22-not-transitive": "README.md" "alt-fixes/transit-gateway.patch.yaml" "break.patch.yaml" "fix.patch.yaml"
         "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/no-routes.patch.yaml"
         "wrong-fixes/one-side.patch.yaml" "wrong-fixes/security-groups.patch.yaml";
+    "23-propagation": "README.md" "alt-fixes/one-table.patch.yaml" "alt-fixes/static-route.patch.yaml"
+        "break.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
+        "wrong-fixes/associate.patch.yaml" "wrong-fixes/instead-of-spoke2.patch.yaml"
+        "wrong-fixes/other-table.patch.yaml" "wrong-fixes/security-group.patch.yaml" "wrong-fixes/vpc-route.patch.yaml";
+    "24-tunnels": "README.md" "alt-fixes/no-preference.patch.yaml" "alt-fixes/one-zone.patch.yaml"
+        "alt-fixes/second-tunnel.patch.yaml" "break.patch.yaml" "changes/tunnel-1-fails.patch.yaml"
+        "changes/tunnel-2-fails.patch.yaml" "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml"
+        "wrong-fixes/exchanged.patch.yaml" "wrong-fixes/one-tunnel.patch.yaml" "wrong-fixes/security-group.patch.yaml"
+        "wrong-fixes/static-routes.patch.yaml";
     "25-appliance-mode": "README.md" "alt-fixes/one-appliance.patch.yaml" "break.patch.yaml" "fix.patch.yaml"
         "lab.yaml" "solution.sh" "wrong-fixes/bypass.patch.yaml" "wrong-fixes/exchanged.patch.yaml"
         "wrong-fixes/security-group.patch.yaml" "wrong-fixes/spokes-mode.patch.yaml";
+    "26-overlap": "README.md" "alt-fixes/nat-instance.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.yaml" "wrong-fixes/nat-beside-the-app.patch.yaml" "wrong-fixes/peering.patch.yaml"
+        "wrong-fixes/propagate.patch.yaml" "wrong-fixes/security-group.patch.yaml" "wrong-fixes/their-route.patch.yaml";
+    "27-transfer": "README.md" "alt-fixes/before-the-job.patch.yaml" "break.patch.yaml" "changes/attach.patch.yaml"
+        "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/keepalive.patch.yaml"
+        "wrong-fixes/patience.patch.yaml" "wrong-fixes/security-group.patch.yaml";
 }
 
 /// The labs' files.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::super::common::{Done, Failure, Format, print_json, table};
 use super::ask::Asker;
 use super::{Chosen, all_shipped, choose, world};
-use crate::control::lab::{Check, FIX, Line, Mark, State, merged, yaml_text};
+use crate::control::lab::{Check, FIX, Line, Mark, RefusedPatch, State, merged, yaml_text};
 use crate::model::{Plan, Source, Standing};
 use crate::runtime::launch::Running;
 
@@ -161,7 +161,12 @@ impl Proof<'_> {
             let plan = self.solve()?;
             self.healthy(&plan, SOLUTION)?;
         }
-        for fix in chosen.folder.patches("wrong-fixes") {
+        for refused in &chosen.lab.refused {
+            self.must_be_refused(refused)?;
+            self.wrong_fixes += 1;
+        }
+        let is_refused = |fix: &&str| chosen.lab.refused.iter().any(|r| r.patch == *fix);
+        for fix in chosen.folder.patches("wrong-fixes").into_iter().filter(|fix| !is_refused(fix)) {
             let plan = self.mend_with(fix)?;
             if !self.anything_red(&plan)? {
                 self.wrong.push(format!("{fix}: everything is green after a wrong fix"));
@@ -173,7 +178,7 @@ impl Proof<'_> {
 
     /// Every step that holds once it is mended.
     fn healthy(&mut self, plan: &Plan, when: &str) -> Result<(), Failure> {
-        let asker = Asker::new(plan)?;
+        let asker = Asker::new(plan, self.chosen)?;
         let chosen = self.chosen;
         for step in chosen.lab.steps.iter().filter(|step| step.state == State::Fixed) {
             for line in asker.once(step).iter().filter(|line| line.mark == Mark::Red) {
@@ -185,7 +190,7 @@ impl Proof<'_> {
 
     /// The guards alone.
     fn unharmed(&mut self, plan: &Plan, when: &str) -> Result<(), Failure> {
-        let asker = Asker::new(plan)?;
+        let asker = Asker::new(plan, self.chosen)?;
         for guard in self.chosen.lab.steps.iter().flat_map(|step| &step.guard) {
             let line = asker.check(guard, guard.retry);
             if line.mark != Mark::Ok {
@@ -197,7 +202,7 @@ impl Proof<'_> {
 
     /// The declared symptom, exactly the declared checks red, the story's words, the guards unharmed.
     fn broken(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let asker = Asker::new(plan)?;
+        let asker = Asker::new(plan, self.chosen)?;
         let lab = &self.chosen.lab;
         let mut output = String::new();
         for check in &lab.symptom {
@@ -227,14 +232,14 @@ impl Proof<'_> {
     }
 
     fn anything_red(&self, plan: &Plan) -> Result<bool, Failure> {
-        let asker = Asker::new(plan)?;
+        let asker = Asker::new(plan, self.chosen)?;
         let mut steps = self.chosen.lab.steps.iter().filter(|step| step.state == State::Fixed);
         Ok(steps.any(|step| asker.any_red(step)))
     }
 
     /// Not all of the symptom is there: it would prove nothing.
     fn no_symptom(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let asker = Asker::new(plan)?;
+        let asker = Asker::new(plan, self.chosen)?;
         let there = |check: &Check| asker.check(check, std::time::Duration::ZERO).mark == Mark::Ok;
         if self.chosen.lab.symptom.iter().all(there) {
             self.wrong.push("the symptom is there in the healthy base too".into());
@@ -259,6 +264,20 @@ impl Proof<'_> {
     fn mend_with(&mut self, fix: &str) -> Result<Plan, Failure> {
         self.break_it()?;
         self.enter(&world::patched(self.chosen, State::Broken, fix)?)
+    }
+
+    /// AWS makes no such change, and says so in the declared words.
+    fn must_be_refused(&mut self, refused: &RefusedPatch) -> Result<(), Failure> {
+        self.break_it()?;
+        let sources = world::patched(self.chosen, State::Broken, &refused.patch)?;
+        match world::accept_over(&sources, &self.name, &self.dir, &self.standing) {
+            Ok(_) => self.wrong.push(format!("{}: is not refused", refused.patch)),
+            Err(failure) if refused.with.is_match(&failure.message) => {}
+            Err(failure) => {
+                self.wrong.push(format!("{}: is refused in other words: {}", refused.patch, failure.message.trim()));
+            }
+        }
+        Ok(())
     }
 
     /// The broken state, and `solution.sh` run over it.

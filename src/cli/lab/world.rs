@@ -62,6 +62,19 @@ pub fn change(name: &str, accepted: Accepted) -> Result<(), Failure> {
     }
 }
 
+/// Lays a patch of the lab's folder over what runs, as `apply --patch` does; what was in force before.
+pub fn lay(name: &str, chosen: &Chosen, patch: &str) -> Result<Accepted, Failure> {
+    let lab = LabArg { lab: Some(name.to_owned()) };
+    let Reply::Source(before) = super::super::up::connect(&lab)?.ask(Request::Source)? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    let source = chosen.folder.source(patch).map_err(Failure::input)?;
+    let running = store::load(&before).map_err(|report| Failure::host(report.render(false)))?;
+    let accepted = super::super::topology::patch(&before, &[source], &Standing::of(&running))?;
+    change(name, accepted)?;
+    Ok(before)
+}
+
 /// Ends a lab and starts it with what was accepted.
 pub fn restart(name: &str, accepted: Accepted) -> Result<(), Failure> {
     if let Ok(dir) = launch::choose(Some(name)) {
@@ -73,7 +86,7 @@ pub fn restart(name: &str, accepted: Accepted) -> Result<(), Failure> {
 /// Waits until the connections that the break must find are there: the flows that its steps speak of.
 pub fn settle(chosen: &Chosen, name: &str) -> Result<(), Failure> {
     let (_, plan) = accept(&sources(chosen, State::Base)?, name, &std::env::temp_dir())?;
-    let asker = super::ask::Asker::new(&plan)?;
+    let asker = super::ask::Asker::new(&plan, chosen)?;
     let all = chosen.lab.symptom.iter().chain(chosen.lab.steps.iter().flat_map(|s| &s.guard));
     for check in all.filter(|c| matches!(c.what, What::Flow { alive: true, .. })) {
         let line = asker.check(check, SETTLE);

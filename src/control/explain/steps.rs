@@ -70,6 +70,9 @@ impl Teller<'_> {
             (Stage::Tracked, Outcome::Pass(_)) => {
                 self.step(stage, &at, "tracked flow", "ok", "no rule is asked");
             }
+            (Stage::Tracked, Outcome::Drop(code @ DropCode::FwNoState)) => {
+                self.step(stage, &at, "firewall", "DENY", about(*code));
+            }
             (Stage::Tracked, _) => self.step(stage, "-", "flow table", "DENY", "full"),
             // One line for what is not asked between neighbours: it is told with the route.
             (Stage::NaclOut { .. }, Outcome::NotAsked) => {}

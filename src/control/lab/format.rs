@@ -5,7 +5,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::keys;
-use super::{Also, Ask, Check, Hint, Lab, Layer, State, Step, WantedDrop, What};
+use super::{Also, Ask, Change, Check, Hint, Lab, Layer, RefusedPatch, State, Step, WantedDrop, What};
 use crate::model::Nothing;
 use crate::model::plan::{CheckPlan, CheckWhat, Expect};
 use crate::model::spec::fields::{At, Cx, Fields};
@@ -19,6 +19,9 @@ use crate::model::validate::checks::CODES;
 
 /// How long a command of a check may run where it does not say.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// From the beginning of a command to the change that is laid over the lab meanwhile, where it does not say.
+const MEANWHILE: Duration = Duration::from_secs(1);
 
 /// Reads a `lab.yaml`.
 ///
@@ -72,6 +75,7 @@ fn lab(cx: &Cx<'_>, root: &Node) -> Option<Lab> {
     if symptom.is_empty() && f.has("symptom") {
         cx.error(f.error(f.key_place("symptom"), "a lab without a symptom cannot be proved"));
     }
+    let refused = refused(&f);
     let mut steps: Vec<Step> = Vec::new();
     for node in f.list("steps") {
         let place = place_of(node, f.key_place("steps"));
@@ -99,10 +103,29 @@ fn lab(cx: &Cx<'_>, root: &Node) -> Option<Lab> {
         live: f.bool("live").is_some_and(|b| b.value),
         fresh: f.bool("fresh").is_some_and(|b| b.value),
         symptom,
+        refused,
         steps,
     };
     f.done();
     Some(lab)
+}
+
+fn refused(f: &Fields<'_>) -> Vec<RefusedPatch> {
+    let mut all = Vec::new();
+    for node in f.list("refused") {
+        let place = place_of(node, f.key_place("refused"));
+        let Some(r) = Fields::open_node(f.cx, &keys::REFUSED, "refused fix".into(), node, place) else { continue };
+        let patch = r.text("patch");
+        if let Some(t) = patch.filter(|t| !t.value.starts_with("wrong-fixes/")) {
+            let found = r.error(t.place, format!("`{}` is no wrong fix", t.value));
+            f.cx.error(found.help("wrong-fixes/NAME.patch.yaml"));
+        }
+        if let Some(with) = pattern(&r, "with") {
+            all.push(RefusedPatch { patch: owned(patch), with });
+        }
+        r.done();
+    }
+    all
 }
 
 fn step(cx: &Cx<'_>, node: &Node, place: Place) -> Option<Step> {
@@ -180,7 +203,7 @@ fn check(cx: &Cx<'_>, node: &Node, place: Place, id: &str, green: bool) -> Optio
     let (expect, mut also, word) = expect(&f);
     also.drop = f.text("drop").and_then(|t| drop(&f, t));
     let kind = asked.as_ref().map_or("", |(kind, _)| kind.as_str());
-    for (key, of) in [("user", "run"), ("drop", "run or to")] {
+    for (key, of) in [("user", "run"), ("change", "run"), ("drop", "run or to")] {
         if f.has(key) && !of.split(" or ").any(|k| k == kind) {
             cx.error(f.error(f.key_place(key), format!("`{key}` is for checks with `{of}`")));
         }
@@ -200,6 +223,13 @@ fn check(cx: &Cx<'_>, node: &Node, place: Place, id: &str, green: bool) -> Optio
     let retry = f.duration("retry").map_or(Duration::ZERO, |d| d.value);
     let green_when_broken = f.word("broken").map_or(green, |t| t.value == "green");
     let user = f.text("user").map(|t| t.value.to_owned());
+    let change = f.entry("change").and_then(|entry| {
+        let c = Fields::open(cx, &keys::CHANGE, "change".into(), entry)?;
+        let change =
+            Change { patch: owned(c.text("patch")), after: c.duration("after").map_or(MEANWHILE, |d| d.value) };
+        c.done();
+        Some(change)
+    });
     let written_id = f.text("id");
     f.done();
     let (kind, target) = asked?;
@@ -229,7 +259,8 @@ fn check(cx: &Cx<'_>, node: &Node, place: Place, id: &str, green: bool) -> Optio
         _ => Expect::Reachable,
     });
     let line = cx.lines.first().map_or(0, |l| l.line_col(place.start as usize).0) as u32;
-    let title = format!("{on} {kind} {}", target.value.lines().next().unwrap_or_default());
+    let meanwhile = change.as_ref().map_or_else(String::new, |c| format!(", meanwhile {}", c.patch));
+    let title = format!("{on} {kind} {}{meanwhile}", target.value.lines().next().unwrap_or_default());
     Some(Check {
         id: written_id.map_or_else(|| id.to_owned(), |t| t.value.to_owned()),
         line,
@@ -238,6 +269,7 @@ fn check(cx: &Cx<'_>, node: &Node, place: Place, id: &str, green: bool) -> Optio
         plan: CheckPlan { line, title, from: None, what: asks, expect, via, not_via, within },
         also,
         user,
+        change,
         retry,
         green_when_broken,
         on,
@@ -361,8 +393,17 @@ fn list(texts: Option<Vec<At<&str>>>) -> Vec<String> {
 }
 
 /// For the schema of editors and for documentation: every noun of the format.
-pub static NOUNS: &[&Noun] =
-    &[&keys::LAB, &keys::STEP, &keys::CHECK, &keys::EXPECT, &keys::ASK, &keys::HINT, &keys::WHEN];
+pub static NOUNS: &[&Noun] = &[
+    &keys::LAB,
+    &keys::STEP,
+    &keys::CHECK,
+    &keys::CHANGE,
+    &keys::EXPECT,
+    &keys::ASK,
+    &keys::HINT,
+    &keys::WHEN,
+    &keys::REFUSED,
+];
 
 #[cfg(test)]
 mod tests {
@@ -374,6 +415,7 @@ id: endpoint-sg
 title: The door that admits nobody
 base: t-iso
 limits: { dns_ttl: 2s }
+refused: [{ patch: wrong-fixes/a.patch.yaml, with: VpcPeering }]
 symptom:
   - { on: app-a, run: curl x, expect: { exit: 28, stderr: '^curl: \\(28\\)', after: 1.9s }, drop: SG_INGRESS at sg:vpc.vpce }
 steps:
@@ -385,7 +427,7 @@ steps:
     say: Mend it.
     check:
       - { id: name, on: app-a, dns: sts.us-east-1.amazonaws.com, expect: { in_cidr: 10.0.0.0/16 }, broken: green }
-      - { id: ok, on: app-a, run: curl x, retry: 5s }
+      - { id: ok, on: app-a, run: curl x, retry: 5s, change: { patch: changes/a.patch.yaml } }
       - { on: app-a, flow: 'db:9000', expect: silent }
     guard:
       - { on: any, never: internet }
@@ -419,6 +461,10 @@ steps:
         assert!(fix.check[0].green_when_broken && !fix.check[1].green_when_broken && fix.guard[0].green_when_broken);
         assert_eq!(fix.check[2].what, What::Flow { to: "db".into(), port: 9000, alive: false });
         assert_eq!(fix.check[2].id, "check3");
+        let change = fix.check[1].change.as_ref().map(|c| (c.patch.as_str(), c.after.as_secs()));
+        assert_eq!(change, Some(("changes/a.patch.yaml", 1)));
+        assert!(fix.check[1].plan.title.ends_with("curl x, meanwhile changes/a.patch.yaml"));
+        assert!(lab.refused[0].with.is_match("InvalidVpcPeering") && lab.checks().count() == 5);
     }
 
     #[test]
@@ -427,7 +473,7 @@ steps:
             ("title:", "titel:", "lab.yaml:3:1: the lab: unknown key `titel`"),
             ("retry: 5s", "retires: 5s", "unknown key `retires`"),
             ("exit: 28", "exit: 300", "`exit` is a whole number from 0 to 255"),
-            ("SG_INGRESS at", "SG_INGRES at", "lab.yaml:7:97: check: `SG_INGRES` is no drop code"),
+            ("SG_INGRESS at", "SG_INGRES at", "lab.yaml:8:97: check: `SG_INGRES` is no drop code"),
             ("'^curl: \\(28\\)'", "'^curl: (28'", "`stderr` is no pattern: unclosed group"),
             (
                 "run: curl x, retry",
@@ -440,6 +486,9 @@ steps:
             ("on: any,", "on: any, user: root,", "`user` is for checks with `run`"),
             ("{ in_cidr: 10.0.0.0/16 }", "{ exit: 0 }", "`exit` says nothing of a check of this kind"),
             ("id: endpoint-sg", "id: ../x", "`../x` is no id"),
+            ("expect: silent", "expect: silent, change: { patch: x }", "`change` is for checks with `run`"),
+            ("patch: wrong-fixes/", "patch: fixes/", "`fixes/a.patch.yaml` is no wrong fix"),
+            ("with: VpcPeering", "with: '('", "`with` is no pattern"),
             ("id: fix", "id: see", "two steps are called see"),
             ("format: 1", "format: 2", "`format` cannot be `2`"),
         ] {

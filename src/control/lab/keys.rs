@@ -30,7 +30,26 @@ pub static LAB: Noun = Noun {
         key("live", Shape::Bool, "the break is laid over the running base: its connections live on"),
         key("fresh", Shape::Bool, "the broken state is started anew: kernels remember the one before"),
         must("symptom", Shape::List(&CHECK), "what is seen while it is broken"),
+        key("refused", Shape::List(&REFUSED), "wrong fixes that AWS refuses to make"),
         must("steps", Shape::List(&STEP), "what the learner does, in order"),
+    ],
+};
+
+pub static REFUSED: Noun = Noun {
+    name: "a refused fix",
+    common: false,
+    keys: &[
+        must("patch", Shape::Text, "a file of `wrong-fixes`"),
+        must("with", Shape::Text, "a pattern that the report matches: AWS's code or words"),
+    ],
+};
+
+pub static CHANGE: Noun = Noun {
+    name: "a change",
+    common: false,
+    keys: &[
+        must("patch", Shape::Text, "a file of the lab's: `changes/NAME.patch.yaml`"),
+        key("after", Shape::Duration, "so long after the command began; left out: 1s"),
     ],
 };
 
@@ -89,6 +108,7 @@ pub static CHECK: Noun = Noun {
         key("never", Shape::OneOf(&["internet", "nat", "gateway-endpoint"]), "a way that must not exist"),
         key("flow", Shape::Text, "NAME:PORT: a connection that exists"),
         key("user", Shape::Text, "of `run`: `root` may configure the instance's network"),
+        key("change", Shape::Noun(&CHANGE), "of `run`: a patch that is laid over the lab meanwhile, and taken back"),
         key("expect", Shape::NounOrText(&EXPECT), "reachable, unreachable, a drop code, alive, silent, or a map"),
         key("via", Shape::Text, "the way it must take"),
         key("not_via", Shape::Text, "the way it must not take"),

@@ -52,7 +52,33 @@ pub struct Lab {
     pub fresh: bool,
     /// What is seen while it is broken: all of it must be true then.
     pub symptom: Vec<Check>,
+    /// Wrong fixes that cannot even be made: AWS refuses them.
+    pub refused: Vec<RefusedPatch>,
     pub steps: Vec<Step>,
+}
+
+/// A patch that is refused, in these words.
+#[derive(Clone, Debug)]
+pub struct RefusedPatch {
+    /// Of the lab's folder: `wrong-fixes/peering.patch.yaml`.
+    pub patch: String,
+    /// A pattern that the report matches: AWS's code, or its sentence.
+    pub with: Regex,
+}
+
+/// A patch of the lab's folder that is laid over the running lab while a check's command runs, and then taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub patch: String,
+    /// How long after the command began.
+    pub after: Duration,
+}
+
+impl Lab {
+    /// Every check of the lab, wherever it stands.
+    pub fn checks(&self) -> impl Iterator<Item = &Check> {
+        self.symptom.iter().chain(self.steps.iter().flat_map(|step| step.check.iter().chain(&step.guard)))
+    }
 }
 
 /// What a learner does next.
@@ -102,6 +128,7 @@ pub struct Check {
     pub also: Also,
     /// `root`: the command may change the instance's network.
     pub user: Option<String>,
+    pub change: Option<Change>,
     /// Asked again until it holds, for so long.
     pub retry: Duration,
     /// Whether it holds while the lab is broken.

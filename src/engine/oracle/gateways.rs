@@ -10,6 +10,7 @@ use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
+    TunnelPlan,
 };
 
 impl Walk<'_> {
@@ -403,6 +404,9 @@ impl Walk<'_> {
         let plan = self.plan;
         let (stage, by) = (Stage::Link { link: l }, Decider::Link(l));
         self.routes += 1;
+        if !by_aws {
+            self.site_firewall(l, by_aws)?;
+        }
         let tunnels = match &plan.links[l].kind {
             LinkKind::DirectConnect { mtu } => {
                 self.fits(*mtu, router, stage.clone(), None, by, true)?;
@@ -411,18 +415,34 @@ impl Walk<'_> {
             }
             LinkKind::Vpn { tunnels, .. } => tunnels,
         };
-        let up = |i: usize| !plan.faults.iter().any(|f| f.what == Fault::Tunnel { link: l, tunnel: i });
-        let preferred = |i: usize| if by_aws { tunnels[i].preferred_by_aws } else { tunnels[i].preferred_by_site };
-        let first = (0..tunnels.len()).find(|i| up(*i) && preferred(*i));
-        let Some(i) = first.or_else(|| (0..tunnels.len()).find(|i| up(*i))) else {
-            return self.stop(stage, DropCode::VpnDown, by);
-        };
+        let Some(i) = self.tunnel(l, tunnels, by_aws) else { return self.stop(stage, DropCode::VpnDown, by) };
         self.fits(tunnels[i].mtu, router, stage.clone(), None, by, true)?;
         self.pass(stage, None, Rule::Tunnel(i));
         if let Some(mss) = tunnels[i].mss {
             self.clamp(mss);
         }
-        Ok(())
+        if by_aws { self.site_firewall(l, by_aws) } else { Ok(()) }
+    }
+
+    /// The tunnel that a side sends by.
+    fn tunnel(&self, l: usize, tunnels: &[TunnelPlan], by_aws: bool) -> Option<usize> {
+        let up = |i: &usize| !self.plan.faults.iter().any(|f| f.what == Fault::Tunnel { link: l, tunnel: *i });
+        let preferred = |i: &usize| if by_aws { tunnels[*i].preferred_by_aws } else { tunnels[*i].preferred_by_site };
+        let all: Vec<usize> = (0..tunnels.len()).filter(up).collect();
+        all.iter().copied().find(preferred).or(all.first().copied())
+    }
+
+    /// A firewall with a state for each tunnel knows no session that goes by one and comes back by the other.
+    fn site_firewall(&mut self, l: usize, by_aws: bool) -> Result<(), Stop> {
+        let plan = self.plan;
+        let LinkKind::Vpn { tunnels, stateful: true, .. } = &plan.links[l].kind else { return Ok(()) };
+        let sides = [true, false].map(|aws| self.tunnel(l, tunnels, aws));
+        if sides[0] == sides[1] || self.p.proto != Proto::TCP || self.p.begins() {
+            return Ok(());
+        }
+        let site = plan.links[l].site;
+        let direction = if by_aws { Direction::Ingress } else { Direction::Egress };
+        self.stop_at(Stage::SiteRoute { site }, None, DropCode::FwNoState, Decider::Site(site, None), direction)
     }
 
     /// From a host on premises.

@@ -343,7 +343,11 @@ impl Lab {
     pub fn vpn(&mut self, site: usize, end: LinkEnd) -> usize {
         let tunnel =
             |first| TunnelPlan { mtu: 1_446, mss: Some(1_406), preferred_by_site: first, preferred_by_aws: first };
-        self.link(site, end, LinkKind::Vpn { tunnels: vec![tunnel(true), tunnel(false)], static_routing: true })
+        self.link(
+            site,
+            end,
+            LinkKind::Vpn { tunnels: vec![tunnel(true), tunnel(false)], static_routing: true, stateful: false },
+        )
     }
 
     /// To a virtual private gateway, or to a transit gateway: then its attachment is made too, `end` naming the gateway

@@ -7,7 +7,7 @@ use super::super::gateways::{Attached, End};
 use super::super::steps::Refusal;
 use super::super::verdict::{Decider, DropCode, Outcome, Rule, Stage};
 use super::{HEADERS, Next, Place, TRANSIT_MTU, Walk};
-use crate::base::steer;
+use crate::base::{Proto, steer};
 
 impl<T: Trail> Walk<'_, T> {
     /// Not transitive: only between the addresses of the two VPCs (VPC peering guide).
@@ -150,6 +150,9 @@ impl<T: Trail> Walk<'_, T> {
         let compiled = &program.gateways.links[link as usize];
         let site = &program.gateways.sites[compiled.site as usize];
         let at = Decider::Link(link as usize);
+        if !by_aws {
+            self.site_firewall(link, by_aws)?;
+        }
         let tunnel = compiled.tunnel(by_aws);
         let answer = match (compiled.direct, tunnel) {
             (true, _) => self.limit(compiled.mtu, router, at).map(|()| Rule::None),
@@ -167,6 +170,7 @@ impl<T: Trail> Walk<'_, T> {
         let latency = &program.latency;
         self.found.passage.latency_us += if compiled.direct { latency.direct_connect } else { latency.vpn };
         if by_aws {
+            self.site_firewall(link, by_aws)?;
             return match site.host(self.traffic.dst) {
                 Some(to) => Ok(Place::Arrive { to, left: None }),
                 None => {
@@ -190,6 +194,19 @@ impl<T: Trail> Walk<'_, T> {
             }
             End::Vgw(vgw) => self.vgw_in(vgw),
         }
+    }
+
+    /// The firewall of a site whose sessions are kept per tunnel lets a session begin, and drops what belongs to one of
+    /// the other tunnel: the answer, whichever side asked (re:Post, "VPN asymmetric routing").
+    fn site_firewall(&mut self, link: u32, by_aws: bool) -> Result<(), Refusal> {
+        let compiled = &self.program.gateways.links[link as usize];
+        if self.traffic.proto != Proto::TCP || self.load.syn || !compiled.splits_sessions() {
+            return Ok(());
+        }
+        let site = compiled.site as usize;
+        self.trail.add(|| crumb(Stage::SiteRoute { site }, None, Outcome::Drop(DropCode::FwNoState)));
+        let side = if by_aws { Refusal::ingress } else { Refusal::egress };
+        Err(side(DropCode::FwNoState, Decider::Site(site, None)))
     }
 
     fn vgw_in(&mut self, vgw: u32) -> Next {

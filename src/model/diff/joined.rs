@@ -109,8 +109,10 @@ pub(super) fn objects(p: &Plan, of: &dyn Fn(&Common, Attributes) -> (String, Att
                         LinkEnd::Vgw(at) => p.vgws[at].common.path.clone(),
                     };
                     let kind = match &link.kind {
-                        LinkKind::Vpn { tunnels, static_routing } => {
-                            format!("vpn, {} routing, {tunnels:?}", if *static_routing { "static" } else { "bgp" })
+                        LinkKind::Vpn { tunnels, static_routing, stateful } => {
+                            let routing = if *static_routing { "static" } else { "bgp" };
+                            let firewall = if *stateful { ", stateful" } else { "" };
+                            format!("vpn, {routing} routing{firewall}, {tunnels:?}")
                         }
                         LinkKind::DirectConnect { mtu } => format!("direct connect, mtu {mtu}"),
                     };

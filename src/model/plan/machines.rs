@@ -162,6 +162,8 @@ pub struct Listener {
     pub reply: ListenReply,
     /// The name on a leaf of the lab CA, where TLS is wanted.
     pub tls: Option<String>,
+    /// From the question (of `hello`: the connection) to the answer.
+    pub delay: std::time::Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -155,6 +155,9 @@ pub enum LinkKind {
         tunnels: Vec<TunnelPlan>,
         /// Routes are written; otherwise learned by BGP.
         static_routing: bool,
+        /// The firewall of the customer gateway keeps a state of its own for each tunnel: what belongs to a session
+        /// that the two sides send by different tunnels is dropped (`FW_NO_STATE`).
+        stateful: bool,
     },
     /// A private virtual interface (to a virtual private gateway) or a transit one (to a transit gateway).
     DirectConnect { mtu: u16 },

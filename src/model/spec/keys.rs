@@ -274,6 +274,7 @@ pub static LISTEN: Noun = Noun {
         key("udp", Shape::Int(1, 65_535), "port"),
         must("reply", Shape::Text, "hello, echo, sink, http, source, proxy, or a directory to serve"),
         key("tls", Shape::Text, "name on a leaf of the lab's CA"),
+        key("delay", Shape::Duration, "it answers so long after it was asked"),
     ],
 };
 
@@ -567,6 +568,11 @@ pub static VPN: Noun = Noun {
         key("routing", Shape::Any, "bgp (if left out), static, or a list of the site's blocks: static routes"),
         key("mtu", Shape::Int(576, 1_500), "largest packet inside a tunnel, bytes; left out: 1446"),
         key("mss", Shape::Text, "TCP's MSS is lowered to this; `false`: untouched; left out: 40 less than the MTU"),
+        key(
+            "stateful",
+            Shape::Bool,
+            "the site's firewall keeps its sessions per tunnel: answers by the other are dropped",
+        ),
     ],
 };
 

@@ -28,7 +28,8 @@ pub fn read(f: &Fields<'_>, vpn: bool, site: usize, of: &Common, cidrs: &[Cidr],
     let common = common(f, vpn, of);
     let (kind, site_blocks) = if vpn {
         let (static_routing, blocks) = routing(f, cidrs);
-        (LinkKind::Vpn { tunnels: tunnels(f), static_routing }, blocks)
+        let stateful = f.bool("stateful").is_some_and(|b| b.value);
+        (LinkKind::Vpn { tunnels: tunnels(f), static_routing, stateful }, blocks)
     } else {
         (LinkKind::DirectConnect { mtu: f.int("mtu").map_or(ETHERNET, |n| n.value as u16) }, cidrs.to_vec())
     };

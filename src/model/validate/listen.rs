@@ -1,6 +1,7 @@
 //! `listen` and `run` of an instance: small servers of ours, and commands.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::base::Proto;
 use crate::model::plan::{ListenReply, Listener, RunCommand};
@@ -45,6 +46,13 @@ pub fn listeners(instance: &Fields<'_>) -> Vec<Listener> {
                 f.cx.error(f.error(t.place, "`tls` is for tcp"));
             }
         }
+        let delay = f.duration("delay");
+        let answers = matches!(reply, Some(ListenReply::Hello | ListenReply::Http | ListenReply::Source));
+        if let Some(d) = &delay
+            && (proto == Proto::UDP || reply.is_some() && !answers)
+        {
+            f.cx.error(f.error(d.place, "`delay` is for tcp with the reply hello, http or source"));
+        }
         if let Some(t) = tls.filter(|t| !is_host_name(t.value)) {
             f.cx.error(f.error(t.place, format!("`{}` is no host name", t.value)));
         }
@@ -55,7 +63,13 @@ pub fn listeners(instance: &Fields<'_>) -> Vec<Listener> {
         if let Some(reply) = reply {
             // Within a u16 by the table of keys.
             let port = port.value as u16;
-            listeners.push(Listener { proto, port, reply, tls: tls.map(|t| t.value.to_owned()) });
+            listeners.push(Listener {
+                proto,
+                port,
+                reply,
+                tls: tls.map(|t| t.value.to_owned()),
+                delay: delay.map_or(Duration::ZERO, |d| d.value),
+            });
         }
         f.done();
     }

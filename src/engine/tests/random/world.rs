@@ -440,7 +440,8 @@ fn join(lab: &mut Lab, world: &World, rules: &Rules) {
             Joined::VpnToVgw | Joined::VpnToTgw => lab.vpn(site, end),
             _ => lab.link(site, end, LinkKind::DirectConnect { mtu: if rules.far { 1_500 } else { 8_500 } }),
         };
-        if let LinkKind::Vpn { tunnels, .. } = &mut lab.plan.links[link].kind {
+        if let LinkKind::Vpn { tunnels, stateful, .. } = &mut lab.plan.links[link].kind {
+            *stateful = rules.far;
             (tunnels[1].mtu, tunnels[1].preferred_by_aws) = (rules.tunnel.1, rules.tunnel.0);
             tunnels[0].preferred_by_aws = !rules.tunnel.0;
             tunnels[1].mss = rules.tunnel.0.then_some(rules.tunnel.1 - 40);
