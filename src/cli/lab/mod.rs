@@ -194,11 +194,16 @@ fn read(folder: Folder, dir: Option<PathBuf>) -> Result<Chosen, Failure> {
     let source = folder.source(model::LAB).map_err(Failure::input)?;
     let lab =
         model::read(&source).map_err(|report| Failure::input(format!("{}\n{}", folder.path, report.render(false))))?;
-    let changes = lab.checks().filter_map(|c| Some((c.line, &c.change.as_ref()?.patch)));
-    let mut named = changes.chain(lab.refused.iter().map(|r| (0, &r.patch)));
-    if let Some((line, patch)) = named.find(|(_, patch)| !folder.files.contains_key(*patch)) {
+    let changes = lab.checks().filter_map(|c| Some((c.line, c.change.as_ref()?.patch.as_str())));
+    let mut named = changes.chain(lab.refused.iter().map(|r| (0, r.patch.as_str())));
+    let missing = named.find(|(_, patch)| !folder.files.contains_key(*patch));
+    let missing = missing.map(|(line, patch)| {
         let at = if line == 0 { String::new() } else { format!(":{line}") };
-        return Err(Failure::input(format!("{}/{}{at}: there is no file {patch}", folder.path, model::LAB)));
+        format!("{}/{}{at}: there is no file {patch}", folder.path, model::LAB)
+    });
+    drop(named);
+    if let Some(missing) = missing {
+        return Err(Failure::input(missing));
     }
     Ok(Chosen { lab, folder, dir })
 }
