@@ -89,9 +89,9 @@ impl Drop for Lab {
 fn two_instances_exchange_tcp_and_udp_through_the_router() {
     let lab = Lab::up(|plan| {
         plan.instances[1].listen = vec![
-            Listener { proto: Proto::TCP, port: 8080, reply: ListenReply::Http, tls: None },
-            Listener { proto: Proto::TCP, port: 7, reply: ListenReply::Echo, tls: None },
-            Listener { proto: Proto::UDP, port: 9, reply: ListenReply::Source, tls: None },
+            Listener { proto: Proto::TCP, port: 8080, reply: ListenReply::Http, tls: None, delay: Duration::ZERO },
+            Listener { proto: Proto::TCP, port: 7, reply: ListenReply::Echo, tls: None, delay: Duration::ZERO },
+            Listener { proto: Proto::UDP, port: 9, reply: ListenReply::Source, tls: None, delay: Duration::ZERO },
         ];
     });
     let (code, said) = lab.sh("web", "curl -sS -m 5 http://10.0.2.10:8080/");
