@@ -258,7 +258,9 @@ fn endpoint_limit(plan: &Plan, proto: Proto, port: u16, code: DropCode, eni: Opt
     let ports = endpoint.map(|at| &plan.services[plan.endpoints[at].service].ports);
     match (code, ports) {
         (DropCode::VpcePort, Some(ports)) => {
-            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            // A gateway endpoint leads to the public side, which serves plain HTTP as well.
+            let http = eni.is_some_and(|eni| plan.eni(eni).owner.is_door()).then_some(80);
+            let ports: Vec<String> = http.iter().chain(ports).map(u16::to_string).collect();
             format!("port {port} is not served, only {}", ports.join(", "))
         }
         (DropCode::VpceProto, _) => format!("{proto} is not carried, only tcp"),

@@ -331,6 +331,7 @@ fn a_gateway_endpoint_wins_by_its_prefixes_and_carries_tcp_and_ping() {
     refuses(&net.lab, net.private, &udp(PRIVATE, S3), DropCode::GweProto, by, egress);
     let port = Sent { dst_port: 22, ..syn(PRIVATE, S3) };
     refuses(&net.lab, net.private, &port, DropCode::VpcePort, by, Direction::Ingress);
+    delivers(&says(&net.lab, net.private, &Sent { dst_port: 80, ..syn(PRIVATE, S3) }), door);
     // Another table has no route to it: by the Internet gateway.
     delivers(&says(&net.lab, net.public, &syn(PUBLIC, S3)), net.door);
     // A written block of the same length wins.

@@ -423,7 +423,7 @@ impl<'a> Walk<'a> {
             ),
             EniOwner::GatewayEndpoint(e) => {
                 let by = Decider::GatewayEndpoint(e);
-                let serves = open(&plan.services[plan.endpoints[e].service].ports);
+                let serves = open(&plan.services[plan.endpoints[e].service].ports) || open(&[80]);
                 let carries = (tcp || p.is_echo()) && p.fragment.is_none();
                 (serves, carries, (DropCode::GweProto, by), (DropCode::VpcePort, by))
             }

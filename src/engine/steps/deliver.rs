@@ -34,7 +34,8 @@ pub(crate) fn endpoint(
     let (at, proto, port, serves) = match &program.eni(to).kind {
         EniKind::GatewayDoor(endpoint, ports) => {
             let at = Decider::GatewayEndpoint(*endpoint as usize);
-            (at, DropCode::GweProto, DropCode::VpcePort, ports.contains(&traffic.selector))
+            let serves = PUBLIC_HTTP == traffic.selector || ports.contains(&traffic.selector);
+            (at, DropCode::GweProto, DropCode::VpcePort, serves)
         }
         EniKind::PublicDoor => {
             let blocks = &program.gateways.public_blocks;
@@ -66,7 +67,7 @@ pub(crate) fn endpoint(
     Ok(())
 }
 
-/// The public side of AWS's HTTP services redirects or serves plain HTTP too.
+/// The public side of AWS's HTTP services, to which a gateway endpoint leads too, serves plain HTTP as well.
 const PUBLIC_HTTP: u16 = 80;
 
 pub(crate) fn endpoint_size(to: EniIx, bytes: usize) -> Result<(), Refusal> {
