@@ -105,3 +105,68 @@ fn problems_of_several_files_name_the_file_they_are_in() {
     assert!(report.contains("one.yaml:") && report.contains("two.yaml:2:1"), "{report}");
     assert!(load(&[], &Around::default()).is_err());
 }
+
+#[test]
+fn quotas_too_large_for_a_case_in_a_file() {
+    let groups = |n: usize| (0..n).map(|at| format!("g{at}: {{}}")).collect::<Vec<_>>().join(", ");
+    // With the two default groups it is 2,501 in one region; a third VPC is elsewhere.
+    let text = |n: usize| {
+        format!(
+            "version: 1\nregion: eu-west-1\nvpcs:\n  a: {{ cidr: 10.0.0.0/16, security_groups: {{ {} }} }}\n  \
+             b: {{ cidr: 10.1.0.0/16, security_groups: {{ {} }} }}\n  \
+             c: {{ cidr: 10.2.0.0/16, region: eu-west-2, security_groups: {{ {} }} }}\n",
+            groups(2_000),
+            groups(n),
+            groups(2_000)
+        )
+    };
+    assert!(load(&[Source::new("lab.yaml", text(498))], &Around::default()).is_ok());
+    let report = report_of(&text(499));
+    assert_eq!(report.problems.len(), 1, "{}", report.render(false));
+    let problem = &report.problems[0];
+    assert_eq!(problem.code, Some("SecurityGroupLimitExceeded"));
+    assert!(
+        problem.message.contains("The maximum number of security groups has been reached: 2500 in eu-west-1"),
+        "{}",
+        problem.message
+    );
+
+    let site = |name: &str, second: usize, n: usize| {
+        let blocks: Vec<String> = (0..n).map(|at| format!("172.{second}.{at}.0/24")).collect();
+        format!("  {name}: {{ cidr: [{}], vpn: {{ to: vgw:a }} }}\n", blocks.join(", "))
+    };
+    let text = |n: usize| {
+        format!(
+            "version: 1\nregion: eu-west-1\nvpcs:\n  a:\n    cidr: 10.0.0.0/16\n    virtual_private_gateway: true\n    \
+             route_tables:\n      rt: {{ propagate: true }}\non_prem:\n{}{}{}",
+            site("one", 16, 40),
+            site("two", 17, 40),
+            site("three", 18, n)
+        )
+    };
+    if let Err(report) = load(&[Source::new("lab.yaml", text(20))], &Around::default()) {
+        panic!("{}", report.render(false));
+    }
+    let report = report_of(&text(21));
+    assert_eq!(
+        lines_of(&report),
+        ["8:7 RouteLimitExceeded | route table a.rt: The maximum number of propagated routes has been reached: \
+             101 routes, and a table takes 100"]
+    );
+}
+
+#[test]
+fn a_prefix_list_is_helped_to_its_name() {
+    let of = |rule: &str| {
+        let text = format!(
+            "version: 1\nregion: eu-west-1\nvpcs: {{ a: {{ cidr: 10.0.0.0/16, security_groups: {{ g: {{ egress: [\"{rule}\"] }} }} }} }}\n"
+        );
+        report_of(&text).problems[0].help.clone().unwrap_or_default()
+    };
+    let dynamodb =
+        "a prefix list is written by name: `pl:dynamodb` is AWS's own of dynamodb, `pl:NAME` one of the file";
+    assert_eq!(of("tcp 443 to pl-dynamodb"), dynamodb);
+    assert_eq!(of("tcp 443 to pl:pl-dynamodb"), dynamodb);
+    assert!(of("tcp 443 to pl-6da54004").contains("`pl:s3` is AWS's own of s3"));
+    assert_eq!(of("tcp 443 to com.amazonaws.eu-west-1.s3"), "write `pl:com.amazonaws.eu-west-1.s3`");
+}

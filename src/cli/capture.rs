@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Done {
         }
     };
     if let Some(end) = end {
-        eprintln!("{} packets, {} lost", end.seen, end.lost);
+        eprintln!("{}, {} lost", super::common::count(end.seen as usize, "packet"), end.lost);
     }
     Ok(0)
 }

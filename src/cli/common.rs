@@ -66,6 +66,30 @@ pub struct LabArg {
     pub lab: Option<String>,
 }
 
+/// Which lab, of verbs that ask for nothing else: `down LAB` is `down -l LAB`.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct LabWord {
+    #[command(flatten)]
+    option: LabArg,
+    /// The same without -l
+    #[arg(value_name = "LAB")]
+    word: Option<String>,
+}
+
+impl LabWord {
+    /// What is written beats the variable behind `-l`.
+    pub fn lab(&self) -> Result<LabArg, Failure> {
+        let by_env = std::env::var("VPCLAB_LAB").ok();
+        match (&self.word, &self.option.lab) {
+            (Some(word), Some(other)) if word != other && by_env.as_ref() != Some(other) => {
+                Err(Failure::input(format!("two labs are named: {other} and {word}")))
+            }
+            (Some(word), _) => Ok(LabArg { lab: Some(word.clone()) }),
+            (None, _) => Ok(self.option.clone()),
+        }
+    }
+}
+
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct FormatArg {
     #[arg(short = 'f', long = "format", env = "VPCLAB_FORMAT", value_name = "FORMAT", default_value = "table")]
@@ -95,10 +119,10 @@ pub struct FileArgs {
 /// One filter for all that happened.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct FilterArgs {
-    /// The flow's initiator: an instance or an address
+    /// Who began the flow: an instance or an address; of drops, also who sent the packet
     #[arg(long, env = "VPCLAB_FROM")]
     pub from: Option<String>,
-    /// The flow's target: an instance, endpoint:NAME or an address
+    /// The flow's target: an instance, endpoint:NAME or an address; of drops, also the packet's
     #[arg(long, env = "VPCLAB_TO")]
     pub to: Option<String>,
     /// A drop code
@@ -225,11 +249,22 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
+/// `1 endpoint`, `2 endpoints`.
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
 /// Any value as JSON on stdout.
 pub fn print_json(value: &impl serde::Serialize) -> Done {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::host(e.to_string()))?;
     println!("{text}");
     Ok(0)
+}
+
+/// An end of a packet or flow: its name and address, or the address alone where nobody there has a name.
+pub fn end(label: &str, addr: &str) -> String {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    if label == host { addr.to_owned() } else { format!("{label} {addr}") }
 }
 
 /// A row that happened at a time.
@@ -290,15 +325,6 @@ pub fn clock_time(ms: u64) -> String {
     format!("{h:02}:{m:02}:{s:02}.{:03}", ms % 1000)
 }
 
-/// A name that is not there, or not unique: what there is instead.
-pub fn no_such(kind: &str, name: &str, candidates: Vec<String>, all: Vec<String>) -> String {
-    if candidates.is_empty() {
-        format!("no {kind} is called {name}; there are: {}", all.join(", "))
-    } else {
-        format!("{name} may be {}", candidates.join(" or "))
-    }
-}
-
 /// Explains from a plan alone: fresh tables, no lab.
 pub fn explain_plan(
     plan: &crate::model::Plan,
@@ -331,6 +357,18 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn an_address_without_a_name_is_not_told_twice() {
+        assert_eq!(end("web", "10.0.1.10:40000"), "web 10.0.1.10:40000");
+        assert_eq!(end("10.20.99.9", "10.20.99.9:80"), "10.20.99.9:80");
+        assert_eq!(end("10.20.99.9", "10.20.99.9"), "10.20.99.9");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "VPC")), ["0 VPCs", "1 VPC", "2 VPCs"]);
+    }
+
+    #[test]
     fn times_are_read_as_people_write_them() {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
@@ -338,5 +376,21 @@ mod tests {
         assert!(duration("soon").is_err());
         assert!(duration("-1s").is_err());
         assert!(duration("3w").is_err());
+    }
+
+    #[test]
+    fn a_lab_is_named_with_l_or_without() {
+        let of = |option: Option<&str>, word: Option<&str>| {
+            let lab = LabArg { lab: option.map(Into::into) };
+            LabWord { option: lab, word: word.map(Into::into) }
+                .lab()
+                .map(|lab| lab.lab)
+                .map_err(|f| (f.exit, f.message))
+        };
+        assert_eq!(of(None, None), Ok(None));
+        assert_eq!(of(Some("a"), None), Ok(Some("a".into())));
+        assert_eq!(of(None, Some("a")), Ok(Some("a".into())));
+        assert_eq!(of(Some("a"), Some("a")), Ok(Some("a".into())));
+        assert_eq!(of(Some("a"), Some("b")), Err((2, "two labs are named: a and b".into())));
     }
 }

@@ -69,11 +69,7 @@ fn live(_: &Args) -> Result<DnsAnswer, Failure> {
 fn of_file(args: &Args) -> Result<DnsAnswer, Failure> {
     let (_, loaded) = super::topology::read_files(&args.file, None)?;
     let plan = &loaded.plan;
-    let bare = args.instance.strip_prefix("instance:").unwrap_or(&args.instance);
-    let at = plan.find_instance(bare).map_err(|candidates| {
-        let all = plan.instances.iter().map(|i| i.common.path.clone()).collect();
-        Failure::input(super::common::no_such("instance", bare, candidates, all))
-    })?;
+    let at = plan.instance_named(&args.instance).map_err(Failure::input)?;
     let zones = crate::dns::compile(plan);
     crate::control::rows::dns_answer(&zones, plan.dns_view(plan.instances[at].vpc()), &args.name, &args.rtype)
         .map_err(Failure::input)

@@ -1,6 +1,6 @@
 //! `vpclab drops`: what was dropped, where and by which rule.
 
-use super::common::{Done, FilterArgs, FormatArg, LabArg, clock_time, table};
+use super::common::{Done, FilterArgs, FormatArg, LabArg, clock_time, end, table};
 use crate::control::api::DropRow;
 
 #[derive(clap::Args)]
@@ -35,8 +35,8 @@ fn render(rows: &[DropRow]) -> String {
         .map(|r| {
             vec![
                 clock_time(r.time_ms),
-                format!("{} {}", r.from, r.src),
-                format!("{} {}", r.to, r.dst),
+                end(&r.from, &r.src),
+                end(&r.to, &r.dst),
                 r.proto.clone(),
                 r.code.clone(),
                 r.object.clone(),

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::common::{Done, Failure, LabArg};
+use crate::control::api::DropRow;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -83,7 +84,6 @@ pub fn run_in(
     Ok(u8::try_from(code).unwrap_or(125))
 }
 
-/// `vpclab: 3 packets were dropped meanwhile: SG_INGRESS (sg:app.doors) to sts@b; why: vpclab explain ...`
 #[cfg(target_os = "linux")]
 fn tell_drops(client: &mut crate::runtime::client::Client, instance: &str, since: Duration, lab: Option<&str>) {
     use crate::control::api::{Filter, Reply, Request};
@@ -91,12 +91,20 @@ fn tell_drops(client: &mut crate::runtime::client::Client, instance: &str, since
     let since_ms = u64::try_from(since.as_millis()).ok();
     let filter = Filter { from: Some(instance.to_owned()), since_ms, ..Filter::default() };
     let Ok(Reply::Drops(rows)) = client.ask(Request::Drops(filter)) else { return };
-    let Some(last) = rows.iter().max_by_key(|row| row.time_ms) else { return };
+    if let Some(line) = drops_line(&rows, instance, lab) {
+        eprintln!("vpclab: {line}");
+    }
+}
+
+/// `3 packets were dropped meanwhile: SG_INGRESS (sg:app.doors) to sts@b; why: vpclab explain ...`
+fn drops_line(rows: &[DropRow], instance: &str, lab: Option<&str>) -> Option<String> {
+    let last = rows.iter().max_by_key(|row| row.time_ms)?;
     let packets: u64 = rows.iter().map(|row| row.count).sum();
     let mut kinds: Vec<String> = Vec::new();
-    for row in &rows {
+    for row in rows {
         let rule = if row.rule.is_empty() { row.object.clone() } else { format!("{}, {}", row.object, row.rule) };
-        let kind = format!("{} ({rule}) to {}", row.code, row.to);
+        let end = if row.back { format!("back from {}", row.from) } else { format!("to {}", row.to) };
+        let kind = format!("{} ({rule}) {end}", row.code);
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
@@ -105,12 +113,47 @@ fn tell_drops(client: &mut crate::runtime::client::Client, instance: &str, since
     kinds.truncate(3);
     let flag = lab.map(|lab| format!(" -l {lab}")).unwrap_or_default();
     let noun = if packets == 1 { "packet was" } else { "packets were" };
+    let target = if last.back { &last.src } else { &last.dst };
     // IPv6 and what cannot be read has no destination to explain.
-    let why = if last.dst.starts_with("0.0.0.0") {
+    let why = if target.starts_with("0.0.0.0") {
         format!("vpclab drops{flag} --from {instance}")
     } else {
         let proto = if last.proto == "tcp" { String::new() } else { format!("/{}", last.proto) };
-        format!("vpclab explain{flag} {instance} {}{proto}", last.dst)
+        format!("vpclab explain{flag} {instance} {target}{proto}")
     };
-    eprintln!("vpclab: {packets} {noun} dropped meanwhile: {}{more}; why: {why}", kinds.join("; "));
+    Some(format!("{packets} {noun} dropped meanwhile: {}{more}; why: {why}", kinds.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_dropped_is_told_as_such_and_explained_from_the_client() {
+        let row = DropRow {
+            code: "NACL_OUT".into(),
+            object: "nacl:app.inner".into(),
+            rule: "* deny".into(),
+            from: "api".into(),
+            src: "10.0.2.10:80".into(),
+            to: "web".into(),
+            dst: "10.0.1.10:40000".into(),
+            proto: "tcp".into(),
+            back: true,
+            count: 1,
+            ..DropRow::default()
+        };
+        assert_eq!(
+            drops_line(std::slice::from_ref(&row), "web", None).expect("a line"),
+            "1 packet was dropped meanwhile: NACL_OUT (nacl:app.inner, * deny) back from api; \
+             why: vpclab explain web 10.0.2.10:80"
+        );
+        let there = DropRow { back: false, count: 3, ..row };
+        assert_eq!(
+            drops_line(&[there], "web", Some("lab")).expect("a line"),
+            "3 packets were dropped meanwhile: NACL_OUT (nacl:app.inner, * deny) to web; \
+             why: vpclab explain -l lab web 10.0.1.10:40000"
+        );
+        assert_eq!(drops_line(&[], "web", None), None);
+    }
 }

@@ -16,6 +16,8 @@ KIND, in the words of `faults:` of a topology file:
   tunnel dc/1                    a tunnel of a site's VPN
   instance api                   an instance's interfaces
   link web [down] [delay 20ms] [jitter 5ms] [loss 1%] [rate 10mbit] [seed 7]
+                                 an instance's interfaces; the last fault of a link stands in place
+                                 of earlier ones and of the file's `impair:`
 
 Examples:
   vpclab fault az a --for 30s
@@ -82,8 +84,38 @@ fn render(rows: &[FaultRow]) -> String {
                 (true, Some(ms)) => format!("for {} more", time(ms)),
                 (_, None) => "until cleared".to_owned(),
             };
+            let state = match row.beaten_by {
+                Some(id) => format!("{state}, but {id} stands in its place"),
+                None => state,
+            };
             vec![row.id.to_string(), row.fault.clone(), state, if row.by_file { "file" } else { "command" }.to_owned()]
         })
         .collect();
-    table(&["id", "fault", "state", "by"], &rows)
+    table(&["ID", "FAULT", "STATE", "BY"], &rows)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_listed_with_its_values_and_what_stands_in_its_place() {
+        let row = |id, fault: &str, left_ms, beaten_by| FaultRow {
+            id,
+            fault: fault.into(),
+            by_file: id == 1,
+            begun: true,
+            left_ms,
+            beaten_by,
+        };
+        let rows =
+            [row(1, "link app.web delay 20ms loss 1%", None, Some(2)), row(2, "link app.web down", Some(1_500), None)];
+        assert_eq!(
+            render(&rows),
+            "ID  FAULT                            STATE                                    BY\n\
+             1   link app.web delay 20ms loss 1%  until cleared, but 2 stands in its place  file\n\
+             2   link app.web down                for 1.5 s more                            command\n"
+        );
+        assert_eq!(render(&[]), "nothing is broken\n");
+    }
 }

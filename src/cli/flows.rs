@@ -1,6 +1,6 @@
 //! `vpclab flows`: connections, and the way they take.
 
-use super::common::{Done, FilterArgs, FormatArg, LabArg, table};
+use super::common::{Done, FilterArgs, FormatArg, LabArg, end, table};
 use crate::control::api::FlowRow;
 
 #[derive(clap::Args)]
@@ -39,8 +39,8 @@ fn render(rows: &[FlowRow]) -> String {
         .iter()
         .map(|r| {
             vec![
-                format!("{} {}", r.from, r.src),
-                format!("{} {}", r.to, r.dst),
+                end(&r.from, &r.src),
+                end(&r.to, &r.dst),
                 r.name.clone(),
                 r.proto.clone(),
                 r.state.clone(),

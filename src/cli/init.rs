@@ -13,7 +13,7 @@ pub fn run(args: Args) -> Done {
     let kind = args.kind.as_deref().unwrap_or(model::KINDS[0].0);
     let text = model::starter(kind).ok_or_else(|| {
         let known: Vec<String> = model::KINDS.iter().map(|(name, what)| format!("  {name:16} {what}")).collect();
-        Failure::input(format!("no starter is called {kind}; there are:\n{}", known.join("\n")))
+        Failure::input(format!("no starter is named `{kind}`; there are:\n{}", known.join("\n")))
     })?;
     print!("{text}");
     Ok(0)

@@ -1,6 +1,7 @@
 //! `vpclab ls`.
 
 use super::common::{Done, Format, FormatArg, print_json, table};
+use crate::control::api::Ps;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +26,7 @@ pub fn run(args: Args) -> Done {
             .map(|(ps, dir)| {
                 serde_json::json!({
                     "name": ps.lab, "region": ps.region, "instances": ps.instances.len(),
-                    "endpoints": ps.endpoints.len(), "up_ms": ps.up_ms, "run_dir": dir,
+                    "endpoints": endpoints(ps), "up_ms": ps.up_ms, "run_dir": dir,
                 })
             })
             .collect();
@@ -35,9 +36,27 @@ pub fn run(args: Args) -> Done {
         .iter()
         .map(|(ps, _)| {
             let up = format!("{} s", ps.up_ms / 1000);
-            vec![ps.lab.clone(), ps.region.clone(), ps.instances.len().to_string(), ps.endpoints.len().to_string(), up]
+            vec![ps.lab.clone(), ps.region.clone(), ps.instances.len().to_string(), endpoints(ps).to_string(), up]
         })
         .collect();
     print!("{}", table(&["LAB", "REGION", "INSTANCES", "ENDPOINTS", "UP"], &rows));
     Ok(0)
+}
+
+/// Interface endpoints and gateway endpoints.
+fn endpoints(ps: &Ps) -> usize {
+    ps.endpoints.len() + ps.gateways.iter().filter(|g| g.kind == "gateway-endpoint").count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::{PsEndpoint, PsGateway};
+
+    #[test]
+    fn gateway_endpoints_are_endpoints() {
+        let gateway = |kind: &str| PsGateway { kind: kind.into(), ..PsGateway::default() };
+        let gateways = vec![gateway("nat-gateway"), gateway("gateway-endpoint"), gateway("gateway-endpoint")];
+        assert_eq!(endpoints(&Ps { endpoints: vec![PsEndpoint::default()], gateways, ..Ps::default() }), 3);
+    }
 }

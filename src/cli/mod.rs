@@ -143,6 +143,9 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
             let _ = e.print();
+            if e.use_stderr() {
+                tell_what_was_meant(&e.to_string());
+            }
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
@@ -157,9 +160,48 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(screen::exit(code)),
         Err(failure) => {
             failure.print();
+            if failure.exit == 2 {
+                tell_what_was_meant(&failure.message);
+            }
             ExitCode::from(screen::exit(failure.exit))
         }
     }
+}
+
+/// After a refusal: the word of the command line that stands in the wrong place.
+fn tell_what_was_meant(message: &str) {
+    #[cfg(target_os = "linux")]
+    let labs: Vec<String> = crate::runtime::launch::running().iter().map(|dir| dir.lab().to_owned()).collect();
+    #[cfg(not(target_os = "linux"))]
+    let labs: Vec<String> = Vec::new();
+    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let Some(meant) = meant(&args, &labs, message) {
+        eprintln!("vpclab: {meant}");
+    }
+}
+
+/// A lab's name where none is asked for, or an instance's where an option names it.
+fn meant(args: &[String], labs: &[String], message: &str) -> Option<String> {
+    let verb = args.first()?;
+    let stray = message.contains("unexpected argument");
+    let words = args.iter().skip(1).take_while(|word| *word != "--");
+    let flags = args.iter().take(args.len() - 1);
+    for (word, before) in words.zip(flags) {
+        if word.starts_with('-') || before.starts_with('-') {
+            continue;
+        }
+        // What is wrong is this word, or that it is in the place of another.
+        let about = stray || message.contains(&format!("`{word}`")) || message.starts_with(&format!("{word}: "));
+        if about && labs.contains(word) {
+            return Some(format!("`{word}` is a lab that runs: -l {word} names it"));
+        }
+        if message.contains(&format!("unexpected argument '{word}'"))
+            && ["drops", "flows", "trace"].contains(&verb.as_str())
+        {
+            return Some(format!("--from {word} and --to {word} are {word}'s; -l names a lab"));
+        }
+    }
+    None
 }
 
 /// Verbs that are about running labs: elsewhere than on Linux they say so.
@@ -218,4 +260,31 @@ fn dispatch(verb: Verb) -> Done {
 /// For completion scripts.
 fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_in_the_place_of_something_else_is_told() {
+        let labs = ["shop".to_owned(), "web".to_owned()];
+        let told = |line: &str, message: &str| {
+            let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            meant(&args, &labs, message)
+        };
+        let lab = Some("`shop` is a lab that runs: -l shop names it".to_owned());
+        assert_eq!(told("exec shop api -- id", "error: unexpected argument 'api' found"), lab);
+        assert_eq!(told("exec shop -- id", "no instance is named `shop`; there are: app.api"), lab);
+        assert_eq!(told("test shop", "shop: No such file or directory"), lab);
+        assert_eq!(told("drops shop", "error: unexpected argument 'shop' found"), lab);
+        // Somebody else's mistake, and what stands where it belongs.
+        assert_eq!(told("exec -l shop nobody -- shop", "no instance is named `nobody`; there are: app.api"), None);
+        assert_eq!(told("explain shop nobody", "no endpoint is named `nobody`"), None);
+        assert_eq!(
+            told("flows api", "error: unexpected argument 'api' found"),
+            Some("--from api and --to api are api's; -l names a lab".to_owned())
+        );
+        assert_eq!(told("ls", "no lab runs"), None);
+    }
 }

@@ -18,8 +18,8 @@ pub struct Args {
     /// Only the zonal name of this zone: a, b, ...
     #[arg(long, env = "VPCLAB_ZONE")]
     pub zone: Option<char>,
-    /// Only regional, zonal or private names
-    #[arg(long, env = "VPCLAB_KIND", value_parser = ["regional", "zonal", "private"])]
+    /// Only regional, zonal or private names; public: those that lead to a gateway endpoint
+    #[arg(long, env = "VPCLAB_KIND", value_parser = ["regional", "zonal", "private", "public"])]
     pub kind: Option<String>,
     /// An endpoint: NAME or VPC.NAME; all if left out
     pub endpoint: Option<String>,
@@ -65,13 +65,7 @@ fn of_file(args: &Args) -> Result<Vec<NameRow>, Failure> {
     let plan = &loaded.plan;
     let chosen: Vec<usize> = match &args.endpoint {
         None => (0..plan.endpoints.len()).collect(),
-        Some(name) => {
-            let bare = name.strip_prefix("endpoint:").unwrap_or(name);
-            vec![plan.find_endpoint(bare).map_err(|candidates| {
-                let all = plan.endpoints.iter().map(|e| e.common.path.clone()).collect();
-                Failure::input(super::common::no_such("endpoint", bare, candidates, all))
-            })?]
-        }
+        Some(name) => vec![plan.endpoint_named(name).map_err(Failure::input)?],
     };
     Ok(rows::name_rows(plan, &chosen, args.zone, args.kind.as_deref()))
 }

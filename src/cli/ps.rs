@@ -1,6 +1,6 @@
 //! `vpclab ps`.
 
-use super::common::{Done, FormatArg, LabArg, table};
+use super::common::{Done, FormatArg, LabWord, table};
 #[cfg(target_os = "linux")]
 use super::common::{Format, print_json};
 use crate::control::api::Ps;
@@ -8,7 +8,7 @@ use crate::control::api::Ps;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub lab: LabArg,
+    pub lab: LabWord,
     #[command(flatten)]
     pub format: FormatArg,
     /// What the lab holds now: connections, buffers, tasks, flows
@@ -18,14 +18,15 @@ pub struct Args {
 
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
+    let lab = args.lab.lab()?;
     if args.gauges {
         use crate::control::api::{Reply, Request};
-        return match super::up::connect(&args.lab)?.ask(Request::Gauges)? {
+        return match super::up::connect(&lab)?.ask(Request::Gauges)? {
             Reply::Gauges(gauges) => print_json(&gauges),
             _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
         };
     }
-    let ps = super::up::ps(&mut super::up::connect(&args.lab)?)?;
+    let ps = super::up::ps(&mut super::up::connect(&lab)?)?;
     match args.format.format {
         Format::Json => print_json(&ps),
         Format::Table => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::common::{Failure, FileArgs};
 use crate::control::store::{self, Accepted};
-use crate::model::{Around, Files, Loaded, MAX_BYTES, Source, Standing};
+use crate::model::{Around, Files, Loaded, MAX_BYTES, Source, Standing, keeps_name, written_name};
 
 /// Reads and judges what the verb's arguments name. Warnings go to stderr.
 pub fn read(args: &FileArgs) -> Result<(Accepted, Loaded), Failure> {
@@ -25,12 +25,20 @@ pub fn read_files(files: &[PathBuf], name: Option<&str>) -> Result<(Accepted, Lo
 pub fn read_over(files: &[PathBuf], lab: &str, standing: &Standing) -> Result<Accepted, Failure> {
     let paths = if files.is_empty() { vec![the_one_here()?] } else { files.to_vec() };
     let sources = paths.iter().map(|path| source(path)).collect::<Result<Vec<Source>, Failure>>()?;
+    if let Some(name) = sources.iter().rev().find_map(written_name).filter(|name| name != lab) {
+        eprintln!(
+            "vpclab: warning: the file is of a lab named `{name}`: it is laid over `{lab}`, which keeps its name"
+        );
+    }
     let env = |name: &str| std::env::var(name).ok();
     judge(&sources, &Around { env: &env, files: &Disk, name: Some(lab) }, standing).map(|(accepted, _)| accepted)
 }
 
 /// Patches over the text of a lab: what that text drew in stays as it was at acceptance.
 pub fn patch(base: &Accepted, patches: &[Source], standing: &Standing) -> Result<Accepted, Failure> {
+    for patch in patches {
+        keeps_name(patch, &base.name).map_err(|report| Failure { exit: 2, message: report.render(color()) })?;
+    }
     let text = base.sources.iter().map(|s| Source::new(s.path.clone(), s.text.as_str()));
     let sources: Vec<Source> = text.chain(patches.iter().cloned()).collect();
     let env = |name: &str| base.env.get(name).cloned().unwrap_or_else(|| std::env::var(name).ok());
@@ -40,7 +48,7 @@ pub fn patch(base: &Accepted, patches: &[Source], standing: &Standing) -> Result
 }
 
 fn judge(sources: &[Source], around: &Around<'_>, standing: &Standing) -> Result<(Accepted, Loaded), Failure> {
-    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let color = color();
     match store::accept_over(sources, around, &std::env::current_dir()?, standing) {
         Ok((accepted, loaded)) => {
             if !loaded.warnings.is_empty() {
@@ -50,6 +58,10 @@ fn judge(sources: &[Source], around: &Around<'_>, standing: &Standing) -> Result
         }
         Err(report) => Err(Failure { exit: 2, message: report.render(color) }),
     }
+}
+
+fn color() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// The lab that files name, if they are good; what is wrong with them is told when they are read for it.

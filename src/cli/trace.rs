@@ -44,7 +44,8 @@ pub fn run(args: Args) -> Done {
         if super::screen::flush() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     })?;
     if let Some(end) = end.filter(|end| end.lost > 0) {
-        eprintln!("{} packets lost: they came faster than they could be told", end.lost);
+        let lost = super::common::count(end.lost as usize, "packet");
+        eprintln!("{lost} lost: more came than could be told");
     }
     Ok(0)
 }

@@ -1,6 +1,6 @@
 //! `vpclab validate`: check a topology without starting it.
 
-use super::common::{Done, FileArgs, Format, FormatArg, print_json};
+use super::common::{Done, FileArgs, Format, FormatArg, count, print_json};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -20,13 +20,13 @@ pub fn run(args: Args) -> Done {
         }));
     }
     println!(
-        "{}: {} VPCs, {} subnets, {} instances, {} endpoints, {} checks: good",
+        "{}: {}, {}, {}, {}, {}: good",
         plan.name,
-        plan.vpcs.len(),
-        plan.subnets.len(),
-        plan.instances.len(),
-        plan.endpoints.len(),
-        plan.checks.len()
+        count(plan.vpcs.len(), "VPC"),
+        count(plan.subnets.len(), "subnet"),
+        count(plan.instances.len(), "instance"),
+        count(plan.endpoints.len(), "endpoint"),
+        count(plan.checks.len(), "check")
     );
     Ok(0)
 }

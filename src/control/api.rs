@@ -114,7 +114,7 @@ pub enum Reply {
 }
 
 /// One filter for everything that happened. `from` and `to` mean the flow's initiator and target: an instance, an
-/// endpoint (`endpoint:s3`, `s3@b`), or an address.
+/// endpoint (`endpoint:s3`, `s3@b`), or an address. Of drops they also mean the packet's own sender and receiver.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Filter {
@@ -313,11 +313,20 @@ pub struct FlowRow {
 }
 
 /// One line of `vpclab drops`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DropRow {
     /// Milliseconds since 1970 of the last packet counted here.
     pub time_ms: u64,
     pub first_ms: u64,
+    /// Who began the flow: of an answer (`back`) who is answered, else the sender; and from which address.
+    #[serde(default)]
+    pub began: String,
+    #[serde(default)]
+    pub began_at: String,
+    /// The packet is an answer.
+    #[serde(default)]
+    pub back: bool,
+    /// The packet's sender, and where it was to go.
     pub from: String,
     pub to: String,
     pub src: String,
@@ -367,7 +376,7 @@ pub struct DnsAnswer {
 pub struct NameRow {
     pub endpoint: String,
     pub name: String,
-    /// `regional`, `zonal`, `private`.
+    /// `regional`, `zonal`, `private`; of a gateway endpoint `public`.
     pub kind: String,
     /// Zone letter of a zonal name.
     pub zone: Option<String>,
@@ -468,7 +477,7 @@ pub struct AnewRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FaultRow {
     pub id: u32,
-    /// `az a`, `endpoint app.sts in a`.
+    /// `az a`, `endpoint app.sts in a`, `link app.web delay 20ms loss 1%`.
     pub fault: String,
     /// Of the topology file; otherwise of a command.
     pub by_file: bool,
@@ -476,6 +485,9 @@ pub struct FaultRow {
     pub begun: bool,
     /// Milliseconds until it begins, or, once it has, until it ends; `None`: until it is cleared.
     pub left_ms: Option<u64>,
+    /// The id of the fault of the same link that stands in its place.
+    #[serde(default)]
+    pub beaten_by: Option<u32>,
 }
 
 /// What exists now. All three are 0 in a lab that nobody uses.

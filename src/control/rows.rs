@@ -4,16 +4,20 @@ use crate::base::{EniIx, FiveTuple};
 use crate::control::api::{DnsAnswer, DropRow, Filter, FlowRow, NameRow};
 use crate::dns::{self, Zones};
 use crate::engine::{Decider, Direction, DropCode, DropRecord, FlowSnapshot};
-use crate::model::Plan;
 use crate::model::plan::EniOwner;
+use crate::model::{Plan, catalogue};
 
 /// `clock` turns the engine's moments into milliseconds since 1970.
 pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::Instant) -> u64) -> DropRow {
     let (object, rule) = decider(plan, record);
+    let (began, began_at) = began(plan, record);
     DropRow {
         time_ms: clock(record.last),
         first_ms: clock(record.first),
-        from: label_of_source(plan, record.from),
+        began,
+        began_at,
+        back: record.answers.is_some(),
+        from: plan.eni_label(record.from),
         to: label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst),
         src: end(record.tuple, true),
         dst: end(record.tuple, false),
@@ -65,6 +69,12 @@ pub fn flow_passes(plan: &Plan, filter: &Filter, row: &FlowRow, now_ms: u64) -> 
 pub fn name_rows(plan: &Plan, endpoints: &[usize], zone: Option<char>, kind: Option<&str>) -> Vec<NameRow> {
     let mut rows = Vec::new();
     for &at in endpoints {
+        if plan.endpoints[at].is_gateway() {
+            if zone.is_none() && kind.is_none_or(|k| k == "public") {
+                rows.extend(names_of_gateway(plan, at));
+            }
+            continue;
+        }
         for name in dns::names(plan, at) {
             let kind_here = match name.kind {
                 dns::NameKind::Regional => "regional",
@@ -84,6 +94,25 @@ pub fn name_rows(plan: &Plan, endpoints: &[usize], zone: Option<char>, kind: Opt
         }
     }
     rows
+}
+
+/// A gateway endpoint has no names of its own: clients ask for the service's public ones, and the route tables do the
+/// rest.
+fn names_of_gateway(plan: &Plan, endpoint: usize) -> Vec<NameRow> {
+    let of = &plan.endpoints[endpoint];
+    let service = &plan.services[of.service];
+    let Some(known) = catalogue::service(&service.name) else { return Vec::new() };
+    let regional = format!("{}.{}.amazonaws.com", known.host, service.region);
+    let names = catalogue::public_names(known, &service.region);
+    let own = names.into_iter().filter(|name| name.strip_prefix("*.").unwrap_or(name) == regional);
+    own.map(|name| NameRow {
+        endpoint: of.common.path.clone(),
+        name,
+        kind: "public".to_owned(),
+        zone: None,
+        addresses: plan.public_blocks.addr(&regional).into_iter().collect(),
+    })
+    .collect()
 }
 
 /// What an address is called in a VPC (or outside): `web`, `s3@b`, `resolver`, `imds`, or itself.
@@ -117,6 +146,13 @@ pub fn names_end(plan: &Plan, word: &str, label: &str, addr: &str) -> bool {
     }
     plan.enis.iter().enumerate().any(|(at, eni)| {
         let ix = EniIx(at as u32);
+        if let EniOwner::GatewayEndpoint(e) = eni.owner {
+            let common = &plan.endpoints[e].common;
+            // What never got as far as the door is known by the service's address.
+            let here = plan.eni_label(ix) == label || label == host && plan.in_prefix_list(e, host);
+            let named = [&common.name, &common.path].contains(&&name.to_owned());
+            return here && kind != Some("instance") && named;
+        }
         if plan.eni_label(ix) != label || eni.ip.to_string() != host && host.parse::<std::net::Ipv4Addr>().is_ok() {
             return false;
         }
@@ -128,7 +164,8 @@ pub fn names_end(plan: &Plan, word: &str, label: &str, addr: &str) -> bool {
             EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) | EniOwner::PublicSide => {
                 kind.is_none() && (label == name || eni.common.path == name)
             }
-            EniOwner::Endpoint(e) | EniOwner::GatewayEndpoint(e) => {
+            EniOwner::GatewayEndpoint(_) => false,
+            EniOwner::Endpoint(e) => {
                 let common = &plan.endpoints[e].common;
                 kind != Some("instance") && (common.name == name || common.path == name || label == name)
             }
@@ -150,7 +187,7 @@ pub fn check_filter(plan: &Plan, filter: &Filter) -> Result<(), String> {
             let instances = plan.instances.iter().map(|i| i.common.path.clone());
             let endpoints = plan.endpoints.iter().map(|e| format!("endpoint:{}", e.common.path));
             let all: Vec<String> = instances.chain(endpoints).collect();
-            return Err(format!("nothing is called {word}; there are: {}", all.join(", ")));
+            return Err(format!("nothing is named `{word}`; there are: {}", all.join(", ")));
         }
     }
     let Some(code) = &filter.code else { return Ok(()) };
@@ -161,10 +198,15 @@ pub fn check_filter(plan: &Plan, filter: &Filter) -> Result<(), String> {
     Err(format!("{code} is no drop code; there are: {}", codes.join(" ")))
 }
 
-/// Whether a row passes a filter at the moment `now_ms`.
+/// Whether a row passes a filter at the moment `now_ms`: `from` and `to` are the ends of the flow, or those of the packet.
 pub fn drop_passes(plan: &Plan, filter: &Filter, row: &DropRow, now_ms: u64) -> bool {
-    filter.from.as_deref().is_none_or(|w| names_end(plan, w, &row.from, &row.src))
-        && filter.to.as_deref().is_none_or(|w| names_end(plan, w, &row.to, &row.dst))
+    let between = |from: (&str, &str), to: (&str, &str)| {
+        filter.from.as_deref().is_none_or(|w| names_end(plan, w, from.0, from.1))
+            && filter.to.as_deref().is_none_or(|w| names_end(plan, w, to.0, to.1))
+    };
+    let (sender, receiver) = ((row.from.as_str(), row.src.as_str()), (row.to.as_str(), row.dst.as_str()));
+    let target = if row.back { sender } else { receiver };
+    (between((&row.began, &row.began_at), target) || between(sender, receiver))
         && filter.code.as_deref().is_none_or(|c| c.eq_ignore_ascii_case(&row.code))
         && filter.since_ms.is_none_or(|ms| row.time_ms.saturating_add(ms) >= now_ms)
 }
@@ -183,8 +225,18 @@ pub fn dns_answer(zones: &Zones, vpc: usize, name: &str, rtype: &str) -> Result<
     })
 }
 
-fn label_of_source(plan: &Plan, eni: EniIx) -> String {
-    plan.eni_label(eni)
+/// Who began the flow of a dropped packet, and from which address: of an answer who is answered, of a packet that a
+/// machine only passes on who has its source address, else the sender.
+fn began(plan: &Plan, record: &DropRecord) -> (String, String) {
+    let (eni, at, text) = match record.answers {
+        Some((eni, at)) => (eni, *at.ip(), at.to_string()),
+        None => (record.from, record.tuple.src, end(record.tuple, true)),
+    };
+    let own = plan.eni(eni);
+    let passes_on = matches!(own.owner, EniOwner::Instance(..)) && own.ip != at && !at.is_unspecified();
+    let label = if passes_on { label_of_addr(plan, own.vpc(), at) } else { plan.eni_label(eni) };
+    // A source that nobody has: somebody made it up.
+    if label == at.to_string() { (plan.eni_label(eni), text) } else { (label, text) }
 }
 
 fn end(t: FiveTuple, src: bool) -> String {
@@ -282,6 +334,82 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
 mod tests {
     use super::*;
     use crate::engine::tests::builder::demo;
+
+    /// Answers to web that are dropped: of api where they leave, of www before a NAT gateway.
+    fn dropped_on_the_way_back() -> (Plan, Vec<DropRow>) {
+        use crate::base::Instant;
+        use crate::engine::{Engine, EngineLimits, compile};
+        use crate::model::{Around, Source, load};
+        use crate::wire::make::{self, TcpSpec};
+        use crate::wire::packet::tcp_flags;
+        use std::net::SocketAddrV4;
+
+        let text = "version: 1
+name: t
+region: eu-west-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets:
+      out: { cidr: 10.0.0.0/24, az: a, route_table: out, nacl: edge }
+      a: { cidr: 10.0.1.0/24, az: a, route_table: private }
+      b: { cidr: 10.0.2.0/24, az: a, nacl: inner }
+    route_tables:
+      out: { routes: [ { to: 0.0.0.0/0, via: igw } ] }
+      private: { routes: [ { to: 0.0.0.0/0, via: nat:n } ] }
+    nat_gateways: { n: { subnet: out } }
+    network_acls:
+      inner: { ingress: { 100: allow all from 0.0.0.0/0 }, egress: { 100: allow udp 1-65535 to 0.0.0.0/0 } }
+      edge: { ingress: { 100: allow all from 10.0.0.0/8 }, egress: { 100: allow all to 0.0.0.0/0 } }
+    security_groups: { open: { ingress: [all from 0.0.0.0/0] } }
+    instances:
+      web: { subnet: a, ip: 10.0.1.10, security_groups: [open] }
+      api: { subnet: b, ip: 10.0.2.10, security_groups: [open] }
+internet: { www: { ip: 192.0.2.10 } }
+";
+        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
+            .unwrap_or_else(|r| panic!("{}", r.render(false)))
+            .plan;
+        let eni = |label: &str| {
+            let at = (0..plan.enis.len()).find(|at| plan.eni_label(EniIx(*at as u32)) == label);
+            EniIx(at.expect("an ENI") as u32)
+        };
+        let mut engine = Engine::new(std::sync::Arc::new(compile(&plan, 1)), EngineLimits::default());
+        let at = |ip: &str, port| SocketAddrV4::new(ip.parse().expect("an address"), port);
+        let mut syn = make::tcp(&TcpSpec::syn(at("10.0.1.10", 40_000), at("10.0.2.10", 80)));
+        engine.handle(Instant(1), eni("web"), &mut syn);
+        let answer = TcpSpec::new(at("10.0.2.10", 80), at("10.0.1.10", 40_000), tcp_flags::SYN | tcp_flags::ACK);
+        engine.handle(Instant(2), eni("api"), &mut make::tcp(&answer));
+        let mut out = make::tcp(&TcpSpec::syn(at("10.0.1.10", 40_001), at("192.0.2.10", 80)));
+        engine.handle(Instant(3), eni("web"), &mut out);
+        let seen = crate::wire::Packet::parse(&out).expect("a packet").tuple();
+        let back = SocketAddrV4::new(seen.src, seen.src_port);
+        let answer = TcpSpec::new(at("192.0.2.10", 80), back, tcp_flags::SYN | tcp_flags::ACK);
+        engine.handle(Instant(4), eni("www"), &mut make::tcp(&answer));
+        let rows = engine.drops().map(|r| drop_row(&plan, r, &|at| at.0)).collect();
+        (plan, rows)
+    }
+
+    #[test]
+    fn drops_on_the_way_back_belong_to_who_began_the_flow() {
+        let (plan, rows) = dropped_on_the_way_back();
+        let [row, nat] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((row.from.as_str(), row.to.as_str(), row.code.as_str()), ("api", "web", "NACL_OUT"));
+        assert_eq!((row.began.as_str(), row.began_at.as_str(), row.back), ("web", "10.0.1.10:40000", true));
+        let passes = |from: Option<&str>, to: Option<&str>| {
+            let filter = Filter { from: from.map(Into::into), to: to.map(Into::into), ..Filter::default() };
+            drop_passes(&plan, &filter, row, 10)
+        };
+        // The flow is web's to api, the packet api's to web; nobody else's.
+        assert!(passes(Some("web"), None) && passes(Some("api"), None));
+        assert!(passes(Some("web"), Some("api")) && passes(Some("api"), Some("web")));
+        assert!(passes(None, Some("10.0.2.10")) && passes(Some("10.0.1.10"), None));
+        assert!(!passes(Some("web"), Some("web")) && !passes(Some("api"), Some("api")));
+        assert!(!passes(Some("www"), None) && !passes(None, Some("www")));
+        assert_eq!((nat.from.as_str(), nat.code.as_str(), nat.object.as_str()), ("www", "NACL_IN", "nacl:app.edge"));
+        assert_eq!((nat.began.as_str(), nat.began_at.as_str()), ("web", "10.0.1.10:40001"), "whoever it is sent to");
+    }
 
     #[test]
     fn a_filter_of_a_word_that_names_nothing_is_refused() {

@@ -24,7 +24,7 @@ pub fn resolve(plan: &Plan, ask: &WatchAsk) -> Result<Watch, String> {
         let here = enis(plan, word);
         if here.is_empty() {
             let all: Vec<String> = (0..plan.enis.len()).map(|at| plan.eni_label(EniIx(at as u32))).collect();
-            return Err(format!("no ENI is called {word}; there are: {}", all.join(", ")));
+            return Err(format!("no ENI is named `{word}`; there are: {}", all.join(", ")));
         }
         at.extend(here);
     }

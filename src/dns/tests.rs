@@ -683,7 +683,7 @@ fn names_of_machines_mean_private_addresses_inside_and_public_ones_outside() {
 fn what_has_failed_is_left_out_of_answers_until_nothing_is_left() {
     use model::plan::{Fault, FaultPlan};
     let mut plan = plan();
-    let fault = |what| FaultPlan { title: String::new(), what, after: None, lasts: None };
+    let fault = |what| FaultPlan { id: 0, title: String::new(), what, after: None, lasts: None };
     let said = |plan: &model::Plan, name: &str| verdict(&compile(plan), APP, name, RecordType::A);
     let (regional, zonal) = (plan.endpoints[SQS].names.regional.clone(), plan.endpoints[SQS].names.zonal.clone());
     let [a, b] = plan.endpoints[SQS].enis[..] else { panic!("two zones") };

@@ -325,7 +325,8 @@ impl Remap<'_> {
             }
             other => other,
         };
-        Some(DropRecord { from: self.eni(record.from)?, decider, ..record.clone() })
+        let answers = record.answers.and_then(|(eni, addr)| Some((self.eni(eni)?, addr)));
+        Some(DropRecord { from: self.eni(record.from)?, answers, decider, ..record.clone() })
     }
 }
 
@@ -338,5 +339,5 @@ pub fn drop_record(
     decider: Decider,
     direction: Direction,
 ) -> DropRecord {
-    DropRecord { first: now, last: now, from, tuple, code, decider, direction, count: 1 }
+    DropRecord { first: now, last: now, from, tuple, answers: None, code, decider, direction, count: 1 }
 }

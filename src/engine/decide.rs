@@ -1,7 +1,7 @@
 //! The way of one packet through the engine: a flow that is known and decided costs one lookup; everything else goes
 //! the whole way through `steps`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use super::event::{ClosedLog, Counters, DropKey, DropLog, Way};
@@ -675,7 +675,20 @@ impl State {
         if let Some(eni) = self.counters.enis.get(drop.from.at()) {
             eni.dropped.add(packets);
         }
-        self.drops.note(now, drop, packets);
+        let answers = self.answered(&drop);
+        self.drops.note(now, drop, answers, packets);
+    }
+
+    /// Who began the flow that a dropped packet answers.
+    fn answered(&self, drop: &DropKey) -> Option<(EniIx, SocketAddrV4)> {
+        let tuple = &drop.tuple;
+        // Of ICMP, only what answers a ping: other answers have no tuple that would tell.
+        let icmp = (tuple.proto == Proto::ICMP).then_some(0);
+        let key = FlowKey::of_tuple(*self.ports.get(drop.from.at())?, tuple, icmp);
+        let (id, side) = self.flows.find(&key)?;
+        let began = self.flows.get(id).keys[INITIATOR];
+        let eni = self.enis.get(began.port as usize).copied().flatten()?;
+        (side == TARGET).then_some((eni, SocketAddrV4::new(Ipv4Addr::from_bits(began.src), began.src_port)))
     }
 
     #[inline]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use super::flow::{FlowEnd, FlowState};
@@ -127,17 +128,20 @@ impl DropLog {
         }
     }
 
-    pub(crate) fn note(&mut self, now: Instant, key: DropKey, packets: u64) {
+    /// `answers`: see [`DropRecord`].
+    pub(crate) fn note(&mut self, now: Instant, key: DropKey, answers: Option<(EniIx, SocketAddrV4)>, packets: u64) {
         let hash = hash_of(&key);
         let records = &self.records;
         if let Some(at) = self.index.find(hash, |at| key_of(&records[at as usize]) == key) {
             let record = &mut self.records[at as usize];
             record.last = now;
+            record.answers = answers.or(record.answers);
             record.count += packets;
             return;
         }
         let DropKey { from, tuple, code, decider, direction } = key;
-        let record = DropRecord { first: now, last: now, from, tuple, code, decider, direction, count: packets };
+        let record =
+            DropRecord { first: now, last: now, from, tuple, answers, code, decider, direction, count: packets };
         if self.records.len() < self.bound {
             self.index.insert(hash, self.records.len() as u32);
             self.records.push(record);
@@ -241,7 +245,7 @@ mod tests {
     fn equal_drops_are_counted_and_the_oldest_record_gives_way() {
         let mut log = DropLog::new(3);
         for port in [1, 2, 2, 3, 2, 4] {
-            log.note(Instant(u64::from(port)), key(port), 2);
+            log.note(Instant(u64::from(port)), key(port), None, 2);
         }
         let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
         assert_eq!(seen, [(2, 6), (3, 2), (4, 2)]);

@@ -1,6 +1,6 @@
 //! What the engine says of a packet, and the flat list of reasons to drop one.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::base::{EniIx, FiveTuple, Instant};
 
@@ -258,6 +258,8 @@ pub struct DropRecord {
     /// The ENI the packet came from.
     pub from: EniIx,
     pub tuple: FiveTuple,
+    /// Of an answer in a flow that is known: who began it, and the address and port it sends from.
+    pub answers: Option<(EniIx, SocketAddrV4)>,
     pub code: DropCode,
     pub decider: Decider,
     pub direction: Direction,

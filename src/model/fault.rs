@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Plan;
-use super::plan::{Common, EniOwner, Fault, FaultPlan, Impair, LinkKind};
+use super::plan::{EniOwner, Fault, FaultPlan, Impair, LinkKind};
 use super::spec::fields::parse_duration;
 
 /// `az a`, `endpoint sts a`, `tunnel dc/1`, `instance api`, `target api`, `link web loss 10% delay 20ms`.
@@ -24,7 +24,7 @@ pub fn parse(plan: &Plan, words: &[&str]) -> Result<FaultPlan, String> {
 }
 
 const USAGE: &str = "a fault is `az ZONE`, `endpoint NAME [ZONE]`, `tunnel SITE/N`, `instance NAME`, `target NAME` or \
-                     `link NAME [down] [delay T] [jitter T] [loss P%] [rate R]`";
+                     `link NAME [down] [delay T] [jitter T] [loss P%] [rate R] [seed N]`";
 
 /// A zone by letter, name or id. A letter may mean several zones, as accounts and regions map it differently: the first
 /// VPC of the lab's region decides, then the first of any.
@@ -48,8 +48,7 @@ pub fn zone(plan: &Plan, text: &str) -> Result<FaultPlan, String> {
 
 /// An interface endpoint, whole or in one zone.
 pub fn endpoint(plan: &Plan, name: &str, zone: Option<&str>) -> Result<FaultPlan, String> {
-    let name = name.strip_prefix("endpoint:").unwrap_or(name);
-    let at = find(plan.endpoints.iter().map(|e| &e.common), "endpoint", name, plan.find_endpoint(name))?;
+    let at = plan.endpoint_named(name)?;
     let endpoint = &plan.endpoints[at];
     let in_zone = |eni: &crate::base::EniIx| {
         let zone = zone.unwrap_or_default();
@@ -84,15 +83,14 @@ pub fn tunnel(plan: &Plan, text: &str) -> Result<FaultPlan, String> {
 }
 
 pub fn instance(plan: &Plan, name: &str) -> Result<FaultPlan, String> {
-    let name = name.strip_prefix("instance:").unwrap_or(name);
-    let at = find(plan.instances.iter().map(|i| &i.common), "instance", name, plan.find_instance(name))?;
+    let at = plan.instance_named(name)?;
     Ok(made(format!("instance {}", plan.instances[at].common.path), Fault::Instance(at)))
 }
 
 pub fn link(plan: &Plan, name: &str, impair: Impair) -> Result<FaultPlan, String> {
-    let at = find(plan.instances.iter().map(|i| &i.common), "instance", name, plan.find_instance(name))?;
+    let at = plan.instance_named(name)?;
     let impair = if impair == Impair::default() { Impair { down: true, ..impair } } else { impair };
-    Ok(made(format!("link {}", plan.instances[at].common.path), Fault::Link { instance: at, impair }))
+    Ok(made(format!("link {} {impair}", plan.instances[at].common.path), Fault::Link { instance: at, impair }))
 }
 
 /// `1%`, `0.5%`: parts per million.
@@ -164,23 +162,8 @@ fn impair(words: &[&str]) -> Result<Impair, String> {
     Ok(impair)
 }
 
-fn find<'a>(
-    all: impl Iterator<Item = &'a Common>,
-    kind: &str,
-    name: &str,
-    found: Result<usize, Vec<String>>,
-) -> Result<usize, String> {
-    found.map_err(|candidates| match candidates[..] {
-        [] => {
-            let all: Vec<&str> = all.map(|c| c.path.as_str()).collect();
-            format!("no {kind} is named `{name}`; there are: {}", all.join(", "))
-        }
-        _ => format!("`{name}` is not unique; write one of {}", candidates.join(", ")),
-    })
-}
-
 fn made(title: String, what: Fault) -> FaultPlan {
-    FaultPlan { title, what, after: None, lasts: None::<Duration> }
+    FaultPlan { id: 0, title, what, after: None, lasts: None::<Duration> }
 }
 
 #[cfg(test)]
@@ -199,5 +182,22 @@ mod tests {
         assert_eq!(rate("10 apples"), None);
         assert!(impair(&["loss", "10%", "delay", "20ms", "down"]).is_ok_and(|i| i.down && i.loss_ppm == 100_000));
         assert!(impair(&["loss"]).is_err_and(|e| e.contains("wants a value")));
+    }
+
+    #[test]
+    fn an_impairment_is_shown_as_the_command_takes_it() {
+        for text in [
+            "down",
+            "delay 20ms",
+            "delay 1s jitter 0.25ms loss 0.5% rate 1.5mbit seed 7",
+            "loss 100% rate 56kbit",
+            "rate 10gbit",
+        ] {
+            let words: Vec<&str> = text.split(' ').collect();
+            let read = impair(&words).expect(text);
+            assert_eq!(read.to_string(), text);
+            let shown = read.to_string();
+            assert_eq!(impair(&shown.split(' ').collect::<Vec<_>>()), Ok(read));
+        }
     }
 }

@@ -196,6 +196,28 @@ fn refuse_version(root: &Node, problems: &Problems) {
     }
 }
 
+/// The name that one text gives its lab.
+pub fn written_name(source: &Source) -> Option<String> {
+    let root = yaml::parse_source(0, source, &Problems::default())?;
+    Some(root.get("name")?.text()?.to_owned())
+}
+
+/// Refuses a patch that gives a running lab another name: nothing would come of it. What else is wrong with its text is
+/// told when it is read for the lab.
+///
+/// # Errors
+/// A report with the place of `name`.
+pub fn keeps_name(patch: &Source, lab: &str) -> Result<(), Report> {
+    let Some(root) = yaml::parse_source(0, patch, &Problems::default()) else { return Ok(()) };
+    let problems = Problems::default();
+    if let Some(node) = root.get("name").filter(|n| !matches!(n.value, Value::Null) && n.text() != Some(lab)) {
+        let message = format!("the lab is named `{lab}` as long as it runs");
+        problems.error(Found::at(node.place, message).help("leave `name` out of the patch"));
+    }
+    let (errors, _) = problems.finish(std::slice::from_ref(patch));
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
 /// `--name`, the key, or the file's name.
 fn lab_name(root: &Node, sources: &[Source], around: &Around<'_>, problems: &Problems) -> String {
     if let Some(name) = around.name {
@@ -305,6 +327,8 @@ mod tests {
         assert!(s3.names.zonal[0].1.ends_with("-eu-west-1a.s3.eu-west-1.vpce.amazonaws.com"), "{:?}", s3.names);
         assert_eq!(plan.eni_label(s3.enis[1]), "s3@b");
         assert_eq!(plan.find_instance("app.web"), Ok(0));
+        assert_eq!(plan.instance_named("instance:web"), Ok(0));
+        assert_eq!(plan.instance_named("wbe").expect_err("no such"), "no instance is named `wbe`; there are: app.web");
         assert_eq!(plan.subnets[0].az_id, "euw1-az1");
         assert_eq!(plan.route_tables[0].routes[0].target, RouteTarget::Local);
         assert_eq!(plan.services[0].full_name, "com.amazonaws.eu-west-1.s3");
@@ -313,5 +337,19 @@ mod tests {
         assert_eq!(plan.checks[0].via.as_deref(), Some("endpoint:app.s3"));
 
         assert!(plan.checks.iter().any(|c| c.from.is_none()));
+    }
+
+    #[test]
+    fn a_patch_cannot_rename_a_lab_that_runs() {
+        let patch = |text: &str| Source::new("fix.yaml", text);
+        for good in ["vpcs: {}", "name: shop", "name: null", "name: [", ""] {
+            assert!(keeps_name(&patch(good), "shop").is_ok(), "{good}");
+        }
+        let refused = keeps_name(&patch("vpcs: {}\nname: other\n"), "shop").expect_err("another name");
+        let problem = &refused.problems[0];
+        assert_eq!((problem.line, problem.col), (2, 7));
+        assert_eq!(problem.message, "the lab is named `shop` as long as it runs");
+        assert_eq!(written_name(&patch("name: other")).as_deref(), Some("other"));
+        assert_eq!(written_name(&patch("name: [")), None);
     }
 }

@@ -16,7 +16,7 @@ mod starter;
 pub mod validate;
 
 pub use diff::{Change, Sign, diff};
-pub use load::{Around, Loaded, Nothing, PolicyFlaw, Standing, load, load_judged, load_over};
+pub use load::{Around, Loaded, Nothing, PolicyFlaw, Standing, keeps_name, load, load_judged, load_over, written_name};
 pub use plan::Plan;
 pub use schema::schema;
 pub use spec::fields::Files;

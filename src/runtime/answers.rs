@@ -85,18 +85,7 @@ pub fn input(message: impl Into<String>) -> Refused {
 }
 
 fn find_instance(plan: &Plan, name: &str) -> Result<usize, Refused> {
-    let name = name.strip_prefix("instance:").unwrap_or(name);
-    plan.find_instance(name).map_err(|candidates| {
-        no_such("instance", name, &candidates, || plan.instances.iter().map(|i| i.common.path.clone()).collect())
-    })
-}
-
-fn no_such(kind: &str, name: &str, candidates: &[String], all: impl Fn() -> Vec<String>) -> Refused {
-    if candidates.is_empty() {
-        input(format!("no {kind} is called {name}; there are: {}", all().join(", ")))
-    } else {
-        input(format!("{name} may be {}", candidates.join(" or ")))
-    }
+    plan.instance_named(name).map_err(input)
 }
 
 fn exec_info(shared: &Shared, state: &State, at: usize) -> ExecInfo {
@@ -310,15 +299,7 @@ fn names(shared: &Shared, endpoint: Option<&str>, zone: Option<char>, kind: Opti
     let plan = &*state.plan;
     let chosen: Vec<usize> = match endpoint {
         None => (0..plan.endpoints.len()).collect(),
-        Some(name) => {
-            let name = name.strip_prefix("endpoint:").unwrap_or(name);
-            let found = plan.find_endpoint(name).map_err(|candidates| {
-                no_such("endpoint", name, &candidates, || {
-                    plan.endpoints.iter().map(|e| e.common.path.clone()).collect()
-                })
-            })?;
-            vec![found]
-        }
+        Some(name) => vec![plan.endpoint_named(name).map_err(input)?],
     };
     Ok(Reply::Names(rows::name_rows(plan, &chosen, zone, kind)))
 }

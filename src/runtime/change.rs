@@ -124,6 +124,7 @@ fn fault_rows(changing: &Changing, shared: &Shared) -> Vec<FaultRow> {
         by_file: l.by_file,
         begun: l.begun,
         left_ms: l.left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        beaten_by: l.beaten_by,
     };
     listed.into_iter().map(row).collect()
 }

@@ -46,6 +46,8 @@ pub struct Listed {
     pub begun: bool,
     /// Until it begins, or until it ends; `None`: until it is cleared.
     pub left: Option<Duration>,
+    /// The fault that stands in its place while both hold: the last of a link.
+    pub beaten_by: Option<u32>,
 }
 
 impl FaultBook {
@@ -55,11 +57,7 @@ impl FaultBook {
         let mut told = Vec::new();
         let mut wanted: Vec<(String, &FaultPlan)> = Vec::new();
         for fault in &plan.faults {
-            let strength = match &fault.what {
-                Fault::Link { impair, .. } => format!("{impair:?}"),
-                _ => String::new(),
-            };
-            let key = format!("{} {:?} {:?} {strength}", fault.title, fault.after, fault.lasts);
+            let key = format!("{} {:?} {:?}", fault.title, fault.after, fault.lasts);
             // The same fault twice in one file is two faults.
             let twins = wanted.iter().filter(|(k, _)| k.starts_with(&key)).count();
             wanted.push((format!("{key} {twins}"), fault));
@@ -109,7 +107,7 @@ impl FaultBook {
         self.given += 1;
         let begins = fault.after.map_or(now, |after| now + after);
         let ends = fault.lasts.map(|lasts| begins + lasts);
-        let FaultPlan { title, what, .. } = fault;
+        let FaultPlan { title, what, after: _, lasts: _, id: _ } = fault;
         self.held.push(Held { id: self.given, from, title, what, begins, ends, cleared: false });
         self.given
     }
@@ -135,8 +133,11 @@ impl FaultBook {
     /// The faults that hold at `now`, as a plan in force has them.
     pub fn in_force(&self, now: Instant) -> Vec<FaultPlan> {
         let held = self.held.iter().filter(|held| held.is_alive(now) && held.begins <= now);
-        held.map(|held| FaultPlan { title: held.title.clone(), what: held.what.clone(), after: None, lasts: None })
-            .collect()
+        held.map(|held| {
+            let (title, what) = (held.title.clone(), held.what.clone());
+            FaultPlan { id: held.id, title, what, after: None, lasts: None }
+        })
+        .collect()
     }
 
     /// When the next one begins or ends.
@@ -157,9 +158,21 @@ impl FaultBook {
                     by_file: matches!(held.from, From::File(_)),
                     begun,
                     left: until.map(|at| at.since(now)),
+                    beaten_by: self.winner_over(held, now),
                 }
             })
             .collect()
+    }
+}
+
+impl FaultBook {
+    /// Of several faults of one link, the last one listed holds alone.
+    fn winner_over(&self, held: &Held, now: Instant) -> Option<u32> {
+        let Fault::Link { instance, .. } = held.what else { return None };
+        let same = |other: &&Held| matches!(other.what, Fault::Link { instance: at, .. } if at == instance);
+        let holds = |other: &&Held| other.is_alive(now) && other.begins <= now;
+        let last = self.held.iter().filter(same).filter(holds).next_back()?;
+        (last.id != held.id && held.begins <= now).then_some(last.id)
     }
 }
 
@@ -216,7 +229,7 @@ impl Health {
             let enis: Vec<_> = sick.collect();
             if !enis.is_empty() {
                 let what = Fault::Endpoint { endpoint, enis };
-                faults.push(FaultPlan { title: of.common.path.clone(), what, after: None, lasts: None });
+                faults.push(FaultPlan { id: 0, title: of.common.path.clone(), what, after: None, lasts: None });
             }
         }
         Cow::Owned(Plan { faults, ..plan.clone() })
@@ -279,16 +292,43 @@ vpcs:
     }
 
     #[test]
+    fn faults_of_one_link_are_told_with_their_values_and_with_the_one_that_holds() {
+        let plan = plan("faults: [ { link: one, delay: 20ms, loss: 1% } ]");
+        let mut book = FaultBook::default();
+        book.follow(&plan, seconds(0));
+        book.add(&plan, &words("link one rate 10mbit"), None, Some(Duration::from_secs(10)), seconds(1)).expect("one");
+        book.add(&plan, &words("link one down"), Some(Duration::from_secs(30)), None, seconds(1)).expect("one");
+        book.add(&plan, &words("link two loss 5%"), None, None, seconds(1)).expect("two");
+        let list = |at: u64| -> Vec<(u32, String, Option<u32>)> {
+            book.list(seconds(at)).into_iter().map(|l| (l.id, l.title, l.beaten_by)).collect()
+        };
+        let row = |id, title: &str, beaten| (id, title.to_owned(), beaten);
+        let (first, two) = ("link app.one delay 20ms loss 1%", "link app.two loss 5%");
+        let (rate, down) = ("link app.one rate 10mbit", "link app.one down");
+        let all = [row(1, first, Some(2)), row(2, rate, None), row(3, down, None), row(4, two, None)];
+        assert_eq!(list(2), all, "the third is still to come");
+        assert_eq!(list(15), [row(1, first, None), row(3, down, None), row(4, two, None)]);
+        assert_eq!(list(40), [row(1, first, Some(3)), row(3, down, None), row(4, two, None)]);
+        // What is listed is what the engine does.
+        let shape = |at| {
+            let plan = Plan { faults: book.in_force(seconds(at)), ..plan.clone() };
+            let last = plan.faults.iter().filter(|f| f.title.starts_with("link app.one")).next_back().map(|f| f.id);
+            last
+        };
+        assert_eq!((shape(2), shape(15), shape(40)), (Some(2), Some(1), Some(3)));
+    }
+
+    #[test]
     fn a_new_plan_keeps_what_is_in_both_and_what_was_cleared() {
         let first = plan("faults: [ { az: a }, { instance: two } ]");
         let mut book = FaultBook::default();
         book.follow(&first, seconds(0));
         book.add(&first, &words("link one down"), None, None, seconds(1)).expect("an instance");
         assert_eq!(book.clear(Some(1), seconds(2)), 1);
-        assert_eq!(titles(&book, 2), ["instance app.two", "link app.one"]);
+        assert_eq!(titles(&book, 2), ["instance app.two", "link app.one down"]);
 
         book.follow(&first, seconds(3));
-        assert_eq!(titles(&book, 3), ["instance app.two", "link app.one"], "the cleared one does not come back");
+        assert_eq!(titles(&book, 3), ["instance app.two", "link app.one down"], "the cleared one does not come back");
 
         // `one` is gone, `two` has another index, and the file's second fault is gone.
         let second = plan("faults: [ { az: b } ]\nvpcs: { app: { instances: { one: null } } }");

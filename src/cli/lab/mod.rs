@@ -166,7 +166,7 @@ fn choose(word: &str) -> Result<Chosen, Failure> {
         return from_dir(path);
     }
     let labs = all_shipped()?;
-    if let Some(found) = labs.iter().find(|c| c.lab.id == word) {
+    if let Some(found) = labs.iter().find(|c| c.lab.id == word || c.lab.lab_name() == word) {
         return Ok(found.clone());
     }
     if let Some(entry) = Memory::open()?.progress.labs.get(word)
@@ -177,7 +177,7 @@ fn choose(word: &str) -> Result<Chosen, Failure> {
     let ids: Vec<&str> = labs.iter().map(|c| c.lab.id.as_str()).collect();
     let near = crate::model::spec::report::did_you_mean(word, ids.iter().copied());
     Err(Failure::input(format!(
-        "no lab is called {word}, and no folder of that name has a lab.yaml; {}",
+        "no lab is named `{word}`, and no folder of that name has a lab.yaml; {}",
         near.unwrap_or_else(|| format!("there are: {}", ids.join(", ")))
     )))
 }

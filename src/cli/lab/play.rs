@@ -68,12 +68,15 @@ pub fn check(which: &Which, answer: Option<&str>, format: Format) -> Done {
     let lab = &chosen.lab;
     must_be_up(&lab.lab_name())?;
     let plan = world::plan_of(&lab.lab_name())?;
-    memory.entry(&lab.id).checks += 1;
     let entry = memory.entry(&lab.id).clone();
     let Some(step) = lab.steps.iter().find(|s| !entry.solved.contains(&s.id)) else {
         println!("All steps of {} are solved. vpclab down -l {}", lab.id, lab.lab_name());
         return Ok(0);
     };
+    if answer.is_some() {
+        takes_answer(step, &entry)?;
+    }
+    memory.entry(&lab.id).checks += 1;
     if let Some(ask) = step.ask.as_ref().filter(|_| !entry.answered.contains(&step.id)) {
         match answer {
             Some(word) if word == ask.answer => {
@@ -127,6 +130,17 @@ pub fn check(which: &Which, answer: Option<&str>, format: Format) -> Done {
         println!("Not yet. vpclab lab hint");
     }
     Ok(u8::from(!solved))
+}
+
+/// An answer where nothing is asked is a mistake: it would look as if it had been judged.
+fn takes_answer(step: &Step, entry: &Entry) -> Result<(), Failure> {
+    if step.ask.is_none() {
+        return Err(Failure::input(format!("step {} asks no question: leave --answer out", step.id)));
+    }
+    if entry.answered.contains(&step.id) {
+        return Err(Failure::input(format!("the question of step {} is answered: leave --answer out", step.id)));
+    }
+    Ok(())
 }
 
 pub fn hint(which: &Which) -> Done {
@@ -268,4 +282,23 @@ fn print_commands(chosen: &Chosen, name: &str, dir: &Path) {
 
 fn now() -> u64 {
     crate::runtime::clock::OsClock::new().unix().0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::all_shipped;
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_where_a_question_is_open() {
+        let labs = all_shipped().expect("shipped labs can be read");
+        let steps = || labs.iter().flat_map(|chosen| &chosen.lab.steps);
+        let silent = steps().find(|step| step.ask.is_none()).expect("a step without a question");
+        let refused = takes_answer(silent, &Entry::default()).expect_err("nothing is asked");
+        assert!(refused.exit == 2 && refused.message.contains("asks no question"), "{}", refused.message);
+        let asking = steps().find(|step| step.ask.is_some()).expect("a step with a question");
+        assert!(takes_answer(asking, &Entry::default()).is_ok());
+        let answered = Entry { answered: vec![asking.id.clone()], ..Entry::default() };
+        assert!(takes_answer(asking, &answered).expect_err("a second time").message.contains("is answered"));
+    }
 }

@@ -48,14 +48,14 @@ impl Destination {
         let (place, port) = match text.split_once(':') {
             Some(("endpoint", rest)) => {
                 let (name, port) = split_port(rest)?;
-                let at = plan.find_endpoint(name).map_err(|found| unknown(plan, "endpoint", name, &found))?;
+                let at = plan.endpoint_named(name)?;
                 let first = plan.services[plan.endpoints[at].service].ports.first().copied();
                 let target = behind_gateway(plan, at).map_or(Target::Endpoint(at), Target::Address);
                 return Ok(with_port(text, target, port, first.unwrap_or(443)));
             }
             Some(("instance", rest)) => {
                 let (name, port) = split_port(rest)?;
-                let at = plan.find_instance(name).map_err(|found| unknown(plan, "instance", name, &found))?;
+                let at = plan.instance_named(name)?;
                 let first = plan.instances[at].listen.first().map(|l| (l.port, l.proto));
                 let port = port.or(first.map(|(port, proto)| (Some(port), proto)));
                 return Ok(with_port(text, Target::Instance(at), port, 443));
@@ -180,21 +180,6 @@ fn with_port(text: &str, target: Target, port: Port, usual: u16) -> Destination 
     Destination { text: text.into(), target, proto, port, tls: false }
 }
 
-fn unknown(plan: &Plan, kind: &str, name: &str, candidates: &[String]) -> String {
-    if candidates.is_empty() {
-        let all: Vec<&str> = match kind {
-            "endpoint" => plan.endpoints.iter().map(|e| e.common.path.as_str()).collect(),
-            _ => plan.instances.iter().map(|i| i.common.path.as_str()).collect(),
-        };
-        match all[..] {
-            [] => format!("no {kind} is named {name}: there is none"),
-            _ => format!("no {kind} is named {name}; there are: {}", all.join(", ")),
-        }
-    } else {
-        format!("{name} is not unique; write one of {}", candidates.join(", "))
-    }
-}
-
 fn proto_text<S: serde::Serializer>(proto: &Proto, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(proto)
 }
@@ -239,7 +224,7 @@ mod tests {
             ("h:0", "no port"),
             ("h:99999", "no port"),
             ("h:1/sctp", "sctp"),
-            ("endpoint:nobody", "no endpoint is named nobody"),
+            ("endpoint:nobody", "no endpoint is named `nobody`: there is none"),
             ("lb:front:443", "not in this version"),
             ("nat:nat-a", "no destination"),
             ("[::1", "bracket"),

@@ -124,14 +124,7 @@ pub struct Step {
 ///
 /// `engine` is asked and changed: a fresh one of the plan for a file, [`Engine::probe`] of a lab that runs.
 pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
-    let name = ask.src.strip_prefix("instance:").unwrap_or(&ask.src);
-    let src = facts.plan.find_instance(name).map_err(|candidates| match candidates[..] {
-        [] => {
-            let all: Vec<&str> = facts.plan.instances.iter().map(|i| i.common.path.as_str()).collect();
-            format!("no instance is named {name}; there are: {}", all.join(", "))
-        }
-        _ => format!("{name} is not unique; write one of {}", candidates.join(", ")),
-    })?;
+    let src = facts.plan.instance_named(&ask.src)?;
     let destination = Destination::parse(facts.plan, &ask.dst)?;
     if let Some((action, _)) = &ask.request
         && !action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())

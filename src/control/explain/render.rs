@@ -50,7 +50,10 @@ fn verdict(told: &Explanation) -> String {
     let (kind, object) = (told.kind.as_deref().unwrap_or(""), told.object.as_deref().unwrap_or(""));
     if told.reachable {
         let way = told.way.unwrap_or("private");
-        return format!("YES  via {way} {kind} {object}").trim_end().to_owned() + "\n";
+        // A gateway endpoint is the way and where it ends.
+        let kind = if kind == way { "" } else { kind };
+        let words: Vec<&str> = ["YES  via", way, kind, object].into_iter().filter(|word| !word.is_empty()).collect();
+        return words.join(" ") + "\n";
     }
     let mut head = format!("NO   {} at {kind} {object}", told.code.as_deref().unwrap_or(""));
     if let Some(detail) = &told.detail {

@@ -7,7 +7,8 @@ use super::path::eni_at;
 use crate::base::{Cidr, EniIx};
 use crate::model::Plan;
 use crate::model::plan::{
-    AttachmentTo, EniOwner, Home, RouteDest, RouteOrigin, RoutePlan, RouteTarget, TgwRoutePlan, TgwTarget,
+    AttachmentTo, EniOwner, Fault, FaultPlan, Home, RouteDest, RouteOrigin, RoutePlan, RouteTarget, TgwRoutePlan,
+    TgwTarget,
 };
 
 /// Codes that this file has a change for.
@@ -28,6 +29,7 @@ pub(super) fn is_about(code: &str) -> bool {
             | "VPCE_AZ_DOWN"
             | "INSTANCE_DOWN"
             | "VPN_DOWN"
+            | "LINK_IMPAIRED"
             | "NAT_NO_PORT"
     )
 }
@@ -38,7 +40,8 @@ pub(super) fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explana
     let back = told.stage == Some("back");
     let wanted = if back { plan.eni(from).ip } else { dst };
     let object = told.object.clone()?;
-    match told.code.as_deref()? {
+    let code = told.code.as_deref()?;
+    match code {
         "RT_NO_ROUTE" => missing_route(plan, from, wanted, &object),
         "IGW_NO_PUBLIC_IP" => {
             let EniOwner::Instance(at, _) = plan.eni(from).owner else { return None };
@@ -101,10 +104,37 @@ pub(super) fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explana
             let to = block_of(plan, from, wanted);
             Some((format!("on_prem.{}.routes += {{ to: {to}, via: {kind} }}", site.common.name), false))
         }
-        "AZ_DOWN" | "VPCE_AZ_DOWN" | "INSTANCE_DOWN" => Some(("vpclab fault clear".into(), false)),
-        "VPN_DOWN" => Some(("vpclab fault clear: a tunnel that is up".into(), false)),
+        "AZ_DOWN" | "VPCE_AZ_DOWN" | "INSTANCE_DOWN" | "VPN_DOWN" | "LINK_IMPAIRED" => {
+            Some((end_of_fault(plan, code, &object)?, false))
+        }
         "NAT_NO_PORT" => Some((format!("limits.nat_ports: {}", plan.limits.nat_ports.saturating_mul(2)), false)),
         _ => None,
+    }
+}
+
+/// How the fault ends that a refusal at `object` is due to: by its id in a running lab, else by the file.
+fn end_of_fault(plan: &Plan, code: &str, object: &str) -> Option<String> {
+    let own: Vec<EniIx> = (0..plan.enis.len() as u32)
+        .map(EniIx)
+        .filter(|ix| !plan.eni(*ix).owner.is_door() && super::owner(plan, *ix).1 == object)
+        .collect();
+    let in_zone = |az: &str| own.iter().any(|eni| plan.subnet_of(*eni).is_some_and(|subnet| subnet.az_id == az));
+    let fits = |fault: &&FaultPlan| match &fault.what {
+        Fault::Zone { az_id } => matches!(code, "AZ_DOWN" | "VPCE_AZ_DOWN") && in_zone(az_id),
+        Fault::Endpoint { enis, .. } => code == "VPCE_AZ_DOWN" && own.iter().any(|eni| enis.contains(eni)),
+        Fault::Instance(at) => code == "INSTANCE_DOWN" && plan.instances[*at].common.path == object,
+        Fault::Link { instance, .. } => code == "LINK_IMPAIRED" && plan.instances[*instance].common.path == object,
+        Fault::Tunnel { link, .. } => code == "VPN_DOWN" && plan.links[*link].common.path == object,
+    };
+    let holds = || plan.faults.iter().filter(|fault| fault.after.is_none());
+    // What stands in a zone without an ENI of its own there: an attachment.
+    let of_zone = || holds().find(|fault| code == "AZ_DOWN" && matches!(fault.what, Fault::Zone { .. }));
+    match holds().filter(fits).next_back().or_else(of_zone) {
+        Some(fault) if fault.id == 0 => Some(format!("faults -= {{ {} }}", fault.title)),
+        Some(fault) => Some(format!("vpclab fault clear {}    # {}", fault.id, fault.title)),
+        // Nobody broke the link: the file made it so.
+        None if code == "LINK_IMPAIRED" => Some(format!("{}.impair -= {{ down }}", path("instances", object))),
+        None => None,
     }
 }
 

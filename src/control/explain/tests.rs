@@ -362,7 +362,7 @@ fn bad_questions_are_sentences() {
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let engine = || Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
-    for (src, dst, part) in [("nobody", "10.0.0.1", "no instance is named nobody"), ("web", "gopher://x", "gopher")] {
+    for (src, dst, part) in [("nobody", "10.0.0.1", "no instance is named `nobody`"), ("web", "gopher://x", "gopher")] {
         let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
         let error = answer(&facts, engine(), &ask).expect_err("refused");
         assert!(error.contains(part), "{error}");

@@ -58,7 +58,7 @@ impl Folder {
         let mut sources = match &lab.base {
             Some(base) => {
                 let text =
-                    shipped(base).ok_or_else(|| format!("{}: no shipped topology is called {base}", self.path))?;
+                    shipped(base).ok_or_else(|| format!("{}: no shipped topology is named `{base}`", self.path))?;
                 let mut sources = vec![Source::new(format!("{base}.yaml"), text)];
                 sources.extend(self.source(OVER_BASE));
                 sources

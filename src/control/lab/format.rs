@@ -150,7 +150,7 @@ fn step(cx: &Cx<'_>, node: &Node, place: Place) -> Option<Step> {
             let check_id = w.text("check");
             let known = check.iter().chain(&guard).map(|c| c.id.as_str());
             if let Some(t) = check_id.filter(|t| !known.clone().any(|id| id == t.value)) {
-                let found = w.error(t.place, format!("no check of this step is called {}", t.value));
+                let found = w.error(t.place, format!("no check of this step is named `{}`", t.value));
                 cx.error(found.maybe_help(did_you_mean(t.value, known)));
             }
             let saw = pattern(&w, "saw");
@@ -480,7 +480,7 @@ steps:
                 "dns: x, run: curl x, retry",
                 "a check has one of run, to, dns, never, flow, not run and dns",
             ),
-            ("check: ok,", "check: okay,", "no check of this step is called okay"),
+            ("check: ok,", "check: okay,", "no check of this step is named `okay`"),
             ("answer: filter", "answer: path", "the answer is none of the options"),
             ("expect: silent", "expect: dead", "`dead` cannot be expected"),
             ("on: any,", "on: any, user: root,", "`user` is for checks with `run`"),

@@ -385,7 +385,7 @@ impl Lab {
 
     /// In force until it is cleared.
     pub fn fault(&mut self, what: Fault) {
-        self.plan.faults.push(FaultPlan { title: format!("{what:?}"), what, after: None, lasts: None });
+        self.plan.faults.push(FaultPlan { id: 0, title: format!("{what:?}"), what, after: None, lasts: None });
     }
 
     pub fn route_to(&mut self, table: usize, to: RouteDest, target: RouteTarget, origin: RouteOrigin) {

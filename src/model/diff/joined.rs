@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Attributes;
 use crate::model::Plan;
-use crate::model::plan::{AttachmentTo, Common, Fault, Latency, LinkEnd, LinkKind};
+use crate::model::plan::{AttachmentTo, Common, Latency, LinkEnd, LinkKind};
 
 type Objects = Vec<(&'static str, BTreeMap<String, Attributes>)>;
 
@@ -132,12 +132,8 @@ pub(super) fn objects(p: &Plan, of: &dyn Fn(&Common, Attributes) -> (String, Att
             p.faults
                 .iter()
                 .map(|fault| {
-                    let impair = match &fault.what {
-                        Fault::Link { impair, .. } => format!("{impair:?}"),
-                        _ => String::new(),
-                    };
                     let time = |t: Option<std::time::Duration>| t.map(|t| format!("{t:?}")).unwrap_or_default();
-                    let attributes = vec![("after", time(fault.after)), ("for", time(fault.lasts)), ("impair", impair)];
+                    let attributes = vec![("after", time(fault.after)), ("for", time(fault.lasts))];
                     (fault.title.clone(), attributes)
                 })
                 .collect(),

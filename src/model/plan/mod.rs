@@ -211,6 +211,45 @@ impl Plan {
     pub fn find_endpoint(&self, name: &str) -> Result<usize, Vec<String>> {
         find(self.endpoints.iter().map(|e| &e.common), name)
     }
+
+    /// Whether an address is of the service that a gateway endpoint (by its index) leads to.
+    pub fn in_prefix_list(&self, endpoint: usize, addr: &str) -> bool {
+        let EndpointKind::Gateway { prefix_list, .. } = &self.endpoints[endpoint].kind else { return false };
+        let entries = &self.prefix_lists[*prefix_list].entries;
+        addr.parse().is_ok_and(|addr| entries.iter().any(|block| block.contains(addr)))
+    }
+
+    /// An instance in a user's words: `web`, `app.web`, `instance:web`.
+    ///
+    /// # Errors
+    /// A sentence that says what there is instead.
+    pub fn instance_named(&self, word: &str) -> Result<usize, String> {
+        let name = word.strip_prefix("instance:").unwrap_or(word);
+        let all = self.instances.iter().map(|i| &i.common);
+        find(all.clone(), name).map_err(|found| no_such("instance", name, &found, all))
+    }
+
+    /// The same of endpoints: `s3`, `app.s3`, `endpoint:s3`.
+    ///
+    /// # Errors
+    /// A sentence that says what there is instead.
+    pub fn endpoint_named(&self, word: &str) -> Result<usize, String> {
+        let name = word.strip_prefix("endpoint:").unwrap_or(word);
+        let all = self.endpoints.iter().map(|e| &e.common);
+        find(all.clone(), name).map_err(|found| no_such("endpoint", name, &found, all))
+    }
+}
+
+/// What is said of a name that is not there, or not unique.
+fn no_such<'a>(kind: &str, name: &str, candidates: &[String], all: impl Iterator<Item = &'a Common>) -> String {
+    if !candidates.is_empty() {
+        return format!("`{name}` is not unique; write one of {}", candidates.join(", "));
+    }
+    let all: Vec<&str> = all.map(|c| c.path.as_str()).collect();
+    match all[..] {
+        [] => format!("no {kind} is named `{name}`: there is none"),
+        _ => format!("no {kind} is named `{name}`; there are: {}", all.join(", ")),
+    }
 }
 
 fn find<'a>(things: impl Iterator<Item = &'a Common> + Clone, name: &str) -> Result<usize, Vec<String>> {

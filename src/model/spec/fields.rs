@@ -248,7 +248,8 @@ impl<'a> Fields<'a> {
                 };
                 let help = meant.map_or("true or false".into(), |m| format!("YAML 1.2 writes `{key}: {m}`"));
                 self.cx.error(self.error(t.place, format!("`{key}` is true or false, not `{other}`")).help(help));
-                return None;
+                // What was meant is taken, so that nothing else is said of the same word.
+                meant? == "true"
             }
         };
         Some(At { value, place: t.place })
@@ -432,9 +433,24 @@ fn cidr_problem(f: &Fields<'_>, t: At<&str>, e: CidrError) -> Found {
     let help = match e {
         CidrError::HostBits(c) => Some(format!("write {c}")),
         CidrError::Syntax if t.value.parse::<Ipv4Addr>().is_ok() => Some(format!("one address is {}/32", t.value)),
+        CidrError::Syntax => prefix_list_meant(t.value),
         _ => None,
     };
     f.error(t.place, format!("`{}`: {e}", t.value)).code("InvalidParameterValue").maybe_help(help)
+}
+
+/// How a prefix list is written, for a word that looks like AWS's id or name of one: `pl-s3`, `com.amazonaws.R.s3`.
+pub fn prefix_list_meant(word: &str) -> Option<String> {
+    let name = word.strip_prefix("pl:").unwrap_or(word);
+    if let Some(rest) = name.strip_prefix("pl-") {
+        let is_id = rest.len() >= 8 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+        let known = super::super::catalogue::service(rest).is_some() && !is_id;
+        let service = if known { rest } else { "s3" };
+        return Some(format!(
+            "a prefix list is written by name: `pl:{service}` is AWS's own of {service}, `pl:NAME` one of the file"
+        ));
+    }
+    (word == name && name.starts_with("com.amazonaws.")).then(|| format!("write `pl:{name}`"))
 }
 
 /// `350s`, `5m`, `1h30m`, `2d`, `500ms`, `1.5s`; a bare number is seconds.

@@ -392,6 +392,8 @@ fn parse_peer(f: &Fields<'_>, t: At<&str>, grammar: Grammar) -> Option<Peer> {
         format!("a security group is written `sg:{text}`")
     } else if matches!(text, "any" | "anywhere" | "all" | "internet" | "*") {
         "everywhere is written `0.0.0.0/0`".into()
+    } else if let Some(list) = super::fields::prefix_list_meant(text).filter(|_| grammar == Grammar::SecurityGroup) {
+        list
     } else if grammar == Grammar::Nacl {
         "a block of addresses, as 10.0.0.0/16".into()
     } else {

@@ -115,7 +115,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
     routes::read(cx, tables, &mut draft);
     transit::routes(cx, &top, &mut draft);
     site::routes(cx, &top, &mut draft);
-    routes::propagate(&mut draft);
+    routes::propagate(cx, &mut draft);
     security_group::references(cx, &draft);
     security_group::limits(cx, &draft);
     let limits = limits::read(cx, &top);

@@ -4,7 +4,7 @@ use super::{Draft, common};
 use crate::base::Cidr;
 use crate::model::catalogue;
 use crate::model::plan::{Common, EniOwner, Home, PrefixListPlan};
-use crate::model::spec::fields::{At, Cx, Fields, parse_cidr};
+use crate::model::spec::fields::{At, Cx, Fields, parse_cidr, prefix_list_meant};
 use crate::model::spec::keys;
 use crate::model::spec::names::Kind;
 use crate::model::spec::node::{Entry, Node, Value};
@@ -101,6 +101,11 @@ pub fn reference(f: &Fields<'_>, vpc: usize, region: &str, t: At<&str>, draft: &
         if let Some(aws) = of_service(draft, service, region) {
             return Some(aws);
         }
+    }
+    if let Some(meant) = prefix_list_meant(t.value).filter(|_| own.is_none()) {
+        let message = format!("there is no prefix list `{name}`");
+        f.cx.error(f.error(t.place, message).code("InvalidPrefixListID.NotFound").help(meant));
+        return None;
     }
     let own = own.or_else(|| f.reference(Kind::PrefixList, Some(vpc), t))?;
     let named = f.cx.names.get(Kind::PrefixList, own);

@@ -12,7 +12,7 @@ use crate::model::plan::{
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
 use crate::model::spec::names::{Kind, is_main};
-use crate::model::spec::report::did_you_mean;
+use crate::model::spec::report::{Found, did_you_mean};
 use crate::model::spec::source::Place;
 
 /// A table whose routes are still to be read.
@@ -231,9 +231,12 @@ fn gateway_endpoint_routes(draft: &Draft, id: &str, endpoints: &[usize]) -> Vec<
     endpoints.iter().filter_map(route).collect()
 }
 
+/// Propagated routes of a table, which AWS does not raise (VPC User Guide, "Amazon VPC quotas").
+const MOST_PROPAGATED: usize = 100;
+
 /// What virtual private gateways tell the tables that listen to them (`EnableVgwRoutePropagation`): Direct Connect's
 /// blocks before a VPN's.
-pub fn propagate(draft: &mut Draft) {
+pub fn propagate(cx: &Cx<'_>, draft: &mut Draft) {
     for table in std::mem::take(&mut draft.propagating) {
         let Some(plan) = &draft.route_tables[table] else { continue };
         let Some(vgw) = draft.vgw_of(plan.vpc) else { continue };
@@ -246,6 +249,17 @@ pub fn propagate(draft: &mut Draft) {
                 let id = format!("{}/{}/propagated", plan.common.id, dest_text(to, draft));
                 routes.push(RoutePlan { id, to, target: RouteTarget::Vgw(vgw), origin: RouteOrigin::Propagated });
             }
+        }
+        if routes.len() > MOST_PROPAGATED {
+            let named = cx.names.get(Kind::RouteTable, table);
+            let message = format!(
+                "route table {}: The maximum number of propagated routes has been reached: {} routes, and a table takes \
+                 {MOST_PROPAGATED}",
+                named.path,
+                routes.len()
+            );
+            let found = Found::at(named.place, message).code("RouteLimitExceeded");
+            cx.error(found.help("sites that announce fewer, larger blocks"));
         }
         if let Some(plan) = &mut draft.route_tables[table] {
             plan.routes.extend(routes);

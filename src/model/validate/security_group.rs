@@ -1,6 +1,6 @@
 //! Security groups: rules that allow, joined over all groups of an ENI.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Draft, common, implied, implied_of, prefix_list};
 use crate::base::Cidr;
@@ -143,8 +143,30 @@ fn weight(rules: &[SgRule], draft: &Draft) -> usize {
     rules.iter().map(of).sum()
 }
 
-/// Rules of all groups of one interface together.
+/// Groups of an account in a region, those that AWS makes included (VPC User Guide, "Amazon VPC quotas").
+const MOST_GROUPS: usize = 2_500;
+
+/// Groups of an account in a region.
+fn most_groups(cx: &Cx<'_>, draft: &Draft) {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (at, group) in draft.security_groups.iter().enumerate() {
+        let Some(vpc) = group.as_ref().and_then(|group| draft.vpcs[group.vpc].as_ref()) else { continue };
+        let count = counts.entry((&vpc.account, &vpc.region)).or_default();
+        *count += 1;
+        if *count == MOST_GROUPS + 1 {
+            let named = cx.names.get(Kind::SecurityGroup, at);
+            let message = format!(
+                "security group {}: The maximum number of security groups has been reached: {MOST_GROUPS} in {} of account {}",
+                named.path, vpc.region, vpc.account
+            );
+            cx.error(Found::at(named.place, message).code("SecurityGroupLimitExceeded"));
+        }
+    }
+}
+
+/// Groups of an account, and rules of all groups of one interface together.
 pub fn limits(cx: &Cx<'_>, draft: &Draft) {
+    most_groups(cx, draft);
     let of_group = |rules: &[SgRule]| weight(rules, draft);
     let groups: Vec<[usize; 2]> = draft
         .security_groups
