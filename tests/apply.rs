@@ -4,12 +4,12 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Lab, Said, run, vpclab};
+use common::{Going, Lab, Said, run, vpclab};
 
 /// Two instances that reach each other, one that is left alone, an endpoint that echoes.
 const LAB: &str = "version: 1
@@ -56,42 +56,6 @@ fn patch_with(lab: &Lab, text: &str, more: &[&str]) -> Said {
 
 fn get(lab: &Lab, from: &str, url: &str) -> i32 {
     lab.exec(from, &["curl", "-sSk", "-o", "/dev/null", "-m", "1", url]).code
-}
-
-/// A command in an instance that goes on until it is told to end by the end of its standard input.
-struct Going {
-    child: Child,
-}
-
-impl Going {
-    fn start(lab: &Lab, instance: &str, python: &str) -> Going {
-        let mut command: Command = lab.exec_command(instance, &["python3", "-c", python]);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
-        let mut going = Going { child: child.expect("vpclab exec") };
-        assert_eq!(going.line(), "going", "the command begins");
-        going
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        let mut one = [0; 1];
-        let out = self.child.stdout.as_mut().expect("piped");
-        while std::io::Read::read(out, &mut one).expect("output") == 1 && one[0] != b'\n' {
-            line.push(char::from(one[0]));
-        }
-        line
-    }
-
-    /// What it says at its end.
-    fn end(mut self) -> String {
-        drop(self.child.stdin.take());
-        let mut last = String::new();
-        for line in BufReader::new(self.child.stdout.take().expect("piped")).lines() {
-            last = line.expect("output");
-        }
-        assert!(self.child.wait().expect("ended").success(), "{last}");
-        last
-    }
 }
 
 /// New connections to `api`, one after the other; says how many were good and how many were not.
@@ -147,8 +111,8 @@ print(s.recv(99).startswith(b'HTTP'))
 #[test]
 fn connections_go_on_while_everything_around_them_changes() {
     let lab = Lab::up(LAB);
-    let asker = Going::start(&lab, "web", ASKER);
-    let echo = Going::start(&lab, "web", ECHO);
+    let asker = Going::python(&lab, "web", ASKER);
+    let echo = Going::python(&lab, "web", ECHO);
     // Indices of every kind move: what is added sorts before and after, and other rules allow the same.
     let other = "vpcs:
   app:
@@ -256,7 +220,7 @@ fn instances_and_endpoints_come_and_go_and_leave_nothing() {
 #[test]
 fn a_refused_change_leaves_the_old_state_running() {
     let lab = Lab::up(LAB);
-    let asker = Going::start(&lab, "web", ASKER);
+    let asker = Going::python(&lab, "web", ASKER);
     let ps = |lab: &Lab| {
         let json: serde_json::Value = serde_json::from_str(&lab.vpclab("ps", &["-f", "json"]).ok()).expect("json");
         let names = |of: &str| -> Vec<String> {
@@ -317,7 +281,7 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
 #[test]
 fn files_replace_the_whole_lab_and_listeners_commands_and_variables_change_in_place() {
     let lab = Lab::up(LAB);
-    let asker = Going::start(&lab, "web", ASKER);
+    let asker = Going::python(&lab, "web", ASKER);
     let inode = |lab: &Lab, of: &str| lab.exec(of, &["readlink", "/proc/self/ns/net"]).ok();
     let (web, api) = (inode(&lab, "web"), inode(&lab, "api"));
     let changed = LAB.replace(
@@ -340,7 +304,7 @@ fn files_replace_the_whole_lab_and_listeners_commands_and_variables_change_in_pl
     let mine = lab.sh("api", "for p in /proc/[0-9]*; do [ \"$(readlink $p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && tr '\\0' ' ' < $p/cmdline; done; echo").ok();
     assert_eq!(mine.matches("sleep 1000").count(), 1, "{mine}");
     // A name that the lab's CA knew nothing of when the lab came up; commands trust it that ran before, too.
-    let late = Going::start(&lab, "web", LATE);
+    let late = Going::python(&lab, "web", LATE);
     patch(
         &lab,
         "vpcs: { app: { security_groups: { api: { ingress: [tcp 1-65535 from sg:web] } },
@@ -359,7 +323,7 @@ fn files_replace_the_whole_lab_and_listeners_commands_and_variables_change_in_pl
 #[test]
 fn an_instance_whose_address_changes_is_made_anew_and_others_are_not() {
     let lab = Lab::up(LAB);
-    let echo = Going::start(&lab, "web", ECHO);
+    let echo = Going::python(&lab, "web", ECHO);
     let said = patch(&lab, "vpcs: { app: { instances: { api: { ip: 10.0.2.11 } } } }").ok();
     assert!(
         said.contains(

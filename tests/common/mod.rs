@@ -2,8 +2,9 @@
 
 #![allow(dead_code, reason = "every test target uses its own part of this")]
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The program under test.
@@ -149,6 +150,66 @@ pub fn processes_with(lab: &str) -> Vec<u32> {
         }
     }
     pids
+}
+
+/// A command that says `going` when it has begun, and ends when its standard input does.
+pub struct Going {
+    child: Child,
+}
+
+impl Going {
+    /// Returns when it has begun.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Going {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let mut going = Going { child: child.unwrap_or_else(|e| panic!("{command:?}: {e}")) };
+        assert_eq!(going.line(), "going", "the command begins: {command:?}");
+        going
+    }
+
+    /// Python in an instance.
+    #[track_caller]
+    pub fn python(lab: &Lab, instance: &str, script: &str) -> Going {
+        Going::start(&mut lab.exec_command(instance, &["python3", "-c", script]))
+    }
+
+    /// Of the process; it is a child of this one.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of its output; what there is of one at the end.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        let mut one = [0; 1];
+        let out = self.child.stdout.as_mut().expect("piped");
+        while std::io::Read::read(out, &mut one).expect("output") == 1 && one[0] != b'\n' {
+            line.push(char::from(one[0]));
+        }
+        line
+    }
+
+    /// Ends it; the last line that it says.
+    #[track_caller]
+    pub fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let mut last = String::new();
+        for line in BufReader::new(self.child.stdout.take().expect("piped")).lines() {
+            last = line.expect("output");
+        }
+        assert!(self.child.wait().expect("ended").success(), "{last}");
+        last
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        if std::thread::panicking() {
+            self.child.kill().ok();
+        }
+        self.child.wait().ok();
+    }
 }
 
 pub fn unique_name() -> String {
