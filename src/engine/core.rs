@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::decide::{Origin, State};
 use super::event::{ClosedLog, Counters, DropKey, DropLog, FlowClosed, FlowSnapshot};
-use super::flow::{FlowEnd, FlowTable, Passage};
+use super::flow::{FlowEnd, FlowTable, INITIATOR, TARGET};
 use super::fragments::Fragments;
 use super::limiter::Limiter;
 use super::nat::Allocator;
@@ -47,7 +47,7 @@ impl Engine {
             flows: FlowTable::new(program.limits.conntrack_max as usize, limits.seed),
             fragments: Fragments::new(),
             nat: Allocator::new(Steer::ALONE, program.limits.nat_ports, limits.seed),
-            passages: vec![Passage::default()],
+            courses: Vec::new(),
             fragment_limiters: vec![Limiter::new(); names.enis.len()],
             ghosts: vec![0; super::decide::GHOSTS].into(),
             limiters: vec![Limiter::new(); names.enis.len()],
@@ -77,7 +77,11 @@ impl Engine {
             let ends: Vec<u32> = state
                 .flows
                 .iter()
-                .filter(|(_, f)| f.keys.iter().any(|key| dead(key.port)) || f.nat.is_some_and(|nat| dead(nat.nat)))
+                .filter(|(_, f)| {
+                    dead(f.port(INITIATOR))
+                        || dead(f.port(TARGET))
+                        || f.held().is_some_and(|held| dead(state.nat.owner(held).0))
+                })
                 .map(|(id, _)| id)
                 .collect();
             for id in ends {
@@ -106,10 +110,14 @@ impl Engine {
         state.limiters.resize(self.names.enis.len(), Limiter::new());
         state.fragment_limiters.resize(self.names.enis.len(), Limiter::new());
         state.nat.set_bound(self.program.limits.nat_ports);
-        // Hops of the program before are not followed any more.
-        state.passages.truncate(1);
+        // Ways of the program before are not followed any more.
+        state.courses.clear();
         state.flows.set_bound(self.program.limits.conntrack_max as usize);
-        state.epoch = state.epoch.checked_add(1).unwrap_or(1);
+        state.epoch = state.epoch.checked_add(1).unwrap_or_else(|| {
+            // A flow that was not asked for since may have been decided under the same number.
+            state.flows.forget_courses();
+            1
+        });
     }
 
     /// A packet that an instance sent out of `from`: virtio header and IP packet. What gateways change of it is changed

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use super::event::{ClosedLog, Counters, DropKey, DropLog, Way};
-use super::flow::{Flow, FlowEnd, FlowKey, FlowState, FlowTable, Hop, INITIATOR, Passage, Side, TARGET};
+use super::flow::{Course, Flow, FlowEnd, FlowKey, FlowState, FlowTable, INITIATOR, Passage, Side, TARGET};
 use super::fragments::Fragments;
 use super::limiter::Limiter;
 use super::nat::Allocator;
@@ -53,14 +53,14 @@ pub(super) const GHOSTS: usize = 8_192;
 
 pub(super) struct State {
     /// Stamp of decisions: grows with every publication.
-    pub(super) epoch: u32,
+    pub(super) epoch: u16,
     pub(super) flows: FlowTable,
     pub(super) fragments: Fragments,
     pub(super) ghosts: Box<[u64]>,
     /// Ports of NAT gateways.
     pub(super) nat: Allocator,
-    /// What ways do to packets, by number; the first does nothing.
-    pub(super) passages: Vec<Passage>,
+    /// The ways that flows take, by number: differing ones of the present epoch.
+    pub(super) courses: Vec<Course>,
     /// Port of an ENI.
     pub(super) ports: Vec<u32>,
     /// ENI of a port.
@@ -183,22 +183,20 @@ impl State {
             && let Some((id, side)) = self.flows.find(&key)
         {
             let flow = self.flows.get(id);
-            let hop = flow.hop[side];
-            let over = now >= flow.expires || (flow.state == FlowState::Closing && packet.is_tcp_syn());
-            if hop.epoch == self.epoch && !over && packet.max_segment_ip_len() <= usize::from(hop.mtu) {
-                let passage = self.passages[hop.passage as usize];
-                if packet.ttl() > passage.ttl {
-                    let to = EniIx(hop.to);
-                    if flow.translated {
-                        rewrite(frame, packet, &flow.keys[side ^ 1]);
+            let over = now >= flow.expires() || (flow.state == FlowState::Closing && packet.is_tcp_syn());
+            if let Some(course) = flow.course(side, self.epoch)
+                && let Some(to) = self.enis[flow.port(side ^ 1) as usize]
+                && !over
+            {
+                let Course { passage, mtu, nat } = self.courses[course];
+                if packet.max_segment_ip_len() <= usize::from(mtu) && packet.ttl() > passage.ttl {
+                    if flow.is_translated() {
+                        rewrite(frame, packet, &flow.key(side ^ 1));
                     }
-                    let terminates = flow.terminates && side == INITIATOR;
+                    let terminates = flow.terminates() && side == INITIATOR;
                     let way = flow.way;
-                    self.pass(program, now, packet, id, side);
+                    self.pass(program, now, packet, id, side, nat);
                     self.count(from, to, packet, way);
-                    if hop.passage == 0 {
-                        return Ok(if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } });
-                    }
                     return Ok(go_on(frame, packet, to, &passage, 0, terminates));
                 }
             }
@@ -308,7 +306,7 @@ impl State {
         let related = ctx.quoted.and_then(|(tuple, icmp)| {
             let port = self.ports[from.at()];
             let received = FlowKey::of_tuple(port, &tuple, icmp).mirrored(port);
-            self.flows.find(&received).filter(|(id, _)| ctx.now < self.flows.get(*id).expires)
+            self.flows.find(&received).filter(|(id, _)| ctx.now < self.flows.get(*id).expires())
         });
         let sent = self.sg_egress(program, ctx, hit, related, trail)?;
         let known = self.known(ctx, hit, related);
@@ -337,10 +335,12 @@ impl State {
     /// What gateways on the way may know of the packet's flow.
     fn known(&self, ctx: &Ctx<'_>, hit: Hit, related: Hit) -> Known {
         let flow = hit.or(related).map(|(id, side)| (self.flows.get(id), side));
-        let client =
-            flow.filter(|(_, side)| *side == TARGET).map(|(flow, _)| (flow.keys[0].src, flow.keys[0].src_port));
+        let client = flow
+            .filter(|(_, side)| *side == TARGET)
+            .map(|(flow, _)| flow.key(INITIATOR))
+            .map(|key| (key.src, key.src_port));
         Known {
-            binding: flow.and_then(|(flow, _)| flow.nat),
+            binding: flow.and_then(|(flow, _)| flow.held()).map(|held| self.binding(held)),
             client,
             forgotten: hit.is_none() && self.is_ghost(&ctx.key),
             related: hit.is_none() && related.is_some(),
@@ -387,7 +387,7 @@ impl State {
         }
         // A quoted packet is what the receiver sent, once it is translated.
         let quoted = match related {
-            Some((id, side)) => Some(self.flows.get(id).keys[side ^ 1]).filter(|key| key.port == port),
+            Some((id, side)) => Some(self.flows.get(id).key(side ^ 1)).filter(|key| key.port == port),
             None => None,
         };
         let received = self.sg_ingress(program, ctx, to, there, &key_there, &traffic, quoted, trail)?;
@@ -406,9 +406,9 @@ impl State {
             rewrite(frame, ctx.packet, &key_there);
         }
         if let (Some((id, side)), Some(_)) = (related, ctx.quoted)
-            && self.flows.get(id).translated
+            && self.flows.get(id).is_translated()
         {
-            let inner = Rewrite::from(self.flows.get(id).keys[side ^ 1].tuple());
+            let inner = Rewrite::from(self.flows.get(id).key(side ^ 1).tuple());
             translate::rewrite_quote(frame, ctx.packet, &Rewrite::from(arrived.tuple), &inner);
         }
         Ok(go_on(frame, ctx.packet, to, &arrived.passage, arrived.fragment, there_eni.terminates()))
@@ -428,7 +428,7 @@ impl State {
         }
         // The session as the firewall itself sends it on.
         let onward = ctx.key.with(self.ports[to.at()], &ctx.tuple);
-        if self.flows.find(&onward).is_some_and(|(id, _)| ctx.now < self.flows.get(id).expires) {
+        if self.flows.find(&onward).is_some_and(|(id, _)| ctx.now < self.flows.get(id).expires()) {
             return Ok(());
         }
         trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Drop(DropCode::FwNoState)));
@@ -532,13 +532,11 @@ impl State {
     ) -> Result<(), Refusal> {
         match (hit, there) {
             (Some((id, side)), Some((other, _))) if id == other => {
-                let hop = self.hop(program, ctx, arrived);
-                let flow = self.flows.get_mut(id);
-                flow.tracked[side] = tracks[0];
-                flow.tracked[side ^ 1] = tracks[1];
-                flow.hop[side] = hop;
-                self.flows.recount(id);
-                self.pass(program, ctx.now, ctx.packet, id, side);
+                let (course, nat) = self.course(program, arrived);
+                self.flows.get_mut(id).set_course(side, self.epoch, course);
+                self.flows.track(id, side, tracks[0]);
+                self.flows.track(id, side ^ 1, tracks[1]);
+                self.pass(program, ctx.now, ctx.packet, id, side, nat);
             }
             // The way there and the way back pass different ENIs: each keeps its own side, and nothing is cached.
             _ => {
@@ -550,13 +548,12 @@ impl State {
                     self.free(arrived);
                 }
                 if let Some((id, side)) = hit {
-                    self.flows.get_mut(id).tracked[side] = tracks[0];
-                    self.flows.recount(id);
-                    self.pass(program, ctx.now, ctx.packet, id, side);
+                    self.flows.track(id, side, tracks[0]);
+                    let nat = self.flows.get(id).held().and_then(|held| self.nat_number(program, held));
+                    self.pass(program, ctx.now, ctx.packet, id, side, nat);
                 }
                 if let Some((id, side)) = there {
-                    self.flows.get_mut(id).tracked[side] = tracks[1];
-                    self.flows.recount(id);
+                    self.flows.track(id, side, tracks[1]);
                     self.see(program, ctx.now, ctx.packet, id, side ^ 1);
                 }
             }
@@ -585,56 +582,61 @@ impl State {
             _ => FlowState::Open,
         };
         let mut flow = Flow::new(ctx.now, [ctx.key, *key_there], state);
-        flow.tracked = tracks;
-        flow.present = present;
+        flow.set_tracked(INITIATOR, tracks[0]);
+        flow.set_tracked(TARGET, tracks[1]);
+        flow.set_present(present);
         flow.way = arrived.way;
-        flow.nat = arrived.binding.filter(|_| arrived.fresh);
-        if let Some(nat) = flow.nat.and_then(|binding| self.nat_counters(program, binding)) {
+        let held = arrived.binding.filter(|_| arrived.fresh).map(|binding| binding.held);
+        let nat = held.and_then(|held| self.nat_number(program, held));
+        if let Some(held) = held {
+            flow.hold(held);
+        }
+        if let Some(nat) = self.nat_counters(nat) {
             nat.active.add(1);
             nat.attempts.add(u64::from(ctx.packet.is_tcp_syn()));
         }
-        flow.terminates = program.eni(arrived.to).terminates();
-        flow.endpoint = matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_));
+        flow.set_terminates(program.eni(arrived.to).terminates());
+        flow.set_endpoint(matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_)));
         if present == [true; 2] {
-            flow.hop[INITIATOR] = self.hop(program, ctx, arrived);
+            let (course, _) = self.course(program, arrived);
+            flow.set_course(INITIATOR, self.epoch, course);
         }
-        flow.expires = Instant(ctx.now.0.saturating_add(self.life(program, &flow)));
-        let id = self.flows.insert(flow);
+        flow.set_life(self.life(program, &flow));
         for side in [INITIATOR, TARGET] {
-            let hash = self.flows.hash(&self.flows.get(id).keys[side]);
-            self.lay_ghost(hash);
+            self.lay_ghost(self.flows.hash(&flow.key(side)));
         }
-        self.pass(program, ctx.now, ctx.packet, id, INITIATOR);
+        let id = self.flows.insert(flow);
+        self.pass(program, ctx.now, ctx.packet, id, INITIATOR, nat);
         Ok(())
     }
 
-    /// What is remembered of a way that was found.
-    fn hop(&mut self, program: &Program, ctx: &Ctx<'_>, arrived: &Arrived) -> Hop {
+    /// The number of a way that was found, to be remembered, and the NAT gateway on it.
+    fn course(&mut self, program: &Program, arrived: &Arrived) -> (Option<u16>, Option<u16>) {
         let endpoint = matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_));
         let mtu = if endpoint { arrived.mtu.min(deliver::ENDPOINT_MTU as u16) } else { arrived.mtu };
-        let known = self.passages.iter().position(|passage| *passage == arrived.passage);
-        let passage = match known {
-            Some(at) => at,
-            // More differing ways than a plan can have: then each packet is asked the whole way.
-            None if self.passages.len() > usize::from(u16::MAX) => return Hop::default(),
-            None => {
-                self.passages.push(arrived.passage);
-                self.passages.len() - 1
+        let nat = arrived.binding.and_then(|binding| self.nat_number(program, binding.held));
+        let course = Course { passage: arrived.passage, mtu, nat };
+        let number = self.courses.iter().position(|known| *known == course).unwrap_or_else(|| {
+            // More differing ways than numbers: each packet of those is asked the whole way.
+            if self.courses.len() <= usize::from(u16::MAX) {
+                self.courses.push(course);
+                self.courses.len() - 1
+            } else {
+                self.courses.len()
             }
-        };
-        let _ = ctx;
-        Hop { epoch: self.epoch, to: arrived.to.0, mtu, passage: passage as u16 }
+        });
+        (u16::try_from(number).ok(), nat)
     }
 
     fn free(&mut self, arrived: &Arrived) {
         if let Some(binding) = arrived.binding {
-            self.nat.release(binding.at, binding.port);
+            self.nat.release(binding.held);
         }
     }
 
     fn is_side(&self, id: u32, side: Side, key: &FlowKey) -> bool {
         let flow = self.flows.get(id);
-        flow.present[side] && flow.keys[side] == *key
+        flow.is_present(side) && flow.key(side) == *key
     }
 
     /// The code for a packet that no rule of an ENI allows: was it part of something?

@@ -3,17 +3,21 @@
 //! AWS keeps connection state per network interface. A flow between two ENIs is therefore one entry with two *sides*,
 //! each found by the ENI and the tuple as that ENI sends it; where the way there and the way back pass different
 //! ENIs, an entry has one side only. What gateways translate is the difference between one side's tuple and the other's
-//! turned round, so a packet of either side is rewritten from the entry alone. Entries live in a slab that never moves; the index is open addressing over 32-bit
-//! hashes, grown in steps of bounded work; the end of idle entries is found in buckets of a timer wheel.
+//! turned round, so a packet of either side is rewritten from the entry alone. [`FlowTable`] finds the entries.
+//!
+//! There may be a million, so an entry is packed into 96 bytes and only its methods know how. A benchmark and a test
+//! count what one costs with all that belongs to it.
 
 use std::net::Ipv4Addr;
 
 use super::event::Way;
-use super::index::Index;
-use super::nat::Taken;
-use super::wheel::Wheel;
+use super::nat::{Held, Taken};
 use crate::base::{FiveTuple, Instant, Proto};
 use crate::wire::packet::Packet;
+
+mod table;
+
+pub(crate) use table::FlowTable;
 
 /// Identifies one side of a flow: which ENI, and the tuple as that ENI sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +156,6 @@ pub(crate) type Side = usize;
 pub(crate) const INITIATOR: Side = 0;
 pub(crate) const TARGET: Side = 1;
 
-/// Where packets of one side go, as decided under one generation.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Hop {
-    /// Generation of the engine's tables under which `to` was decided; 0 is never.
-    pub(crate) epoch: u32,
-    /// Index of the ENI.
-    pub(crate) to: u32,
-    /// Larger packets ask the whole way.
-    pub(crate) mtu: u16,
-    /// Number of the [`Passage`] on this way.
-    pub(crate) passage: u16,
-}
-
 /// What a way does to packets besides leading somewhere. Few differ, so flows keep a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Passage {
@@ -176,6 +167,16 @@ pub(crate) struct Passage {
     pub(crate) shapes: [u16; 3],
 }
 
+/// What a flow remembers of a way: numbers of the program under which it was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Course {
+    pub(crate) passage: Passage,
+    /// Larger packets ask the whole way.
+    pub(crate) mtu: u16,
+    /// The NAT gateway that counts the packets.
+    pub(crate) nat: Option<u16>,
+}
+
 /// A port of a NAT gateway that a flow holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Binding {
@@ -183,72 +184,265 @@ pub(crate) struct Binding {
     pub(crate) nat: u32,
     /// Its private address.
     pub(crate) address: u32,
-    pub(crate) port: u16,
-    /// Where the allocator keeps it.
-    pub(crate) at: u32,
+    pub(crate) held: Held,
 }
 
 impl Binding {
     pub(crate) fn new(nat: u32, taken: Taken) -> Binding {
-        Binding { nat, address: taken.address, port: taken.port, at: taken.at }
+        Binding { nat, address: taken.address, held: Held { at: taken.at, port: taken.port } }
     }
 }
 
+/// One flow with its two sides, packed.
+///
+/// Protocol and ICMP class are the same at both sides but for the class's direction. Times are exact where they decide
+/// something: an end is the last packet's nanosecond and a life in milliseconds. Packets are counted to 2^48, nine
+/// years at a million a second; bytes to 2^64.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    /// The initiator's side and the target's.
-    pub(crate) keys: [FlowKey; 2],
-    pub(crate) nat: Option<Binding>,
-    pub(crate) way: Way,
-    /// One side's tuple is not the other's turned round.
-    pub(crate) translated: bool,
+    /// The initiator's packet as its ENI sends it, then the target's.
+    ports: [u32; 2],
+    addrs: [[u32; 2]; 2],
+    l4: [[u16; 2]; 2],
+    /// The last packet.
+    last: Instant,
+    bytes: [u64; 2],
+    packets_low: [u32; 2],
+    packets_high: [u16; 2],
+    /// Milliseconds from the last packet to the end. `FOREVER`: none.
+    life: u32,
+    /// Milliseconds.
+    started_low: u32,
+    started_high: u16,
+    /// Under which `courses` were decided.
+    epoch: u16,
+    courses: [u16; 2],
+    nat_port: u16,
+    /// `NOWHERE` if it holds no port.
+    nat_at: u32,
+    proto: u8,
+    class: u8,
     pub(crate) state: FlowState,
-    /// Sides that are in the index.
-    pub(crate) present: [bool; 2],
-    /// Sides whose packets pass their ENI's security groups without asking the rules.
-    pub(crate) tracked: [bool; 2],
-    pub(crate) fin: [bool; 2],
-    pub(crate) reset: bool,
-    /// TCP ends at the target in a stack of ours.
-    pub(crate) terminates: bool,
-    /// The target is an interface endpoint's ENI, with idle times of its own.
-    pub(crate) endpoint: bool,
-    /// Counts against the table's bound: tracked at one side at least.
-    counted: bool,
-    live: bool,
-    pub(crate) hop: [Hop; 2],
-    pub(crate) packets: [u64; 2],
-    pub(crate) bytes: [u64; 2],
-    pub(crate) started: Instant,
-    pub(crate) last: Instant,
-    pub(crate) expires: Instant,
-    hash: [u32; 2],
+    pub(crate) way: Way,
+    flags: u16,
 }
 
+const _: () = assert!(size_of::<Flow>() == 96);
+
+const FOREVER: u32 = u32::MAX;
+const NOWHERE: u32 = u32::MAX;
+
+/// One side's tuple is not the other's turned round.
+const TRANSLATED: u16 = 1;
+const TERMINATES: u16 = 1 << 1;
+const ENDPOINT: u16 = 1 << 2;
+const RESET: u16 = 1 << 3;
+/// Counts against the table's bound: tracked at one side at least.
+const COUNTED: u16 = 1 << 4;
+/// Is in the table.
+const LIVE: u16 = 1 << 5;
+/// Two bits each: the initiator's side and the target's.
+const PRESENT: u16 = 1 << 6;
+const TRACKED: u16 = 1 << 8;
+const FIN: u16 = 1 << 10;
+const DECIDED: u16 = 1 << 12;
+
 impl Flow {
+    /// `keys` are the initiator's and the target's, of one protocol.
     pub(crate) fn new(now: Instant, keys: [FlowKey; 2], state: FlowState) -> Flow {
+        let [key, there] = keys;
+        debug_assert_eq!((there.proto, there.class), (key.proto, key.mirrored(0).class));
+        let started = now.as_millis();
+        let translated = there != key.mirrored(there.port);
         Flow {
-            keys,
-            nat: None,
-            way: Way::Private,
-            translated: keys[1] != keys[0].mirrored(keys[1].port),
-            state,
-            present: [true; 2],
-            tracked: [true; 2],
-            fin: [false; 2],
-            reset: false,
-            terminates: false,
-            endpoint: false,
-            counted: false,
-            live: false,
-            hop: [Hop::default(); 2],
-            packets: [0; 2],
-            bytes: [0; 2],
-            started: now,
+            ports: [key.port, there.port],
+            addrs: [[key.src, key.dst], [there.src, there.dst]],
+            l4: [[key.src_port, key.dst_port], [there.src_port, there.dst_port]],
             last: now,
-            expires: now,
-            hash: [0; 2],
+            bytes: [0; 2],
+            packets_low: [0; 2],
+            packets_high: [0; 2],
+            life: 0,
+            started_low: started as u32,
+            started_high: (started >> 32) as u16,
+            epoch: 0,
+            courses: [0; 2],
+            nat_port: 0,
+            nat_at: NOWHERE,
+            proto: key.proto,
+            class: key.class,
+            state,
+            way: Way::Private,
+            flags: PRESENT | PRESENT << TARGET | TRACKED | TRACKED << TARGET | if translated { TRANSLATED } else { 0 },
         }
+    }
+
+    #[inline]
+    pub(crate) fn key(&self, side: Side) -> FlowKey {
+        let ([src, dst], [src_port, dst_port]) = (self.addrs[side], self.l4[side]);
+        let turned = side == TARGET && self.proto == Proto::ICMP.0;
+        let class = if turned { self.class ^ ANSWERS } else { self.class };
+        FlowKey { port: self.ports[side], src, dst, src_port, dst_port, proto: self.proto, class }
+    }
+
+    /// The engine's number of a side's ENI.
+    #[inline]
+    pub(crate) fn port(&self, side: Side) -> u32 {
+        self.ports[side]
+    }
+
+    #[inline]
+    pub(crate) fn proto(&self) -> Proto {
+        Proto(self.proto)
+    }
+
+    #[inline]
+    fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    #[inline]
+    fn set(&mut self, flag: u16, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
+    }
+
+    /// One side's tuple is not the other's turned round.
+    #[inline]
+    pub(crate) fn is_translated(&self) -> bool {
+        self.has(TRANSLATED)
+    }
+
+    /// TCP ends at the target in a stack of ours.
+    #[inline]
+    pub(crate) fn terminates(&self) -> bool {
+        self.has(TERMINATES)
+    }
+
+    pub(crate) fn set_terminates(&mut self, on: bool) {
+        self.set(TERMINATES, on);
+    }
+
+    /// The target is an interface endpoint's ENI, with idle times of its own.
+    #[inline]
+    pub(crate) fn is_endpoint(&self) -> bool {
+        self.has(ENDPOINT)
+    }
+
+    pub(crate) fn set_endpoint(&mut self, on: bool) {
+        self.set(ENDPOINT, on);
+    }
+
+    /// Is the side in the index?
+    #[inline]
+    pub(crate) fn is_present(&self, side: Side) -> bool {
+        self.has(PRESENT << side)
+    }
+
+    pub(crate) fn set_present(&mut self, present: [bool; 2]) {
+        self.set(PRESENT, present[INITIATOR]);
+        self.set(PRESENT << TARGET, present[TARGET]);
+    }
+
+    /// Do packets of this side pass their ENI's security groups without asking the rules?
+    #[inline]
+    pub(crate) fn is_tracked(&self, side: Side) -> bool {
+        self.has(TRACKED << side)
+    }
+
+    /// A flow in the table: see [`FlowTable::track`].
+    pub(crate) fn set_tracked(&mut self, side: Side, on: bool) {
+        self.set(TRACKED << side, on);
+    }
+
+    /// Remembered by the security groups of one end at least.
+    pub(crate) fn is_tracked_somewhere(&self) -> bool {
+        let here = |side| self.is_present(side) && self.is_tracked(side);
+        here(INITIATOR) || here(TARGET)
+    }
+
+    #[inline]
+    pub(crate) fn was_reset(&self) -> bool {
+        self.has(RESET)
+    }
+
+    pub(crate) fn note_reset(&mut self) {
+        self.set(RESET, true);
+    }
+
+    /// Notes a FIN of a side. Was there one of each?
+    #[inline]
+    pub(crate) fn note_fin(&mut self, side: Side) -> bool {
+        self.set(FIN << side, true);
+        self.flags & (FIN | FIN << TARGET) == FIN | FIN << TARGET
+    }
+
+    /// Number of the way of a side's packets, if it was decided in this epoch.
+    #[inline]
+    pub(crate) fn course(&self, side: Side, epoch: u16) -> Option<usize> {
+        (self.epoch == epoch && self.has(DECIDED << side)).then_some(usize::from(self.courses[side]))
+    }
+
+    pub(crate) fn set_course(&mut self, side: Side, epoch: u16, course: Option<u16>) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.forget_courses();
+        }
+        self.courses[side] = course.unwrap_or_default();
+        self.set(DECIDED << side, course.is_some());
+    }
+
+    fn forget_courses(&mut self) {
+        self.set(DECIDED | DECIDED << TARGET, false);
+    }
+
+    /// The port of a NAT gateway that it holds.
+    #[inline]
+    pub(crate) fn held(&self) -> Option<Held> {
+        (self.nat_at != NOWHERE).then_some(Held { at: self.nat_at, port: self.nat_port })
+    }
+
+    pub(crate) fn hold(&mut self, held: Held) {
+        (self.nat_at, self.nat_port) = (held.at, held.port);
+    }
+
+    #[inline]
+    pub(crate) fn count(&mut self, side: Side, packets: u32, bytes: u64) {
+        let (low, carry) = self.packets_low[side].overflowing_add(packets);
+        self.packets_low[side] = low;
+        self.packets_high[side] = self.packets_high[side].wrapping_add(u16::from(carry));
+        self.bytes[side] = self.bytes[side].wrapping_add(bytes);
+    }
+
+    #[inline]
+    pub(crate) fn packets(&self, side: Side) -> u64 {
+        u64::from(self.packets_high[side]) << 32 | u64::from(self.packets_low[side])
+    }
+
+    pub(crate) fn bytes(&self, side: Side) -> u64 {
+        self.bytes[side]
+    }
+
+    /// To the millisecond below.
+    pub(crate) fn started(&self) -> Instant {
+        Instant::from_millis(u64::from(self.started_high) << 32 | u64::from(self.started_low))
+    }
+
+    pub(crate) fn last(&self) -> Instant {
+        self.last
+    }
+
+    /// When it ends if nothing more comes.
+    #[inline]
+    pub(crate) fn expires(&self) -> Instant {
+        if self.life == FOREVER {
+            return Instant::NEVER;
+        }
+        Instant(self.last.0.saturating_add(u64::from(self.life) * 1_000_000))
+    }
+
+    /// It ends so many milliseconds after its last packet. A flow in the table: see [`FlowTable::touch`].
+    pub(crate) fn set_life(&mut self, millis: u32) {
+        self.life = millis;
     }
 }
 
@@ -265,287 +459,67 @@ pub enum FlowEnd {
     EniGone,
 }
 
-const CHUNK_BITS: u32 = 8;
-const CHUNK: usize = 1 << CHUNK_BITS;
-
-/// All flows of a lab.
-pub(crate) struct FlowTable {
-    chunks: Vec<Box<[Flow]>>,
-    free: Vec<u32>,
-    used: usize,
-    counted: usize,
-    bound: usize,
-    index: Index,
-    wheel: Wheel,
-    seed: u64,
-}
-
-/// A flow that no side tracks needs no entry; they have as many of their own before they go without.
-const UNTRACKED_ALLOWANCE: usize = 2;
-
-/// Entries that one call to `expire` ends at most: the packets of the next batch wait for it.
-const EXPIRE_BATCH: usize = 2_048;
-
-impl FlowTable {
-    /// `bound`: entries that are tracked at one side at least.
-    pub(crate) fn new(bound: usize, seed: u64) -> FlowTable {
-        FlowTable {
-            chunks: Vec::new(),
-            free: Vec::new(),
-            used: 0,
-            counted: 0,
-            bound: bound.min((u32::MAX >> 2) as usize),
-            index: Index::new(),
-            wheel: Wheel::new(),
-            seed,
-        }
-    }
-
-    pub(crate) fn set_bound(&mut self, bound: usize) {
-        self.bound = bound.min((u32::MAX >> 2) as usize);
-    }
-
-    /// Entries.
-    pub(crate) fn len(&self) -> usize {
-        self.used
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.counted >= self.bound
-    }
-
-    pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
-        key.hash(self.seed)
-    }
-
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// The entry and side of a key, expired or not.
-    #[inline]
-    pub(crate) fn find(&self, key: &FlowKey) -> Option<(u32, Side)> {
-        let hash = key.hash(self.seed) as u32;
-        let slot = self.index.find(hash, |slot| self.get(slot >> 1).keys[(slot & 1) as Side] == *key)?;
-        Some((slot >> 1, (slot & 1) as Side))
-    }
-
-    #[inline]
-    pub(crate) fn get(&self, id: u32) -> &Flow {
-        &self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK - 1)]
-    }
-
-    #[inline]
-    pub(crate) fn get_mut(&mut self, id: u32) -> &mut Flow {
-        &mut self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK - 1)]
-    }
-
-    /// May a flow with (or without) a tracked side be entered now?
-    pub(crate) fn has_room(&self, tracked: bool) -> bool {
-        let untracked = self.used - self.counted;
-        if tracked { self.counted < self.bound } else { untracked < self.bound.saturating_mul(UNTRACKED_ALLOWANCE) }
-    }
-
-    /// Enters a flow; the caller has seen `has_room` and that no present side is there already.
-    pub(crate) fn insert(&mut self, mut flow: Flow) -> u32 {
-        let id = self.free.pop().unwrap_or_else(|| self.grow());
-        flow.counted = flow.tracked[0] && flow.present[0] || flow.tracked[1] && flow.present[1];
-        flow.live = true;
-        for side in [INITIATOR, TARGET] {
-            flow.hash[side] = self.hash(&flow.keys[side]) as u32;
-            if flow.present[side] {
-                self.index.insert(flow.hash[side], id << 1 | side as u32);
-            }
-        }
-        self.used += 1;
-        self.counted += usize::from(flow.counted);
-        self.wheel.schedule(id, flow.expires);
-        *self.get_mut(id) = flow;
-        id
-    }
-
-    /// Takes a flow out and hands back what it was.
-    pub(crate) fn remove(&mut self, id: u32) -> Flow {
-        let flow = self.get(id).clone();
-        debug_assert!(flow.live);
-        for side in [INITIATOR, TARGET] {
-            if flow.present[side] {
-                self.index.remove(flow.hash[side], id << 1 | side as u32);
-            }
-        }
-        self.wheel.cancel(id);
-        self.get_mut(id).live = false;
-        self.used -= 1;
-        self.counted -= usize::from(flow.counted);
-        self.free.push(id);
-        flow
-    }
-
-    /// A side's tracking changed: keeps the count of tracked entries true.
-    pub(crate) fn recount(&mut self, id: u32) {
-        let flow = self.get_mut(id);
-        let counted = flow.tracked[0] && flow.present[0] || flow.tracked[1] && flow.present[1];
-        let before = std::mem::replace(&mut flow.counted, counted);
-        self.counted = self.counted + usize::from(counted) - usize::from(before);
-    }
-
-    /// Sets when a flow ends. An end that comes later than before costs nothing: the wheel looks again when the old
-    /// one is due.
-    #[inline]
-    pub(crate) fn set_expiry(&mut self, id: u32, expires: Instant) {
-        let flow = self.get_mut(id);
-        let sooner = expires < flow.expires;
-        flow.expires = expires;
-        if sooner {
-            self.wheel.cancel(id);
-            self.wheel.schedule(id, expires);
-        }
-    }
-
-    /// Ends flows whose time has come, at most a batch of them; `next_deadline` tells when to come again.
-    pub(crate) fn expire(&mut self, now: Instant, mut ended: impl FnMut(Flow)) {
-        for _ in 0..EXPIRE_BATCH {
-            let Some(id) = self.wheel.next_due(now) else { return };
-            let expires = self.get(id).expires;
-            if expires <= now {
-                ended(self.remove(id));
-            } else {
-                self.wheel.schedule(id, expires);
-            }
-        }
-    }
-
-    pub(crate) fn next_deadline(&self) -> Instant {
-        self.wheel.next_deadline()
-    }
-
-    /// Every flow with its id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Flow)> {
-        let flows = self.chunks.iter().flat_map(|chunk| chunk.iter());
-        flows.enumerate().filter(|(_, flow)| flow.live).map(|(id, flow)| (id as u32, flow))
-    }
-
-    fn grow(&mut self) -> u32 {
-        let first = (self.chunks.len() << CHUNK_BITS) as u32;
-        let nobody = FlowKey { port: 0, src: 0, dst: 0, src_port: 0, dst_port: 0, proto: 0, class: 0 };
-        let empty = Flow::new(Instant::ZERO, [nobody; 2], FlowState::New);
-        self.chunks.push(vec![empty; CHUNK].into_boxed_slice());
-        self.wheel.make_room(CHUNK);
-        self.free.reserve(CHUNK);
-        self.free.extend((first + 1..first + CHUNK as u32).rev());
-        first
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
     use super::*;
 
-    fn key(n: u32) -> FlowKey {
-        let tuple =
-            FiveTuple::tcp(Ipv4Addr::from_bits(0x0a00_0000 + n / 7), (n % 7) as u16, Ipv4Addr::new(10, 9, 9, 9), 443);
-        FlowKey::of_tuple(n % 3, &tuple, None)
-    }
-
-    fn flow(n: u32, now: Instant, life: Duration) -> Flow {
-        let mut flow = Flow::new(now, [key(n), key(n).mirrored(77)], FlowState::New);
-        flow.expires = now + life;
-        flow
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Insert(u32, u64),
-        Remove(u32),
-        Later(u32, u64),
-        Pass(u64),
-    }
-
-    proptest! {
-        #[test]
-        fn the_table_does_what_a_map_does(ops in prop::collection::vec(prop_oneof![
-            4 => (0u32..2000, 1u64..400_000).prop_map(|(n, ms)| Op::Insert(n, ms)),
-            2 => (0u32..2000).prop_map(Op::Remove),
-            1 => (0u32..2000, 1u64..400_000).prop_map(|(n, ms)| Op::Later(n, ms)),
-            1 => (1u64..200_000).prop_map(Op::Pass),
-        ], 1..600)) {
-            let mut table = FlowTable::new(100_000, 5);
-            let mut model: HashMap<u32, Instant> = HashMap::new();
-            let mut now = Instant::from_millis(1);
-            for op in ops {
-                match op {
-                    Op::Insert(n, ms) => {
-                        if let std::collections::hash_map::Entry::Vacant(free) = model.entry(n) {
-                            table.insert(flow(n, now, Duration::from_millis(ms)));
-                            free.insert(now + Duration::from_millis(ms));
-                        }
-                    }
-                    Op::Remove(n) => {
-                        if model.remove(&n).is_some() {
-                            let (id, _) = table.find(&key(n)).expect("is there");
-                            table.remove(id);
-                        }
-                    }
-                    Op::Later(n, ms) => {
-                        if let Some(expires) = model.get_mut(&n) {
-                            *expires = now + Duration::from_millis(ms);
-                            let (id, _) = table.find(&key(n)).expect("is there");
-                            table.set_expiry(id, *expires);
-                        }
-                    }
-                    Op::Pass(ms) => {
-                        now = now + Duration::from_millis(ms);
-                        let mut ended = 0;
-                        table.expire(now, |flow| { assert!(flow.expires <= now); ended += 1; });
-                        let before = model.len();
-                        model.retain(|_, expires| *expires > now);
-                        // A bucket that is not over yet may hold flows that are.
-                        prop_assert!(ended <= before - model.len());
-                        let late: Vec<u32> = table.iter().filter(|(_, f)| f.expires <= now).map(|(id, _)| id).collect();
-                        for id in late {
-                            prop_assert!(table.next_deadline() <= now + Duration::from_millis(140));
-                            table.remove(id);
-                        }
-                    }
-                }
-                prop_assert_eq!(table.len(), model.len());
-            }
-            for n in 0..2000 {
-                prop_assert_eq!(table.find(&key(n)).map(|f| f.1), model.get(&n).map(|_| INITIATOR));
-                let mirrored = key(n).mirrored(77);
-                let found = table.find(&mirrored);
-                prop_assert_eq!(found.map(|f| f.1), model.get(&n).map(|_| TARGET));
-            }
-        }
-    }
-
-    #[test]
-    fn the_bound_counts_tracked_flows_only() {
-        let mut table = FlowTable::new(2, 0);
-        let now = Instant::ZERO;
-        table.insert(flow(1, now, Duration::from_secs(1)));
-        let mut open = flow(2, now, Duration::from_secs(1));
-        open.tracked = [false; 2];
-        let open = table.insert(open);
-        assert!(table.has_room(true) && !table.is_full());
-        table.get_mut(open).tracked[TARGET] = true;
-        table.recount(open);
-        assert!(!table.has_room(true) && table.is_full() && table.has_room(false));
-        table.remove(open);
-        assert!(table.has_room(true));
+    fn echo(src: Ipv4Addr, dst: Ipv4Addr) -> FiveTuple {
+        FiveTuple { proto: Proto::ICMP, src, src_port: 9, dst, dst_port: 9 }
     }
 
     #[test]
     fn a_ping_the_other_way_with_the_same_identifier_is_another_flow() {
         let (a, b) = (Ipv4Addr::new(10, 0, 0, 4), Ipv4Addr::new(10, 0, 0, 5));
-        let echo = |src, dst| FiveTuple { proto: Proto::ICMP, src, src_port: 9, dst, dst_port: 9 };
         let request = FlowKey::of_tuple(1, &echo(a, b), Some(8));
         assert_eq!(request.mirrored(2), FlowKey::of_tuple(2, &echo(b, a), Some(0)));
         assert_ne!(request.mirrored(2), FlowKey::of_tuple(2, &echo(b, a), Some(8)));
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_as_it_went_in() {
+        let (a, b, public) = (Ipv4Addr::new(10, 0, 0, 4), Ipv4Addr::new(192, 0, 2, 5), Ipv4Addr::new(203, 0, 113, 7));
+        let tcp = FlowKey::of_tuple(1, &FiveTuple::tcp(a, 4_000, b, 443), None);
+        let there = tcp.mirrored(u32::MAX - 1).with(u32::MAX - 1, &FiveTuple::tcp(b, 443, public, 1_025));
+        let ping = FlowKey::of_tuple(1, &echo(a, b), Some(8));
+        for keys in [[tcp, there], [tcp, tcp.mirrored(3)], [ping, ping.mirrored(2)], [ping.mirrored(2), ping]] {
+            let now = Instant(u64::MAX / 3);
+            let mut flow = Flow::new(now, keys, FlowState::New);
+            assert_eq!([flow.key(INITIATOR), flow.key(TARGET)], keys);
+            assert_eq!(flow.is_translated(), keys[1] == there);
+            assert_eq!((flow.started().as_millis(), flow.last()), (now.as_millis(), now));
+            assert_eq!((flow.held(), flow.course(TARGET, 0)), (None, None));
+            flow.hold(Held { at: 7, port: u16::MAX });
+            assert_eq!(flow.held(), Some(Held { at: 7, port: u16::MAX }));
+            flow.set_life(432_000_000);
+            assert_eq!(flow.expires().since(now).as_secs(), 432_000);
+            flow.set_life(u32::MAX);
+            assert_eq!(flow.expires(), Instant::NEVER);
+            assert!(!flow.note_fin(TARGET) && flow.note_fin(INITIATOR) && !flow.was_reset());
+        }
+    }
+
+    #[test]
+    fn packets_are_counted_beyond_32_bits_and_each_side_alone() {
+        let key = FlowKey::of_tuple(1, &echo(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST), Some(8));
+        let mut flow = Flow::new(Instant::ZERO, [key, key.mirrored(2)], FlowState::Single);
+        for _ in 0..3 {
+            flow.count(TARGET, u32::MAX, 1 << 50);
+        }
+        flow.count(INITIATOR, 1, 40);
+        assert_eq!((flow.packets(TARGET), flow.bytes(TARGET)), (3 * u64::from(u32::MAX), 3 << 50));
+        assert_eq!((flow.packets(INITIATOR), flow.bytes(INITIATOR)), (1, 40));
+    }
+
+    #[test]
+    fn a_way_holds_in_its_epoch_only_and_for_its_side_only() {
+        let key = FlowKey::of_tuple(1, &echo(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST), Some(8));
+        let mut flow = Flow::new(Instant::ZERO, [key, key.mirrored(2)], FlowState::Single);
+        flow.set_course(INITIATOR, 4, Some(0));
+        assert_eq!((flow.course(INITIATOR, 4), flow.course(TARGET, 4)), (Some(0), None));
+        flow.set_course(TARGET, 5, Some(9));
+        assert_eq!((flow.course(INITIATOR, 5), flow.course(TARGET, 5)), (None, Some(9)));
+        assert_eq!((flow.course(INITIATOR, 4), flow.course(TARGET, 4)), (None, None));
+        flow.set_course(TARGET, 5, None);
+        assert_eq!(flow.course(TARGET, 5), None);
     }
 }

@@ -40,6 +40,14 @@ pub struct Taken {
     pub(crate) at: u32,
 }
 
+/// What finds a held port again: the flow that holds it keeps this and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Where the allocator keeps it.
+    pub(crate) at: u32,
+    pub(crate) port: u16,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
     nat: u32,
@@ -87,8 +95,14 @@ impl Allocator {
         after.iter().chain(before).find_map(|&address| self.take(nat, address, proto, client, dst))
     }
 
+    /// The gateway whose port this is, and the gateway's address.
+    pub(crate) fn owner(&self, held: Held) -> (u32, u32) {
+        let key = &self.destinations.get(held.at).key;
+        (key.nat, key.address)
+    }
+
     /// Gives a port back. Does nothing for one that is not held.
-    pub(crate) fn release(&mut self, at: u32, port: u16) {
+    pub(crate) fn release(&mut self, Held { at, port }: Held) {
         let hash = cell_hash(at, port);
         if self.taken.find(hash, |other| other == at).is_none() {
             return;
@@ -106,7 +120,7 @@ impl Allocator {
 
     /// [`Allocator::release`] of what `allocate` gave.
     pub fn give_back(&mut self, taken: Taken) {
-        self.release(taken.at, taken.port);
+        self.release(Held { at: taken.at, port: taken.port });
     }
 
     /// Bindings of one address towards one destination that this worker holds.

@@ -31,7 +31,7 @@ pub struct Program {
     pub(crate) timeouts: Box<[Timeouts]>,
 }
 
-/// How long flows live without packets, in nanoseconds.
+/// How long flows live without packets, in milliseconds; parts of one count as a whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     pub(crate) tcp: TcpTimes,
@@ -39,13 +39,13 @@ pub(crate) struct Timeouts {
     /// remember.
     pub(crate) endpoint: TcpTimes,
     /// No flow that passes a NAT gateway lives longer without packets.
-    pub(crate) nat: u64,
-    pub(crate) udp: u64,
-    pub(crate) udp_stream: u64,
+    pub(crate) nat: u32,
+    pub(crate) udp: u32,
+    pub(crate) udp_stream: u32,
     /// AWS names no time for ICMP; UDP's for one exchange.
-    pub(crate) icmp: u64,
+    pub(crate) icmp: u32,
     /// Protocols other than TCP, UDP and ICMP (EC2 User Guide, "connection tracking").
-    pub(crate) other: u64,
+    pub(crate) other: u32,
 }
 
 /// The same for the states of a TCP connection.
@@ -53,21 +53,21 @@ pub(crate) struct Timeouts {
 pub(crate) struct TcpTimes {
     /// Before the handshake is finished. AWS does not document it; a Linux client's last retries are 32 and 64 seconds
     /// apart, and each SYN meets the rules anew.
-    pub(crate) new: u64,
-    pub(crate) open: u64,
+    pub(crate) new: u32,
+    pub(crate) open: u32,
     /// After a FIN of each side: long enough for a last ACK to be repeated.
-    pub(crate) fin: u64,
+    pub(crate) fin: u32,
     /// After a RST: what was on its way.
-    pub(crate) reset: u64,
+    pub(crate) reset: u32,
 }
 
-const SECOND: u64 = 1_000_000_000;
+const SECOND: u32 = 1_000;
 
 impl TcpTimes {
     /// `open` is for limits to say.
     const DEFAULT: TcpTimes = TcpTimes { new: 60 * SECOND, open: 0, fin: 10 * SECOND, reset: 2 * SECOND };
 
-    fn tracked(open: u64) -> TcpTimes {
+    fn tracked(open: u32) -> TcpTimes {
         let TcpTimes { new, fin, reset, .. } = TcpTimes::DEFAULT;
         TcpTimes { new: open.min(new), open, fin: open.min(fin), reset: open.min(reset) }
     }
@@ -80,15 +80,15 @@ impl Timeouts {
 
     /// Of an ENI with idle times of its own.
     pub(crate) fn of(limits: &Limits, own: &Tracking) -> Timeouts {
-        let nanos = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        let millis = |d: std::time::Duration| u32::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         Timeouts {
-            tcp: TcpTimes::tracked(nanos(own.tcp_idle.unwrap_or(limits.sg_tcp_idle))),
+            tcp: TcpTimes::tracked(millis(own.tcp_idle.unwrap_or(limits.sg_tcp_idle))),
             // Not shorter while it begins: a backend may take longer to answer than a connection may idle.
-            endpoint: TcpTimes { open: nanos(limits.endpoint_idle), ..TcpTimes::DEFAULT },
-            nat: nanos(limits.nat_idle),
-            udp: nanos(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
-            udp_stream: nanos(own.udp_stream.unwrap_or(limits.sg_udp_stream)),
-            icmp: nanos(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
+            endpoint: TcpTimes { open: millis(limits.endpoint_idle), ..TcpTimes::DEFAULT },
+            nat: millis(limits.nat_idle),
+            udp: millis(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
+            udp_stream: millis(own.udp_stream.unwrap_or(limits.sg_udp_stream)),
+            icmp: millis(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
             other: 600 * SECOND,
         }
     }

@@ -181,7 +181,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             && self.found.fresh
             && let Some(binding) = self.found.binding
         {
-            self.nat.release(binding.at, binding.port);
+            self.nat.release(binding.held);
         }
         walked
     }

@@ -9,31 +9,44 @@ use crate::base::Instant;
 const BUCKET_BITS: u32 = 27;
 const BUCKETS: usize = 1_024;
 const NIL: u32 = u32::MAX;
+/// In `Link::prev`: this one is the first of the bucket that the other bits name.
+const FIRST: u32 = 1 << 31;
 
 pub(crate) struct Wheel {
     heads: Box<[u32; BUCKETS]>,
     /// A bit for every bucket that is not empty.
     busy: [u64; BUCKETS / 64],
-    links: Vec<Link>,
+    /// By id. In pieces, so that no packet waits for all to be copied when there are to be more.
+    links: Vec<Box<[Link; PIECE]>>,
     /// Number, counted from time 0, of the bucket that is looked at next.
     cursor: u64,
 }
 
 #[derive(Clone, Copy)]
 struct Link {
+    /// `FIRST` and the bucket; `NIL`: is in none.
     prev: u32,
     next: u32,
-    bucket: u32,
 }
+
+const PIECE_BITS: u32 = 9;
+const PIECE: usize = 1 << PIECE_BITS;
 
 impl Wheel {
     pub(crate) fn new() -> Wheel {
         Wheel { heads: Box::new([NIL; BUCKETS]), busy: [0; BUCKETS / 64], links: Vec::new(), cursor: 0 }
     }
 
-    /// Room for `more` ids.
+    /// Room for `more` ids at least. They are under 2^31.
     pub(crate) fn make_room(&mut self, more: usize) {
-        self.links.resize(self.links.len() + more, Link { prev: NIL, next: NIL, bucket: NIL });
+        for _ in 0..more.div_ceil(PIECE) {
+            self.links.push(Box::new([Link { prev: NIL, next: NIL }; PIECE]));
+        }
+    }
+
+    #[inline]
+    fn link(&mut self, id: u32) -> &mut Link {
+        &mut self.links[(id >> PIECE_BITS) as usize][id as usize & (PIECE - 1)]
     }
 
     /// `id` must not be scheduled.
@@ -42,9 +55,9 @@ impl Wheel {
         let number = (at.0 >> BUCKET_BITS).clamp(self.cursor, self.cursor + BUCKETS as u64 - 1);
         let bucket = number as usize % BUCKETS;
         let head = self.heads[bucket];
-        self.links[id as usize] = Link { prev: NIL, next: head, bucket: bucket as u32 };
+        *self.link(id) = Link { prev: FIRST | bucket as u32, next: head };
         if head != NIL {
-            self.links[head as usize].prev = id;
+            self.link(head).prev = id;
         }
         self.heads[bucket] = id;
         self.busy[bucket / 64] |= 1 << (bucket % 64);
@@ -52,38 +65,48 @@ impl Wheel {
 
     /// Does nothing if `id` is not scheduled.
     pub(crate) fn cancel(&mut self, id: u32) {
-        let Link { prev, next, bucket } = self.links[id as usize];
-        if bucket == NIL {
+        let Link { prev, next } = std::mem::replace(self.link(id), Link { prev: NIL, next: NIL });
+        if prev == NIL {
             return;
         }
-        let bucket = bucket as usize;
-        if prev == NIL {
-            self.heads[bucket] = next;
-            if next == NIL {
-                self.busy[bucket / 64] &= !(1 << (bucket % 64));
-            }
+        if prev & FIRST == 0 {
+            self.link(prev).next = next;
         } else {
-            self.links[prev as usize].next = next;
+            self.begin_with(next, (prev & !FIRST) as usize);
         }
         if next != NIL {
-            self.links[next as usize].prev = prev;
+            self.link(next).prev = prev;
         }
-        self.links[id as usize].bucket = NIL;
     }
 
-    /// Takes one id out of a bucket that is past, if there is one. The caller looks whether it has really ended.
-    pub(crate) fn next_due(&mut self, now: Instant) -> Option<u32> {
+    fn begin_with(&mut self, id: u32, bucket: usize) {
+        self.heads[bucket] = id;
+        if id == NIL {
+            self.busy[bucket / 64] &= !(1 << (bucket % 64));
+        }
+    }
+
+    /// Takes ids out of buckets that are past, as many as there are and as `ids` has room for. The caller looks
+    /// whether they have really ended.
+    pub(crate) fn take_due(&mut self, now: Instant, ids: &mut [u32]) -> usize {
         let current = now.0 >> BUCKET_BITS;
-        while self.cursor < current {
+        let mut found = 0;
+        while self.cursor < current && found < ids.len() {
             let bucket = self.cursor as usize % BUCKETS;
-            let id = self.heads[bucket];
+            let mut id = self.heads[bucket];
+            while id != NIL && found < ids.len() {
+                ids[found] = id;
+                found += 1;
+                id = std::mem::replace(self.link(id), Link { prev: NIL, next: NIL }).next;
+            }
+            self.begin_with(id, bucket);
             if id != NIL {
-                self.cancel(id);
-                return Some(id);
+                self.link(id).prev = FIRST | bucket as u32;
+                break;
             }
             self.cursor = self.next_busy().map_or(current, |number| number.min(current));
         }
-        None
+        found
     }
 
     /// When the first bucket that holds anything is past.
@@ -117,7 +140,13 @@ mod tests {
     use super::*;
 
     fn drain(wheel: &mut Wheel, now: Instant) -> Vec<u32> {
-        std::iter::from_fn(|| wheel.next_due(now)).collect()
+        let (mut all, mut some) = (Vec::new(), [0; 3]);
+        loop {
+            match wheel.take_due(now, &mut some) {
+                0 => return all,
+                found => all.extend(&some[..found]),
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::event::{ClosedLog, Counters, FlowClosed, FlowSnapshot};
 use super::super::flow::{Binding, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
-use super::super::nat::Allocator;
+use super::super::nat::{Allocator, Held};
 use super::super::program::{EniKind, Program, Timeouts};
 use super::{GHOSTS, Hit, State};
 use crate::base::counters::NatCounters;
@@ -12,20 +12,24 @@ use crate::base::{EniIx, Instant, Proto};
 use crate::wire::packet::{Packet, tcp_flags};
 
 impl State {
-    /// A packet of a flow goes on: it is counted there and its end moves.
+    /// A packet of a flow goes on: it is counted there and its end moves. `nat`: the gateway that translates it.
     #[inline]
-    pub(super) fn pass(&mut self, program: &Program, now: Instant, packet: &Packet, id: u32, side: Side) {
+    pub(super) fn pass(
+        &mut self,
+        program: &Program,
+        now: Instant,
+        packet: &Packet,
+        id: u32,
+        side: Side,
+        nat: Option<u16>,
+    ) {
         let flow = self.flows.get_mut(id);
-        flow.packets[side] += u64::from(packet.segments());
-        flow.bytes[side] += packet.wire_bytes();
-        let (nat, before) = (flow.nat, flow.state);
+        flow.count(side, packet.segments(), packet.wire_bytes());
+        let before = flow.state;
         self.see(program, now, packet, id, side);
-        if let Some(binding) = nat {
-            self.count_nat(program, binding, side, packet);
-            if before == FlowState::New
-                && self.flows.get(id).state == FlowState::Established
-                && let Some(nat) = self.nat_counters(program, binding)
-            {
+        if let Some(nat) = self.nat_counters(nat) {
+            count_nat(nat, side, packet);
+            if before == FlowState::New && self.flows.get(id).state == FlowState::Established {
                 nat.established.add(1);
             }
         }
@@ -34,32 +38,30 @@ impl State {
     #[inline]
     pub(super) fn see(&mut self, program: &Program, now: Instant, packet: &Packet, id: u32, side: Side) {
         let flow = self.flows.get_mut(id);
-        flow.last = now;
         advance(flow, side, packet);
-        let flow = self.flows.get(id);
-        let expires = Instant(now.0.saturating_add(self.life(program, flow)));
-        self.flows.set_expiry(id, expires);
+        let life = self.life(program, self.flows.get(id));
+        self.flows.touch(id, now, life);
     }
 
-    /// Nanoseconds that a flow lives without packets: as the ENI that forgets first has it.
+    /// Milliseconds that a flow lives without packets: as the ENI that forgets first has it.
     #[inline]
-    pub(super) fn life(&self, program: &Program, flow: &Flow) -> u64 {
+    pub(super) fn life(&self, program: &Program, flow: &Flow) -> u32 {
         let times = &program.timeouts;
-        let mut nanos = life(&times[0], flow);
+        let mut millis = life(&times[0], flow);
         if times.len() > 1 {
             let own = |side: Side| {
-                let eni = self.enis.get(flow.keys[side].port as usize).copied().flatten();
-                eni.map_or(u64::MAX, |eni| life(program.times(eni), flow))
+                let eni = self.enis.get(flow.port(side) as usize).copied().flatten();
+                eni.map_or(u32::MAX, |eni| life(program.times(eni), flow))
             };
-            nanos = own(INITIATOR).min(own(TARGET));
+            millis = own(INITIATOR).min(own(TARGET));
         }
-        if flow.nat.is_some() { nanos.min(program.timeouts[0].nat) } else { nanos }
+        if flow.held().is_some() { millis.min(program.timeouts[0].nat) } else { millis }
     }
 
     /// The entry of a key that has not expired; one that has ends here.
     pub(super) fn live(&mut self, program: &Program, now: Instant, key: &FlowKey) -> Hit {
         let (id, side) = self.flows.find(key)?;
-        if now < self.flows.get(id).expires {
+        if now < self.flows.get(id).expires() {
             return Some((id, side));
         }
         self.end(program, now, id, FlowEnd::Idle);
@@ -67,12 +69,12 @@ impl State {
     }
 
     pub(super) fn is_tracked(&self, hit: Hit) -> bool {
-        hit.is_some_and(|(id, side)| self.flows.get(id).tracked[side])
+        hit.is_some_and(|(id, side)| self.flows.get(id).is_tracked(side))
     }
 
     pub(super) fn tracks(&self, now: Instant, key: &FlowKey) -> bool {
         let hit = self.flows.find(key);
-        hit.is_some_and(|(id, _)| now < self.flows.get(id).expires) && self.is_tracked(hit)
+        hit.is_some_and(|(id, _)| now < self.flows.get(id).expires()) && self.is_tracked(hit)
     }
 
     pub(super) fn is_ghost(&self, key: &FlowKey) -> bool {
@@ -109,24 +111,40 @@ impl State {
         self.flows.iter().filter_map(|(_, flow)| snapshot(flow, &self.enis))
     }
 
-    /// The counters of the NAT gateway that a flow passes; a NAT instance has none.
-    pub(super) fn nat_counters(&self, program: &Program, binding: Binding) -> Option<&NatCounters> {
-        let eni = self.enis.get(binding.nat as usize).copied().flatten()?;
-        match program.eni(eni).kind {
-            EniKind::Nat(nat) => self.counters.nats.get(nat as usize).map(Arc::as_ref),
-            _ => None,
-        }
+    /// What a port that a flow holds stands for.
+    pub(super) fn binding(&self, held: Held) -> Binding {
+        let (nat, address) = self.nat.owner(held);
+        Binding { nat, address, held }
     }
 
-    fn count_nat(&self, program: &Program, binding: Binding, side: Side, packet: &Packet) {
-        let Some(nat) = self.nat_counters(program, binding) else { return };
-        let (packets, bytes) = if side == INITIATOR {
-            (&nat.packets_from_source, &nat.bytes_from_source)
-        } else {
-            (&nat.packets_from_destination, &nat.bytes_from_destination)
-        };
-        packets.add(u64::from(packet.segments()));
-        bytes.add(packet.wire_bytes());
+    /// The NAT gateway whose port a flow holds; a NAT instance is none.
+    pub(super) fn nat_number(&self, program: &Program, held: Held) -> Option<u16> {
+        nat_number(program, &self.nat, &self.enis, held)
+    }
+
+    #[inline]
+    pub(super) fn nat_counters(&self, nat: Option<u16>) -> Option<&NatCounters> {
+        self.counters.nats.get(usize::from(nat?)).map(Arc::as_ref)
+    }
+}
+
+#[inline]
+fn count_nat(nat: &NatCounters, side: Side, packet: &Packet) {
+    let (packets, bytes) = if side == INITIATOR {
+        (&nat.packets_from_source, &nat.bytes_from_source)
+    } else {
+        (&nat.packets_from_destination, &nat.bytes_from_destination)
+    };
+    packets.add(u64::from(packet.segments()));
+    bytes.add(packet.wire_bytes());
+}
+
+fn nat_number(program: &Program, nat: &Allocator, enis: &[Option<EniIx>], held: Held) -> Option<u16> {
+    let (port, _) = nat.owner(held);
+    let eni = enis.get(port as usize).copied().flatten()?;
+    match program.eni(eni).kind {
+        EniKind::Nat(nat) => u16::try_from(nat).ok(),
+        _ => None,
     }
 }
 
@@ -139,12 +157,10 @@ fn unbind(
     counters: &Counters,
     end: FlowEnd,
 ) {
-    let Some(binding) = flow.nat else { return };
-    nat.release(binding.at, binding.port);
-    let eni = enis.get(binding.nat as usize).copied().flatten();
-    if let Some(EniKind::Nat(nat)) = eni.map(|eni| &program.eni(eni).kind)
-        && let Some(nat) = counters.nats.get(*nat as usize)
-    {
+    let Some(held) = flow.held() else { return };
+    let number = nat_number(program, nat, enis, held);
+    nat.release(held);
+    if let Some(nat) = number.and_then(|number| counters.nats.get(usize::from(number))) {
         // One less: the counter wraps.
         nat.active.add(u64::MAX);
         nat.idle_timeouts.add(u64::from(end == FlowEnd::Idle));
@@ -158,38 +174,37 @@ fn advance(flow: &mut Flow, side: Side, packet: &Packet) {
         FlowState::New | FlowState::Established => {
             let flags = packet.tcp_flags();
             if flags & tcp_flags::RST != 0 {
-                flow.reset = true;
+                flow.note_reset();
                 flow.state = FlowState::Closing;
                 return;
             }
-            flow.fin[side] |= flags & tcp_flags::FIN != 0;
-            if flow.fin == [true; 2] {
+            if flags & tcp_flags::FIN != 0 && flow.note_fin(side) {
                 flow.state = FlowState::Closing;
             } else if flow.state == FlowState::New
                 && side == INITIATOR
-                && flow.packets[TARGET] > 0
+                && flow.packets(TARGET) > 0
                 && !packet.is_tcp_syn()
             {
                 flow.state = FlowState::Established;
             }
         }
-        FlowState::Single if flow.keys[0].proto == Proto::UDP.0 && flow.packets[0] > 1 && flow.packets[1] > 1 => {
+        FlowState::Single if flow.proto() == Proto::UDP && flow.packets(INITIATOR) > 1 && flow.packets(TARGET) > 1 => {
             flow.state = FlowState::Stream;
         }
         _ => {}
     }
 }
 
-/// Nanoseconds that a flow lives without packets.
+/// Milliseconds that a flow lives without packets.
 #[inline]
-fn life(timeouts: &Timeouts, flow: &Flow) -> u64 {
-    let tcp = if flow.endpoint { &timeouts.endpoint } else { &timeouts.tcp };
+fn life(timeouts: &Timeouts, flow: &Flow) -> u32 {
+    let tcp = if flow.is_endpoint() { &timeouts.endpoint } else { &timeouts.tcp };
     match flow.state {
         FlowState::New => tcp.new,
         FlowState::Established => tcp.open,
-        FlowState::Closing if flow.reset => tcp.reset,
+        FlowState::Closing if flow.was_reset() => tcp.reset,
         FlowState::Closing => tcp.fin,
-        FlowState::Single if flow.keys[0].proto == Proto::UDP.0 => timeouts.udp,
+        FlowState::Single if flow.proto() == Proto::UDP => timeouts.udp,
         FlowState::Single => timeouts.icmp,
         FlowState::Stream => timeouts.udp_stream,
         FlowState::Open => timeouts.other,
@@ -198,7 +213,7 @@ fn life(timeouts: &Timeouts, flow: &Flow) -> u64 {
 
 fn ended_by_time(flow: &Flow) -> FlowEnd {
     match flow.state {
-        FlowState::Closing if flow.reset => FlowEnd::Reset,
+        FlowState::Closing if flow.was_reset() => FlowEnd::Reset,
         FlowState::Closing => FlowEnd::Fin,
         _ => FlowEnd::Idle,
     }
@@ -217,7 +232,7 @@ fn report_end(
 ) {
     if end == FlowEnd::Idle {
         for side in [INITIATOR, TARGET] {
-            let hash = flow.keys[side].hash(seed) | 1;
+            let hash = flow.key(side).hash(seed) | 1;
             ghosts[ghost_place(hash)] = hash;
         }
     }
@@ -235,18 +250,18 @@ fn ghost_place(hash: u64) -> usize {
 /// `None` if an end of it is in no plan any more.
 fn snapshot(flow: &Flow, enis: &[Option<EniIx>]) -> Option<FlowSnapshot> {
     Some(FlowSnapshot {
-        initiator: (*enis.get(flow.keys[0].port as usize)?)?,
-        target: (*enis.get(flow.keys[1].port as usize)?)?,
-        tuple: flow.keys[0].tuple(),
+        initiator: (*enis.get(flow.port(INITIATOR) as usize)?)?,
+        target: (*enis.get(flow.port(TARGET) as usize)?)?,
+        tuple: flow.key(INITIATOR).tuple(),
         state: flow.state,
-        tracked: flow.tracked[0] && flow.present[0] || flow.tracked[1] && flow.present[1],
-        packets_out: flow.packets[INITIATOR],
-        bytes_out: flow.bytes[INITIATOR],
-        packets_in: flow.packets[TARGET],
-        bytes_in: flow.bytes[TARGET],
+        tracked: flow.is_tracked_somewhere(),
+        packets_out: flow.packets(INITIATOR),
+        bytes_out: flow.bytes(INITIATOR),
+        packets_in: flow.packets(TARGET),
+        bytes_in: flow.bytes(TARGET),
         way: flow.way,
-        started: flow.started,
-        last: flow.last,
-        expires: flow.expires,
+        started: flow.started(),
+        last: flow.last(),
+        expires: flow.expires(),
     })
 }

@@ -25,7 +25,7 @@ impl<T: Trail> Walk<'_, T> {
         let rule = |binding: Binding| Rule::Source(binding.address.into());
         self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(rule))));
         let binding = answer?;
-        self.set_src(binding.address, Some(binding.port));
+        self.set_src(binding.address, Some(binding.held.port));
         self.found.binding = Some(binding);
         self.found.passage.ttl += 1;
         self.clamp(TRANSIT_MTU - HEADERS);
@@ -104,7 +104,7 @@ impl<T: Trail> Walk<'_, T> {
         self.trail.add(|| crumb(Stage::Masquerade, Some(self.from), outcome(taken.map(rule))));
         let binding = taken?;
         self.found.binding = Some(binding);
-        self.set_src(binding.address, Some(binding.port));
+        self.set_src(binding.address, Some(binding.held.port));
         Ok(())
     }
 

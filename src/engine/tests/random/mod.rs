@@ -240,7 +240,7 @@ impl Pair {
     fn compare_way(&self, from: EniIx, p: &Sent, way: Way) -> Result<(), TestCaseError> {
         let new = |flow: &crate::engine::FlowSnapshot| {
             let t = &flow.tuple;
-            flow.started == self.now
+            flow.started.as_millis() == self.now.as_millis()
                 && flow.initiator == from
                 && (t.proto, t.src, t.dst) == (p.proto, p.src, p.dst)
                 && (u32::from(t.src_port), u32::from(t.dst_port)) == (p.src_port, p.dst_port)

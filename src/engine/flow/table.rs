@@ -1,0 +1,319 @@
+//! All flows of a lab. Entries live in a slab that never moves; the index is open addressing over 32-bit hashes, grown
+//! in steps of bounded work; the end of idle entries is found in buckets of a timer wheel.
+
+use super::{COUNTED, Flow, FlowKey, FlowState, INITIATOR, LIVE, Side, TARGET};
+use crate::base::Instant;
+use crate::engine::index::Index;
+use crate::engine::wheel::Wheel;
+
+const CHUNK_BITS: u32 = 9;
+/// Entries that the slab grows by.
+const CHUNK: usize = 1 << CHUNK_BITS;
+
+/// No entry.
+const NIL: u32 = u32::MAX;
+
+/// A number of an entry and a bit for the side fit into 31 bits, and the wheel needs one more.
+const MOST: usize = 1 << 30;
+
+pub(crate) struct FlowTable {
+    chunks: Vec<Box<[Flow; CHUNK]>>,
+    /// First of the free entries; each has the next in place of its initiator's port.
+    free: u32,
+    used: usize,
+    counted: usize,
+    bound: usize,
+    index: Index,
+    wheel: Wheel,
+    seed: u64,
+}
+
+/// A flow that no side tracks needs no entry; they have as many of their own before they go without.
+const UNTRACKED_ALLOWANCE: usize = 2;
+
+/// Entries that one call to `expire` ends at most: the packets of the next batch wait for it.
+const EXPIRE_BATCH: usize = 2_048;
+
+/// Entries that are looked at together when they may have ended: what each needs from memory is asked for before the
+/// first is taken out, so that the waits are one and not one after another.
+const TOGETHER: usize = 16;
+
+impl FlowTable {
+    /// `bound`: entries that are tracked at one side at least.
+    pub(crate) fn new(bound: usize, seed: u64) -> FlowTable {
+        FlowTable {
+            chunks: Vec::new(),
+            free: NIL,
+            used: 0,
+            counted: 0,
+            bound: bound.min(MOST / (1 + UNTRACKED_ALLOWANCE)),
+            index: Index::new(),
+            wheel: Wheel::new(),
+            seed,
+        }
+    }
+
+    pub(crate) fn set_bound(&mut self, bound: usize) {
+        self.bound = bound.min(MOST / (1 + UNTRACKED_ALLOWANCE));
+    }
+
+    /// Entries.
+    pub(crate) fn len(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.counted >= self.bound
+    }
+
+    pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
+        key.hash(self.seed)
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The entry and side of a key, expired or not.
+    #[inline]
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<(u32, Side)> {
+        let hash = key.hash(self.seed) as u32;
+        let slot = self.index.find(hash, |slot| self.get(slot >> 1).key((slot & 1) as Side) == *key)?;
+        Some((slot >> 1, (slot & 1) as Side))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> &Flow {
+        &self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK - 1)]
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: u32) -> &mut Flow {
+        &mut self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK - 1)]
+    }
+
+    /// May a flow with (or without) a tracked side be entered now?
+    pub(crate) fn has_room(&self, tracked: bool) -> bool {
+        let untracked = self.used - self.counted;
+        if tracked { self.counted < self.bound } else { untracked < self.bound.saturating_mul(UNTRACKED_ALLOWANCE) }
+    }
+
+    /// Enters a flow; the caller has seen `has_room` and that no present side is there already.
+    pub(crate) fn insert(&mut self, mut flow: Flow) -> u32 {
+        if self.free == NIL {
+            self.grow();
+        }
+        let id = self.free;
+        self.free = self.get(id).ports[INITIATOR];
+        let counted = flow.is_tracked_somewhere();
+        flow.set(COUNTED, counted);
+        flow.set(LIVE, true);
+        for side in [INITIATOR, TARGET] {
+            if flow.is_present(side) {
+                self.index.insert(self.hash(&flow.key(side)) as u32, id << 1 | side as u32);
+            }
+        }
+        self.used += 1;
+        self.counted += usize::from(counted);
+        self.wheel.schedule(id, flow.expires());
+        *self.get_mut(id) = flow;
+        id
+    }
+
+    /// Takes a flow out and hands back what it was.
+    pub(crate) fn remove(&mut self, id: u32) -> Flow {
+        let flow = self.get(id).clone();
+        debug_assert!(flow.has(LIVE));
+        for side in [INITIATOR, TARGET] {
+            if flow.is_present(side) {
+                self.index.remove(self.hash(&flow.key(side)) as u32, id << 1 | side as u32);
+            }
+        }
+        self.wheel.cancel(id);
+        self.used -= 1;
+        self.counted -= usize::from(flow.has(COUNTED));
+        let free = std::mem::replace(&mut self.free, id);
+        let entry = self.get_mut(id);
+        entry.set(LIVE, false);
+        entry.ports[INITIATOR] = free;
+        flow
+    }
+
+    /// Is a side of this flow tracked from now on?
+    pub(crate) fn track(&mut self, id: u32, side: Side, on: bool) {
+        let flow = self.get_mut(id);
+        flow.set_tracked(side, on);
+        let (counted, before) = (flow.is_tracked_somewhere(), flow.has(COUNTED));
+        flow.set(COUNTED, counted);
+        self.counted = self.counted + usize::from(counted) - usize::from(before);
+    }
+
+    /// A packet now, and the flow ends so many milliseconds after it. An end that comes later than before costs
+    /// nothing: the wheel looks again when the old one is due.
+    #[inline]
+    pub(crate) fn touch(&mut self, id: u32, now: Instant, life: u32) {
+        let flow = self.get_mut(id);
+        let before = flow.expires();
+        flow.last = now;
+        flow.set_life(life);
+        let expires = flow.expires();
+        if expires < before {
+            self.wheel.cancel(id);
+            self.wheel.schedule(id, expires);
+        }
+    }
+
+    /// Ends flows whose time has come, at most a batch of them; `next_deadline` tells when to come again.
+    pub(crate) fn expire(&mut self, now: Instant, mut ended: impl FnMut(Flow)) {
+        let mut due = [0; TOGETHER];
+        for _ in 0..EXPIRE_BATCH / TOGETHER {
+            let found = self.wheel.take_due(now, &mut due);
+            if found == 0 {
+                return;
+            }
+            for &id in &due[..found] {
+                let expires = self.get(id).expires();
+                if expires <= now {
+                    ended(self.remove(id));
+                } else {
+                    self.wheel.schedule(id, expires);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.wheel.next_deadline()
+    }
+
+    /// Every flow with its id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Flow)> {
+        let flows = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        flows.enumerate().filter(|(_, flow)| flow.has(LIVE)).map(|(id, flow)| (id as u32, flow))
+    }
+
+    /// No way that was decided is followed any more, whatever its epoch.
+    pub(crate) fn forget_courses(&mut self) {
+        self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut()).for_each(Flow::forget_courses);
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let first = (self.chunks.len() << CHUNK_BITS) as u32;
+        let nobody = FlowKey { port: 0, src: 0, dst: 0, src_port: 0, dst_port: 0, proto: 0, class: 0 };
+        let empty = Flow::new(Instant::ZERO, [nobody; 2], FlowState::New);
+        self.chunks.push(Box::new(std::array::from_fn(|at| {
+            let next = if at + 1 == CHUNK { self.free } else { first + at as u32 + 1 };
+            Flow { ports: [next, 0], ..empty.clone() }
+        })));
+        self.wheel.make_room(CHUNK);
+        self.free = first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::{FlowState, INITIATOR, TARGET};
+    use super::*;
+    use crate::base::FiveTuple;
+
+    fn key(n: u32) -> FlowKey {
+        let tuple =
+            FiveTuple::tcp(Ipv4Addr::from_bits(0x0a00_0000 + n / 7), (n % 7) as u16, Ipv4Addr::new(10, 9, 9, 9), 443);
+        FlowKey::of_tuple(n % 3, &tuple, None)
+    }
+
+    fn flow(n: u32, now: Instant, life: Duration) -> Flow {
+        let mut flow = Flow::new(now, [key(n), key(n).mirrored(77)], FlowState::New);
+        flow.set_life(life.as_millis() as u32);
+        flow
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u32, u64),
+        Remove(u32),
+        Later(u32, u64),
+        Pass(u64),
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_does_what_a_map_does(ops in prop::collection::vec(prop_oneof![
+            4 => (0u32..2000, 1u64..400_000).prop_map(|(n, ms)| Op::Insert(n, ms)),
+            2 => (0u32..2000).prop_map(Op::Remove),
+            1 => (0u32..2000, 1u64..400_000).prop_map(|(n, ms)| Op::Later(n, ms)),
+            1 => (1u64..200_000).prop_map(Op::Pass),
+        ], 1..600)) {
+            let mut table = FlowTable::new(100_000, 5);
+            let mut model: HashMap<u32, Instant> = HashMap::new();
+            let mut now = Instant::from_millis(1);
+            for op in ops {
+                match op {
+                    Op::Insert(n, ms) => {
+                        if let std::collections::hash_map::Entry::Vacant(free) = model.entry(n) {
+                            table.insert(flow(n, now, Duration::from_millis(ms)));
+                            free.insert(now + Duration::from_millis(ms));
+                        }
+                    }
+                    Op::Remove(n) => {
+                        if model.remove(&n).is_some() {
+                            let (id, _) = table.find(&key(n)).expect("is there");
+                            table.remove(id);
+                        }
+                    }
+                    Op::Later(n, ms) => {
+                        if let Some(expires) = model.get_mut(&n) {
+                            *expires = now + Duration::from_millis(ms);
+                            let (id, _) = table.find(&key(n)).expect("is there");
+                            table.touch(id, now, ms as u32);
+                        }
+                    }
+                    Op::Pass(ms) => {
+                        now = now + Duration::from_millis(ms);
+                        let mut ended = 0;
+                        table.expire(now, |flow| { assert!(flow.expires() <= now); ended += 1; });
+                        let before = model.len();
+                        model.retain(|_, expires| *expires > now);
+                        // A bucket that is not over yet may hold flows that are.
+                        prop_assert!(ended <= before - model.len());
+                        let late: Vec<u32> = table.iter().filter(|(_, f)| f.expires() <= now).map(|(id, _)| id).collect();
+                        for id in late {
+                            prop_assert!(table.next_deadline() <= now + Duration::from_millis(140));
+                            table.remove(id);
+                        }
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            for n in 0..2000 {
+                prop_assert_eq!(table.find(&key(n)).map(|f| f.1), model.get(&n).map(|_| INITIATOR));
+                let mirrored = key(n).mirrored(77);
+                let found = table.find(&mirrored);
+                prop_assert_eq!(found.map(|f| f.1), model.get(&n).map(|_| TARGET));
+            }
+        }
+    }
+
+    #[test]
+    fn the_bound_counts_tracked_flows_only() {
+        let mut table = FlowTable::new(2, 0);
+        let now = Instant::ZERO;
+        table.insert(flow(1, now, Duration::from_secs(1)));
+        let mut open = flow(2, now, Duration::from_secs(1));
+        open.set_tracked(INITIATOR, false);
+        open.set_tracked(TARGET, false);
+        let open = table.insert(open);
+        assert!(table.has_room(true) && !table.is_full());
+        table.track(open, TARGET, true);
+        assert!(!table.has_room(true) && table.is_full() && table.has_room(false));
+        table.remove(open);
+        assert!(table.has_room(true));
+    }
+}
