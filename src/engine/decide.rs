@@ -688,7 +688,7 @@ impl State {
         let icmp = (tuple.proto == Proto::ICMP).then_some(0);
         let key = FlowKey::of_tuple(*self.ports.get(drop.from.at())?, tuple, icmp);
         let (id, side) = self.flows.find(&key)?;
-        let began = self.flows.get(id).keys[INITIATOR];
+        let began = self.flows.get(id).key(INITIATOR);
         let eni = self.enis.get(began.port as usize).copied().flatten()?;
         (side == TARGET).then_some((eni, SocketAddrV4::new(Ipv4Addr::from_bits(began.src), began.src_port)))
     }
