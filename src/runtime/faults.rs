@@ -171,7 +171,7 @@ impl FaultBook {
         let Fault::Link { instance, .. } = held.what else { return None };
         let same = |other: &&Held| matches!(other.what, Fault::Link { instance: at, .. } if at == instance);
         let holds = |other: &&Held| other.is_alive(now) && other.begins <= now;
-        let last = self.held.iter().filter(same).filter(holds).next_back()?;
+        let last = self.held.iter().filter(same).rfind(holds)?;
         (last.id != held.id && held.begins <= now).then_some(last.id)
     }
 }
