@@ -225,6 +225,7 @@ mod tests {
             ("ftp://h", "ftp"),
             ("https:///x", "names no host"),
             ("h:0", "no port"),
+            ("10.0.1.10:icmp", "the protocol is written 10.0.1.10/icmp"),
             ("h:99999", "no port"),
             ("h:1/sctp", "sctp"),
             ("endpoint:nobody", "no endpoint is named `nobody`: there is none"),
