@@ -179,7 +179,9 @@ impl State {
         }
         let port = self.ports[from.at()];
         let (key, traffic) = self.identify(now, port, packet, frame)?;
+        // A fragment is asked every question: who it is for, and NAT gateways, take whole packets only.
         if !T::ON
+            && !packet.is_fragment()
             && let Some((id, side)) = self.flows.find(&key)
         {
             let flow = self.flows.get(id);
@@ -369,7 +371,7 @@ impl State {
             _ => self.live(program, ctx.now, &key_there),
         };
         if there_eni.stateful && there_eni.ip != arrived.tuple.dst.to_bits() {
-            self.firewall(ctx, to, there, related, trail)?;
+            self.firewall(ctx, arrived, there, related, trail)?;
         }
         let traffic = Traffic {
             src: arrived.tuple.src.to_bits(),
@@ -414,11 +416,12 @@ impl State {
         Ok(go_on(frame, ctx.packet, to, &arrived.passage, arrived.fragment, there_eni.terminates()))
     }
 
-    /// A stateful firewall takes part in sessions that it saw begin, in whichever direction.
+    /// A stateful firewall takes part in sessions that it saw begin, in whichever direction. It sees packets as they
+    /// arrive, with what gateways changed before it.
     fn firewall<T: Trail>(
         &self,
         ctx: &Ctx<'_>,
-        to: EniIx,
+        arrived: &Arrived,
         there: Hit,
         related: Hit,
         trail: &mut T,
@@ -427,7 +430,8 @@ impl State {
             return Ok(());
         }
         // The session as the firewall itself sends it on.
-        let onward = ctx.key.with(self.ports[to.at()], &ctx.tuple);
+        let to = arrived.to;
+        let onward = ctx.key.with(self.ports[to.at()], &arrived.tuple);
         if self.flows.find(&onward).is_some_and(|(id, _)| ctx.now < self.flows.get(id).expires()) {
             return Ok(());
         }
