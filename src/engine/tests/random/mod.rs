@@ -396,7 +396,7 @@ fn engine_and_oracle_agree_on_every_verdict_rule_and_step() {
     let differ = RefCell::new(Vec::new());
     let result = runner(cases, seed).run(&case(), |case| match run(&case, &seen, Disabled(None), None) {
         Err(TestCaseError::Fail(why)) if differ.borrow().len() < (cases / OPEN_CORNERS) as usize => {
-            differ.borrow_mut().push(format!("{why:.400}"));
+            differ.borrow_mut().push(format!("{why:.2000}"));
             Ok(())
         }
         other => other,
