@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 mod random;
+mod says;
 mod scenarios;
 mod time;
 
