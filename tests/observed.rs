@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 use common::Lab;
 use serde_json::Value;
 use vpclab::control::rows;
-use vpclab::model::plan::EniOwner;
+use vpclab::model::plan::{EniOwner, InstanceHome};
 use vpclab::model::{Around, Plan, Source, load};
 // As the oracle's own lines name them.
 use vpclab::{base, model, wire};
 
 use base::{EniIx, Proto};
-use engine::judge::{Foretold, Probe, predict};
+use engine::judge::{Foretold, Leg, Probe, predict};
 use topology::{Dice, Kind, Topology};
 
 #[path = "support/observed/topology.rs"]
@@ -53,6 +53,9 @@ const PER_LAB: usize = 130;
 /// One of so many is also asked of `explain`, and one of each code.
 const EXPLAINED: usize = 5;
 
+/// The port of the packets that `explain` imagines.
+const EXPLAINS_FROM: u16 = 40_000;
+
 /// A receiver's kernel sends an asker a few ICMP errors at once, and then one a second.
 const CLOSED_UDP: usize = 2;
 
@@ -70,9 +73,9 @@ fn what_becomes_of_random_packets_in_random_labs_is_what_the_oracle_says() {
         let plan = plan(&topology.yaml());
         let (probes, foretold) = probes(&plan, &mut dice, PER_LAB.min(flows - sent));
         let lab = Lab::up(&topology.yaml());
-        let seen = observe(&lab, &plan, &probes, Duration::from_secs(40));
+        let seen = observe(&lab, &plan, &probes, &foretold);
         let mut wrong = contradictions(&plan, &probes, &foretold, &seen);
-        wrong.extend(explained(&lab, &plan, &probes, &foretold, &mut sum));
+        wrong.extend(explained(&lab, &plan, &probes, &mut sum));
         assert!(wrong.is_empty(), "VPCLAB_SEED={seed:x} has it first:\n{}\n{}", wrong.join("\n"), topology.yaml());
         lab.down();
         sum.add(&foretold);
@@ -97,7 +100,7 @@ fn a_lab_that_lacks_one_rule_contradicts_the_oracle() {
         let (topology, line, probes, foretold) = mutant(seed, kind);
         let plan = plan(&topology.yaml());
         let lab = Lab::up(&topology.without(line));
-        let seen = observe(&lab, &plan, &probes, Duration::from_secs(40));
+        let seen = observe(&lab, &plan, &probes, &foretold);
         let wrong = contradictions(&plan, &probes, &foretold, &seen);
         let head = format!("{kind:?} without `{}`, VPCLAB_SEED={seed:x}", topology.line(line));
         assert_eq!(wrong.len(), probes.len(), "{head}: {wrong:#?}\n{}", topology.yaml());
@@ -118,12 +121,14 @@ fn mutant(seed: u64, kind: Kind) -> (Topology, usize, Vec<Probe>, Vec<Foretold>)
                 continue;
             };
             let differ = |p: &Probe| {
-                let (with, without) = (expected(&with, p), expected(&without.plan, p));
-                with.is_some() && without.is_some() && with != without
+                let (Some(a), Some(b)) = (predict(&with, p), predict(&without.plan, p)) else { return false };
+                // What ICMP errors are about is not told of their drops.
+                let errors = [&a, &b].into_iter().any(|f| matches!(f.drop, Some((_, Leg::Error))));
+                !errors && fate(&with, &a) != fate(&without.plan, &b)
             };
             let few: Vec<Probe> = probes.iter().filter(|p| differ(p)).take(8).cloned().collect();
             if few.len() > 1 {
-                let foretold = few.iter().map(|p| predict(&with, p)).collect();
+                let foretold = few.iter().filter_map(|p| predict(&with, p)).collect();
                 return (topology, line, few, foretold);
             }
         }
@@ -159,13 +164,12 @@ struct Sum {
 impl Sum {
     fn add(&mut self, foretold: &[Foretold]) {
         for one in foretold {
-            match one {
-                Foretold::Answer(answer) => *self.answers.entry(answer).or_default() += 1,
-                Foretold::Dropped { record, back } => {
-                    *self.codes.entry(record.code.as_str()).or_default() += 1;
-                    self.back += usize::from(*back);
-                }
-                Foretold::Open => {}
+            if let Some(answer) = one.answer {
+                *self.answers.entry(answer).or_default() += 1;
+            }
+            if let Some((record, leg)) = &one.drop {
+                *self.codes.entry(record.code.as_str()).or_default() += 1;
+                self.back += usize::from(*leg != Leg::There);
             }
         }
     }
@@ -181,13 +185,18 @@ fn probes(plan: &Plan, dice: &mut Dice, count: usize) -> (Vec<Probe>, Vec<Foreto
     let mut closed: HashMap<Ipv4Addr, usize> = HashMap::new();
     while probes.len() < count {
         let by = dice.below(plan.instances.len());
-        let own = plan.eni(plan.instances[by].enis[0]).ip;
-        let group = match dice.below(100) {
-            0..=59 => &groups[0],
-            at => &groups[1 + at % (groups.len() - 1)],
+        let own = plan.eni(plan.instances[by].enis[0]);
+        let near: Vec<Ipv4Addr> =
+            plan.enis.iter().filter(|e| e.home.vpc() == own.vpc() && served(e.owner)).map(|e| e.ip).collect();
+        let group = match (dice.below(100), plan.instances[by].home) {
+            // Who is on the Internet reaches public addresses or nothing.
+            (0..=79, InstanceHome::Internet) => &groups[PUBLIC],
+            (0..=24, InstanceHome::Vpc(_)) => &near,
+            (25..=64, InstanceHome::Vpc(_)) | (0..=84, InstanceHome::Site(_)) => &groups[0],
+            (at, _) => &groups[1 + at % (groups.len() - 1)],
         };
         let Some(&to) = group.get(dice.below(group.len().max(1))) else { continue };
-        if to == own {
+        if to == own.ip || to.is_unspecified() {
             continue;
         }
         let (proto, port) = match dice.below(20) {
@@ -196,25 +205,42 @@ fn probes(plan: &Plan, dice: &mut Dice, count: usize) -> (Vec<Probe>, Vec<Foreto
             _ => (Proto::ICMP, 0),
         };
         let from_port = 40_001 + probes.len() as u16;
-        let probe = Probe { by, proto, from_port, to, port };
-        let said = predict(plan, &probe);
-        let fits = match (&said, proto) {
-            (Foretold::Open, _) => false,
-            (_, Proto::ICMP) => pings.insert((own, to)),
-            (_, Proto::UDP) if port == 54 => {
-                let so_far = closed.entry(to).or_default();
-                *so_far += 1;
-                *so_far <= CLOSED_UDP
+        let mut probe = Probe { by, proto, from_port, to, port, ttl: 64, size: 60 };
+        match dice.below(10) {
+            0 if proto != Proto::TCP => probe.ttl = 1 + dice.below(3) as u8,
+            1 if proto == Proto::UDP && port == 53 => {
+                probe.size =
+                    [1_400, 1_440, 1_500, 1_501, 8_500, 8_501, 9_001][dice.below(7)].min(plan.instances[by].mtu);
             }
+            _ => {}
+        }
+        let Some(said) = predict(plan, &probe) else { continue };
+        // Rows of ICMP have no ports: one packet between two addresses.
+        let fits = match (&said.drop, proto) {
+            (_, Proto::ICMP) => pings.insert((own.ip, to)),
+            (Some((record, Leg::Error)), _) => pings.insert((record.tuple.src, record.tuple.dst)),
             _ => true,
         };
-        if fits {
+        let mut few = || {
+            let so_far = closed.entry(to).or_default();
+            *so_far += 1;
+            *so_far <= CLOSED_UDP
+        };
+        if fits && (port != 54 || few()) {
             probes.push(probe);
             foretold.push(said);
         }
     }
     (probes, foretold)
 }
+
+/// Somebody may answer.
+fn served(owner: EniOwner) -> bool {
+    matches!(owner, EniOwner::Instance(..) | EniOwner::Endpoint(_))
+}
+
+/// In [`destinations`].
+const PUBLIC: usize = 3;
 
 /// Machines, and then addresses of other kinds.
 fn destinations(plan: &Plan) -> Vec<Vec<Ipv4Addr>> {
@@ -224,7 +250,8 @@ fn destinations(plan: &Plan) -> Vec<Vec<Ipv4Addr>> {
     let machines = of(&|o| matches!(o, EniOwner::Instance(..)));
     let endpoints = of(&|o| matches!(o, EniOwner::Endpoint(_)));
     let gateways = of(&|o| matches!(o, EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_)));
-    let public: Vec<Ipv4Addr> = plan.public_addresses.iter().map(|a| a.addr).collect();
+    let public = plan.public_addresses.iter().filter(|a| served(plan.eni(a.eni).owner));
+    let public: Vec<Ipv4Addr> = public.map(|a| a.addr).collect();
     let s3 = plan.public_blocks.addr("s3.eu-west-1.amazonaws.com").expect("S3 has an address");
     let mut nobody: Vec<Ipv4Addr> =
         ["10.9.0.9", "192.168.0.99", "192.0.2.99", "203.0.113.250", "10.200.0.1", "172.16.0.1"]
@@ -255,20 +282,13 @@ struct Dropped {
     back: bool,
 }
 
-fn expected(plan: &Plan, probe: &Probe) -> Option<Fate> {
-    fate(plan, &predict(plan, probe))
-}
-
-fn fate(plan: &Plan, foretold: &Foretold) -> Option<Fate> {
-    match foretold {
-        Foretold::Open => None,
-        Foretold::Answer(answer) => Some(Fate { answer: Some((*answer).to_owned()), drop: None }),
-        Foretold::Dropped { record, back } => {
-            let row = rows::drop_row(plan, record, &|_| 0);
-            let (code, object, rule, direction, from) = (row.code, row.object, row.rule, row.direction, row.from);
-            Some(Fate { answer: None, drop: Some(Dropped { code, object, rule, direction, from, back: *back }) })
-        }
-    }
+fn fate(plan: &Plan, foretold: &Foretold) -> Fate {
+    let drop = foretold.drop.as_ref().map(|(record, leg)| {
+        let row = rows::drop_row(plan, record, &|_| 0);
+        let (code, object, rule, direction, from) = (row.code, row.object, row.rule, row.direction, row.from);
+        Dropped { code, object, rule, direction, from, back: *leg == Leg::Back }
+    });
+    Fate { answer: foretold.answer.map(str::to_owned), drop }
 }
 
 // --- what is seen
@@ -280,14 +300,17 @@ struct Seen {
     drops: BTreeSet<Dropped>,
 }
 
+/// For probes of which nothing comes, which is a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Sends all probes at once, and waits until something became of each: an answer, or a row of `vpclab drops`.
-fn observe(lab: &Lab, plan: &Plan, probes: &[Probe], patience: Duration) -> Vec<Seen> {
+fn observe(lab: &Lab, plan: &Plan, probes: &[Probe], foretold: &[Foretold]) -> Vec<Seen> {
     let (tell, said) = mpsc::channel();
     let mut senders = Senders(Vec::new());
     for by in probes.iter().map(|p| p.by).collect::<BTreeSet<_>>() {
         let own: Vec<Value> = (probes.iter().enumerate().filter(|(_, p)| p.by == by))
             .map(|(n, p)| {
-                serde_json::json!({ "n": n, "proto": p.proto.to_string(), "from_port": p.from_port, "to": p.to.to_string(), "port": p.port })
+                serde_json::json!({ "n": n, "proto": p.proto.to_string(), "from_port": p.from_port, "to": p.to.to_string(), "port": p.port, "ttl": p.ttl, "size": p.size })
             })
             .collect();
         let list = serde_json::to_string(&own).expect("json");
@@ -303,7 +326,7 @@ fn observe(lab: &Lab, plan: &Plan, probes: &[Probe], patience: Duration) -> Vec<
             }
         });
     }
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + PATIENCE;
     let mut seen = vec![Seen::default(); probes.len()];
     loop {
         // An answer before the drops are asked for, so that no drop of its flow is missed.
@@ -316,22 +339,33 @@ fn observe(lab: &Lab, plan: &Plan, probes: &[Probe], patience: Duration) -> Vec<
         let rows = lab.vpclab("drops", &["-f", "json"]).ok();
         let rows: Vec<Value> = serde_json::from_str(&rows).expect("a list of drops");
         for row in &rows {
-            if let Some(n) = probes.iter().position(|p| is_of(plan, row, p)) {
+            if let Some(n) = (0..probes.len()).find(|n| is_of(plan, row, &probes[*n], &foretold[*n])) {
                 seen[n].drops.insert(dropped(row));
             }
         }
-        let open = seen.iter().filter(|s| s.answer.is_none() && s.drops.is_empty()).count();
-        if open == 0 || Instant::now() > deadline {
+        let open = |(seen, told): (&Seen, &Foretold)| match (seen.answer.is_some(), !seen.drops.is_empty()) {
+            (false, false) => true,
+            (true, true) => false,
+            // Some are dropped and told so.
+            _ => told.answer.is_some() && told.drop.is_some(),
+        };
+        if !seen.iter().zip(foretold).any(open) || Instant::now() > deadline {
             return seen;
         }
     }
 }
 
 /// A drop of the probe's own packet, or of an answer to it: known by who began the flow, and from which port.
-fn is_of(plan: &Plan, row: &Value, p: &Probe) -> bool {
+fn is_of(plan: &Plan, row: &Value, p: &Probe, foretold: &Foretold) -> bool {
     let own = plan.eni(plan.instances[p.by].enis[0]).ip;
     if row["back"].as_bool().expect("a truth") {
         return text(row, "began_at") == format!("{own}:{}", p.from_port);
+    }
+    if let Some((record, Leg::Error)) = &foretold.drop {
+        let (src, dst) = (record.tuple.src.to_string(), record.tuple.dst.to_string());
+        if (text(row, "proto"), text(row, "src"), text(row, "dst")) == ("icmp".to_owned(), src, dst) {
+            return true;
+        }
     }
     let (src, dst) = match p.proto {
         Proto::ICMP => (own.to_string(), p.to.to_string()),
@@ -369,7 +403,7 @@ impl Drop for Senders {
 fn contradictions(plan: &Plan, probes: &[Probe], foretold: &[Foretold], seen: &[Seen]) -> Vec<String> {
     let mut wrong = Vec::new();
     for ((probe, foretold), seen) in probes.iter().zip(foretold).zip(seen) {
-        let fate = fate(plan, foretold).expect("only what is foretold is sent");
+        let fate = fate(plan, foretold);
         if seen.answer != fate.answer || !seen.drops.iter().eq(fate.drop.iter()) {
             wrong.push(format!("{}\n  oracle: {fate:?}\n  lab:    {seen:?}", words(plan, probe)));
         }
@@ -383,15 +417,19 @@ fn words(plan: &Plan, p: &Probe) -> String {
 }
 
 /// `vpclab explain` in the same lab: the same code, and the rule that the drop's row names.
-fn explained(lab: &Lab, plan: &Plan, probes: &[Probe], foretold: &[Foretold], sum: &mut Sum) -> Vec<String> {
+fn explained(lab: &Lab, plan: &Plan, probes: &[Probe], sum: &mut Sum) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut codes = BTreeSet::new();
-    for (n, (probe, foretold)) in probes.iter().zip(foretold).enumerate() {
-        let fate = fate(plan, foretold).expect("only what is foretold is sent");
+    for (n, probe) in probes.iter().enumerate() {
+        // A transit gateway chooses zones by ports as well.
+        let Some(foretold) = predict(plan, &Probe { from_port: EXPLAINS_FROM, ..probe.clone() }) else { continue };
+        let fate = fate(plan, &foretold);
         let new = fate.drop.as_ref().is_some_and(|d| codes.insert((d.code.clone(), d.back)));
         // It tells of the answer of who listens; an ICMP error in its place has rules of its own.
         let answers = probe.proto != Proto::UDP || probe.port == 53;
-        let asked = (new || n % EXPLAINED == 0) && (answers || matches!(&fate.drop, Some(d) if !d.back));
+        let usual = (probe.ttl, probe.size) == (64, 60);
+        let there = matches!(foretold.drop, Some((_, Leg::There)));
+        let asked = (new || n % EXPLAINED == 0) && (answers || there) && usual;
         if !asked {
             continue;
         }
@@ -410,7 +448,7 @@ fn explained(lab: &Lab, plan: &Plan, probes: &[Probe], foretold: &[Foretold], su
                 (text(&told, "code"), text(&told, "direction"), text(&told, "stage"))
                     == (d.code.clone(), d.direction.clone(), stage.to_owned())
                     && text(&told, "rule").starts_with(&d.rule)
-                    && object_told(plan, foretold).is_none_or(|object| text(&told, "object") == object)
+                    && object_told(plan, &foretold).is_none_or(|object| text(&told, "object") == object)
             }
         };
         if !right {
@@ -424,7 +462,7 @@ fn explained(lab: &Lab, plan: &Plan, probes: &[Probe], foretold: &[Foretold], su
 /// What `explain` names in place of a row's object: whose network interface it is, or the object's path.
 fn object_told(plan: &Plan, foretold: &Foretold) -> Option<String> {
     use engine::Decider;
-    let Foretold::Dropped { record, .. } = foretold else { return None };
+    let (record, _) = foretold.drop.as_ref()?;
     let owner = |eni: EniIx| match plan.eni(eni).owner {
         EniOwner::Instance(at, _) => Some(plan.instances[at].common.path.clone()),
         EniOwner::Endpoint(at) => Some(plan.endpoints[at].common.path.clone()),

@@ -5,7 +5,7 @@ its own kernel said. Of what stays silent it says nothing. Ends with its standar
 """
 import errno, json, selectors, socket, struct, sys
 
-IP_RECVERR = 11
+IP_MTU_DISCOVER, IP_RECVERR, PROBE = 10, 11, 3
 ICMP_ORIGIN = 2
 
 
@@ -26,8 +26,11 @@ def begin(p):
     tcp, icmp = p["proto"] == "tcp", p["proto"] == "icmp"
     s = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM, socket.IPPROTO_ICMP if icmp else 0)
     s.setblocking(False)
+    s.setsockopt(socket.SOL_IP, socket.IP_TTL, p["ttl"])
     if not tcp:
         s.setsockopt(socket.SOL_IP, IP_RECVERR, 1)
+        # DF, and by no path that was learnt from other probes.
+        s.setsockopt(socket.SOL_IP, IP_MTU_DISCOVER, PROBE)
     s.bind(("", p["from_port"]))
     at = (p["to"], 0 if icmp else p["port"])
     if tcp:
@@ -36,7 +39,8 @@ def begin(p):
             raise OSError(number, "connect")
     else:
         s.connect(at)
-        s.send(b"\x08\0\0\0\0\0\0\1probe" if icmp else b"probe")
+        body = bytes(p["size"] - 33) + b"probe"
+        s.send(b"\x08\0\0\0\0\0\0\1" + body if icmp else body)
     return s
 
 
@@ -51,7 +55,7 @@ def result(s, p):
     if said:
         return said
     try:
-        got = s.recv(2048)
+        got = s.recv(65535)
     except OSError as e:
         return refusal(s) or f"own kernel: {errno.errorcode[e.errno]}"
     return "answered" if got.endswith(b"probe") else "answered wrongly"

@@ -71,6 +71,13 @@ impl Topology {
         self.lines.push((format!("{:1$}{2}", "", 2 * depth, text.as_ref()), None));
     }
 
+    /// Unless the list that began at `from` has it.
+    fn once(&mut self, from: usize, kind: Kind, depth: usize, text: &str) {
+        if self.lines[from..].iter().all(|(line, _)| line.trim() != text) {
+            self.rule(kind, depth, text);
+        }
+    }
+
     fn rule(&mut self, kind: Kind, depth: usize, text: impl AsRef<str>) {
         self.put(depth, text);
         self.lines.last_mut().expect("just put").1 = Some(kind);
@@ -84,6 +91,7 @@ struct World {
     igw: Vec<bool>,
     nat: Vec<bool>,
     attached: Vec<bool>,
+    endpoint: Vec<bool>,
     peered: Vec<(usize, usize)>,
     tgw: bool,
     site: Site,
@@ -103,6 +111,7 @@ impl World {
         let nat = igw.iter().map(|igw| *igw && dice.percent(80)).collect();
         let tgw = dice.percent(if vpcs > 1 { 65 } else { 30 });
         let attached = (0..vpcs).map(|_| tgw && dice.percent(85)).collect();
+        let endpoint = (0..vpcs).map(|_| dice.percent(60)).collect();
         let pairs = [(0, 1), (0, 2), (1, 2)];
         let peered = pairs.into_iter().filter(|(_, b)| *b < vpcs).filter(|_| dice.percent(55)).collect();
         let site = match dice.below(4) {
@@ -111,7 +120,7 @@ impl World {
             _ if tgw => Site::Tgw,
             _ => Site::Vgw,
         };
-        World { vpcs, igw, nat, attached, peered, tgw, site }
+        World { vpcs, igw, nat, attached, endpoint, peered, tgw, site }
     }
 
     fn peering(&self, a: usize, b: usize) -> Option<String> {
@@ -154,8 +163,13 @@ pub fn random(dice: &mut Dice) -> Topology {
     t.put(0, "internet:");
     t.put(1, format!("www: {{ ip: 192.0.2.10, {LISTEN} }}"));
     t.put(1, format!("odd: {{ ip: 198.51.100.80, {LISTEN} }}"));
+    faults(&mut t, dice, &world);
     t
 }
+
+/// Of each VPC: name, subnet, address.
+const MACHINES: [(&str, &str, &str); 4] =
+    [("web", "pub", "0.10"), ("app", "pa", "1.10"), ("too", "pa", "1.11"), ("db", "pb", "2.10")];
 
 /// What machines serve: of TCP 80 and 22, of UDP 53.
 const LISTEN: &str = "listen: [ { tcp: 80, reply: hello }, { tcp: 22, reply: hello }, { udp: 53, reply: echo } ]";
@@ -170,11 +184,11 @@ fn vpc(t: &mut Topology, dice: &mut Dice, world: &World, v: usize) {
         t.put(2, "virtual_private_gateway: true");
     }
     if world.nat[v] {
-        t.put(2, "nat_gateways: { nat: { subnet: pub } }");
+        t.put(2, "nat_gateways: { nat: { subnet: pub }, inner: { subnet: pa, public: false } }");
     }
     t.put(2, "subnets:");
     for (name, third, zone) in [("pub", 0, 'a'), ("pa", 1, 'a'), ("pb", 2, 'b')] {
-        let acl = if dice.percent(45) { format!(", nacl: n{}", dice.below(2)) } else { String::new() };
+        let acl = if dice.percent(35) { format!(", nacl: n{}", dice.below(2)) } else { String::new() };
         t.put(3, format!("{name}: {{ cidr: 10.{v}.{third}.0/24, az: {zone}, route_table: {name}{acl} }}"));
     }
     if world.attached[v] {
@@ -201,38 +215,48 @@ fn vpc(t: &mut Topology, dice: &mut Dice, world: &World, v: usize) {
         }
     }
     t.put(2, "security_groups:");
+    t.put(3, "base:");
+    t.put(4, "ingress:");
+    t.put(5, "- tcp 7 from 10.250.0.0/16");
+    for rule in ["tcp 80 from 0.0.0.0/0", "tcp 81 from 10.0.0.0/8", "udp 53-54 from 0.0.0.0/0", "icmp from 0.0.0.0/0"] {
+        t.rule(Kind::SecurityGroup, 5, format!("- {rule}"));
+    }
     for group in 0..3 {
         t.put(3, format!("g{group}:"));
         t.put(4, "ingress:");
+        let first = t.lines.len();
         t.put(5, "- tcp 7 from 10.250.0.0/16");
         for _ in 0..1 + dice.below(4) {
-            t.rule(Kind::SecurityGroup, 5, format!("- {}", group_rule(dice, "from")));
+            t.once(first, Kind::SecurityGroup, 5, &format!("- {}", group_rule(dice, world, (v, group), "from")));
         }
-        match dice.below(10) {
+        match dice.below(12) {
             0 => t.put(4, "egress: []"),
             1..=3 => {
                 t.put(4, "egress:");
+                let first = t.lines.len();
                 t.put(5, "- tcp 7 to 10.250.0.0/16");
-                for _ in 0..1 + dice.below(3) {
-                    t.rule(Kind::SecurityGroup, 5, format!("- {}", group_rule(dice, "to")));
+                for _ in 0..2 + dice.below(3) {
+                    t.once(first, Kind::SecurityGroup, 5, &format!("- {}", group_rule(dice, world, (v, group), "to")));
                 }
             }
             _ => {}
         }
     }
     t.put(2, "instances:");
-    for (name, subnet, last) in
-        [("web", "pub", "0.10"), ("app", "pa", "1.10"), ("too", "pa", "1.11"), ("db", "pb", "2.10")]
-    {
-        let public = world.igw[v] && dice.percent(if subnet == "pub" { 85 } else { 20 });
+    for (name, subnet, last) in MACHINES {
+        let public = world.igw[v] && dice.percent(if subnet == "pub" { 90 } else { 20 });
         let public = if public { ", public_ip: true" } else { "" };
         let (first, second) = (dice.below(3), dice.below(3));
-        let groups = if first == second { format!("g{first}") } else { format!("g{first}, g{second}") };
+        let groups = match () {
+            () if dice.percent(55) => format!("base, g{first}"),
+            () if first == second => format!("g{first}"),
+            () => format!("g{first}, g{second}"),
+        };
         t.put(3, format!("{name}{v}:"));
         t.put(4, format!("{{ subnet: {subnet}, ip: 10.{v}.{last}, security_groups: [{groups}]{public}, {LISTEN} }}"));
     }
     let mut endpoints = Vec::new();
-    if dice.percent(60) {
+    if world.endpoint[v] {
         let group = dice.below(3);
         endpoints.push(format!(
             "sts: {{ subnets: {{ pa: 10.{v}.1.50, pb: 10.{v}.2.50 }}, security_groups: [g{group}], private_dns: false }}"
@@ -253,10 +277,10 @@ fn vpc(t: &mut Topology, dice: &mut Dice, world: &World, v: usize) {
 fn routes(t: &mut Topology, dice: &mut Dice, world: &World, v: usize, table: &str) {
     let mut route = |kind, to: &str, via: &str| t.rule(kind, 5, format!("- {{ to: {to}, via: \"{via}\" }}"));
     let public = table == "pub";
-    match dice.below(10) {
-        0 => {}
-        1 => route(Kind::Route, "0.0.0.0/0", "blackhole"),
-        2 if world.igw[v] => route(Kind::Route, "0.0.0.0/0", "igw"),
+    match dice.below(20) {
+        0..=1 => {}
+        2 => route(Kind::Route, "0.0.0.0/0", "blackhole"),
+        3 if world.igw[v] => route(Kind::Route, "0.0.0.0/0", "igw"),
         _ if public && world.igw[v] => route(Kind::Route, "0.0.0.0/0", "igw"),
         _ if !public && world.nat[v] => route(Kind::NatRoute, "0.0.0.0/0", "nat:nat"),
         _ => {}
@@ -268,7 +292,9 @@ fn routes(t: &mut Topology, dice: &mut Dice, world: &World, v: usize, table: &st
         let peering = world.peering(v, other).map(|p| format!("peering:{p}"));
         let tgw = world.attached[v].then(|| "tgw:core".to_owned());
         let ways: Vec<String> = peering.into_iter().chain(tgw).collect();
-        if !ways.is_empty() && dice.percent(85) {
+        if table == "pb" && world.nat[v] && dice.percent(20) {
+            route(Kind::NatRoute, &format!("10.{other}.0.0/16"), "nat:inner");
+        } else if !ways.is_empty() && dice.percent(85) {
             route(Kind::Route, &format!("10.{other}.0.0/16"), &ways[dice.below(ways.len())]);
         }
         if dice.percent(12) {
@@ -316,17 +342,34 @@ const BLOCKS: [&str; 11] = [
     "10.0.1.10/32",
 ];
 
-fn group_rule(dice: &mut Dice, word: &str) -> String {
+/// Of a group in a VPC.
+fn group_rule(dice: &mut Dice, world: &World, (v, group): (usize, usize), word: &str) -> String {
     let what =
         dice.of(&["tcp 80", "tcp 80", "tcp 22", "tcp 0-1023", "tcp 443", "udp 53", "udp all", "icmp", "all", "all"]);
-    let peer = match dice.below(10) {
+    let peers: Vec<usize> = (0..world.vpcs).filter(|other| world.peering(v, *other).is_some()).collect();
+    let peer = match dice.below(11) {
         0 => "self".to_owned(),
-        1..=2 => format!("sg:g{}", dice.below(3)),
+        1 => format!("sg:g{}", (group + 1 + dice.below(2)) % 3),
+        2 if !peers.is_empty() => format!("sg:v{}.g{}", peers[dice.below(peers.len())], dice.below(3)),
         3..=5 => "0.0.0.0/0".to_owned(),
-        6..=7 => "10.0.0.0/8".to_owned(),
+        6..=8 => "10.0.0.0/8".to_owned(),
         _ => dice.of(&BLOCKS).to_owned(),
     };
     format!("{what} {word} {peer}")
+}
+
+/// What has failed in some labs.
+fn faults(t: &mut Topology, dice: &mut Dice, world: &World) {
+    let v = dice.below(world.vpcs);
+    let fault = match dice.below(18) {
+        0 => "{ az: b }".to_owned(),
+        1..=2 => format!("{{ instance: v{v}.{}{v} }}", MACHINES[dice.below(MACHINES.len())].0),
+        3..=4 if world.endpoint[v] => format!("{{ endpoint: v{v}.sts, az: b }}"),
+        5..=6 if world.site != Site::None => "{ tunnel: dc/1 }".to_owned(),
+        7 if world.site != Site::None => "{ tunnel: dc }".to_owned(),
+        _ => return,
+    };
+    t.put(0, format!("faults: [ {fault} ]"));
 }
 
 fn transit_gateway(t: &mut Topology, dice: &mut Dice, world: &World) {
@@ -336,7 +379,8 @@ fn transit_gateway(t: &mut Topology, dice: &mut Dice, world: &World) {
     let mut all = Vec::new();
     for v in (0..world.vpcs).filter(|v| world.attached[*v]) {
         let zones = dice.of(&["tgw-a, tgw-b", "tgw-a, tgw-b", "tgw-a", "tgw-b"]);
-        t.put(3, format!("v{v}: {{ vpc: v{v}, subnets: [{zones}] }}"));
+        let mode = if dice.percent(25) { ", appliance_mode: true" } else { "" };
+        t.put(3, format!("v{v}: {{ vpc: v{v}, subnets: [{zones}]{mode} }}"));
         all.push(format!("v{v}"));
     }
     if world.site == Site::Tgw {
