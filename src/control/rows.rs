@@ -266,6 +266,9 @@ pub fn gateway(plan: &Plan, decider: Decider) -> (&'static str, String) {
     }
 }
 
+/// Of a site's firewall.
+pub(super) const SPLIT: &str = "its firewall keeps a state per tunnel, and the session went by the other one";
+
 /// The deciding object and rule, in words.
 fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
     match record.decider {
@@ -320,7 +323,12 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
         Decider::Site(at, route) => {
             let site = &plan.sites[at];
             let rule = route.and_then(|r| site.routes.get(r));
-            let rule = rule.map_or_else(|| "no route".to_owned(), |r| plan.site_route_text(r));
+            let none = || match record.code {
+                DropCode::NoHost => format!("no host has {}", record.tuple.dst),
+                DropCode::FwNoState => SPLIT.to_owned(),
+                _ => "no route".to_owned(),
+            };
+            let rule = rule.map_or_else(none, |r| plan.site_route_text(r));
             (format!("site:{}", site.common.path), rule)
         }
         other => {
