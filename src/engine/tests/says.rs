@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::{Expected, Oracle, Part, Sent, TOKENS};
+use super::builder::Lab;
 use crate::base::{EniIx, Instant, Proto};
 use crate::engine::event::Way;
-use crate::engine::tests::builder::Lab;
+use crate::engine::oracle::{Expected, Oracle, Part, Sent, TOKENS};
 use crate::engine::verdict::{Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
 use crate::model::plan::{
     AttachmentTo, Fault, Forward, LinkEnd, LinkKind, RouteDest, RouteOrigin, RouteTarget, SiteTarget, TgwTarget,
