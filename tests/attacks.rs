@@ -115,7 +115,8 @@ fn others_work_under_a_flood_of_pings_a_scan_and_a_flood_of_syns() {
     let lab = Lab::up(LAB);
     let work = Going::python(&lab, "blue", WORK);
     let scan = Going::python(&lab, "red", SCAN);
-    let ping = as_root(&lab, "red", &["ping", "-q", "-f", "-c", "20000", "-W", "3", "10.0.1.20"]);
+    let (ping, count) = common::ping_flood(20_000, "10.0.1.20");
+    let ping = as_root(&lab, "red", &ping.iter().map(String::as_str).collect::<Vec<_>>());
     let flood = format!("{FRAMES}print('going', flush=True)\n{SYN_FLOOD}");
     let (pinged, flooded) = std::thread::scope(|scope| {
         let ping = scope.spawn(|| common::run(&mut { ping }));
@@ -126,10 +127,8 @@ fn others_work_under_a_flood_of_pings_a_scan_and_a_flood_of_syns() {
     // Some of its own packets are lost in the queue of its own device, which all three floods fill.
     let pinged = pinged.ok();
     let answered = pinged.split(" received").next().and_then(|text| text.rsplit(' ').next());
-    assert!(
-        answered.expect("a number").parse::<u32>().expect("a number") > 19_000,
-        "an allowed flood is carried: {pinged}"
-    );
+    let answered: u32 = answered.and_then(|number| number.parse().ok()).expect("a number");
+    assert!(answered > count / 100 * 95, "an allowed flood is carried: {pinged}");
     let rounds: u32 = scan.end().parse().expect("rounds of the scan");
     let said = work.end();
     let words: Vec<&str> = said.split_whitespace().collect();

@@ -47,9 +47,10 @@ pub struct Via {
 /// What AWS answers a dropped packet with, where it answers at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// ICMP 3/4 (RFC 1191): `from` is the router's address, `mtu` in bytes.
-    FragNeeded { from: Ipv4Addr, mtu: u16 },
-    /// ICMP 11/0: the TTL ended at `from`.
+    /// ICMP 3/4 (RFC 1191): `from` is the router's address, `mtu` in bytes, `hops` those that count between the two: the
+    /// message passes them too.
+    FragNeeded { from: Ipv4Addr, mtu: u16, hops: u8 },
+    /// ICMP 11/0: the TTL ended at `from`, after one hop less than it had.
     TimeExceeded { from: Ipv4Addr },
     /// A TCP reset, as if from the packet's destination.
     Reset,
