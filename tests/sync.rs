@@ -31,7 +31,10 @@ fn a_site_syncs_much_over_direct_connect_and_the_interface_endpoint_only() {
 
     let up = lab.dir.path().join("up");
     std::fs::create_dir(&up).expect("folder");
-    let fill = format!("for n in $(seq {FILES}); do head -c {} /dev/urandom >up/$n; touch -d '1 minute ago' up/$n; done", (mb << 20) / FILES);
+    let fill = format!(
+        "for n in $(seq {FILES}); do head -c {} /dev/urandom >up/$n; touch -d '1 minute ago' up/$n; done",
+        (mb << 20) / FILES
+    );
     common::run(std::process::Command::new("sh").current_dir(lab.dir.path()).args(["-c", &fill])).ok();
     let bytes = (mb << 20) / FILES * FILES;
 
@@ -61,7 +64,11 @@ fn a_site_syncs_much_over_direct_connect_and_the_interface_endpoint_only() {
     // The same by the names of S3 itself, whose addresses the site's router sends over Direct Connect too.
     let said = s3(&["sync", "--only-show-errors", "--cli-connect-timeout", "1", "up", "s3://lab/again"]);
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains("Connect timeout on endpoint URL: \"https://lab.s3.us-east-1.amazonaws.com/"), "{}", said.err);
+    assert!(
+        said.err.contains("Connect timeout on endpoint URL: \"https://lab.s3.us-east-1.amazonaws.com/"),
+        "{}",
+        said.err
+    );
     let drops: Value = json(&lab, "drops", &["--from", "dc1"]);
     let drops = drops.as_array().expect("rows");
     assert!(!drops.is_empty());
