@@ -552,7 +552,7 @@ impl State {
                 let rebound =
                     arrived.binding.filter(|_| arrived.fresh && hit.is_some_and(|(_, side)| side == INITIATOR));
                 let rest = Arrived { fresh: arrived.fresh && rebound.is_none(), ..*arrived };
-                if fresh != [false; 2] && !(leaves_no_state && fresh == [true; 2]) {
+                if fresh != [false; 2] && !(leaves_no_state && hit.is_none()) {
                     self.enter_new(program, ctx, &rest, key_there, tracks, fresh)?;
                 } else if rest.fresh {
                     self.free(&rest);

@@ -264,7 +264,7 @@ fn report_end(
     counters: &Counters,
 ) {
     if end == FlowEnd::Idle {
-        for side in [INITIATOR, TARGET] {
+        for side in [INITIATOR, TARGET].into_iter().filter(|side| flow.is_present(*side)) {
             let hash = flow.key(side).hash(seed) | 1;
             ghosts[ghost_place(hash)] = hash;
         }

@@ -225,8 +225,8 @@ impl Walk<'_> {
         let binding = match found.filter(|b| over.is_none() && !self.anew(b)) {
             Some(binding) => binding,
             None => {
-                let code =
-                    if over == Some(true) && self.may_say_idle() { DropCode::NatIdle } else { DropCode::NatNoState };
+                let idle = over == Some(true) || over.is_none() && self.forgotten;
+                let code = if idle && self.may_say_idle() { DropCode::NatIdle } else { DropCode::NatNoState };
                 return self.stop_at(stage, None, code, by, ingress);
             }
         };

@@ -125,6 +125,7 @@ impl<'a> Walk<'a> {
         self.tracked_out = self.groups(from, Direction::Egress)?;
         match (eni.home, eni.owner) {
             (_, EniOwner::GatewayEndpoint(e)) => {
+                self.way = Way::GatewayEndpoint;
                 self.pass(Stage::GatewayEndpoint { endpoint: e }, None, Rule::None);
                 match lists::host(plan, plan.endpoints[e].vpc, self.p.dst) {
                     Some(to) => self.arrive(to, None),

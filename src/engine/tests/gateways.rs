@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::Proto;
 
-use crate::model::plan::{LinkEnd, LinkKind, RouteTarget, SiteTarget};
+use crate::model::plan::{Forward, LinkEnd, LinkKind, RouteTarget, SiteTarget};
 
 use crate::wire::make::Echo;
 use crate::wire::{Packet, nat};
@@ -130,4 +130,27 @@ fn a_flow_that_a_change_of_routes_sends_by_a_nat_gateway_holds_one_port() {
         assert_eq!(engine.ports_held(), 0, "none is left behind");
         assert_eq!(engine.counters().nats[0].active.get(), 0);
     }
+}
+
+#[test]
+fn behind_a_nat_instance_and_a_nat_gateway_no_port_is_left_behind() {
+    let (mut lab, [x, host]) = outside();
+    let vpc = lab.plan.subnets[0].vpc;
+    let public = lab.subnet(vpc, "public", "10.0.0.0/24", 'a');
+    let gateway = lab.nat("nat", public, "10.0.0.5", Some("203.0.113.30"));
+    let table = lab.table(vpc, "public");
+    lab.plan.subnets[public].route_table = table;
+    lab.route(table, "0.0.0.0/0", RouteTarget::Igw(0));
+    lab.plan.route_tables[0].routes.last_mut().expect("the default route").target = RouteTarget::Nat(gateway);
+    lab.plan.enis[x.at()].source_dest_check = false;
+    lab.plan.instances[0].forward = Some(Forward::Masquerade);
+    let mut engine = engine(&lab);
+    for _ in 0..5 {
+        // In the name of a client behind it.
+        assert_eq!(engine.sent(T0, x, &udp("10.0.1.77:4000", "198.51.100.7:53")), to(host));
+        assert_eq!(engine.trace(T0, x, &mut udp("10.0.1.77:4000", "198.51.100.7:53")).0, to(host));
+        assert_eq!(engine.ports_held(), 1);
+    }
+    engine.expire(T0 + std::time::Duration::from_secs(6 * 86_400));
+    assert_eq!((engine.flow_count(), engine.ports_held()), (0, 0));
 }

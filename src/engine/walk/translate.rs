@@ -21,6 +21,11 @@ impl<T: Trail> Walk<'_, T> {
             self.trail.add(|| crumb(Stage::Fault, Some(gateway.eni), Outcome::Drop(DropCode::AzDown)));
             return Err(Refusal::egress(DropCode::AzDown, at));
         }
+        // A flow has room for one port: that of a gateway before this one goes back.
+        if let Some(first) = self.found.binding.take().filter(|_| self.found.fresh) {
+            self.nat.release(first.held);
+            self.found.fresh = false;
+        }
         let answer = self.translate(nat, at);
         let rule = |binding: Binding| Rule::Source(binding.address.into());
         self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(rule))));
