@@ -192,7 +192,8 @@ fn probes(plan: &Plan, dice: &mut Dice, count: usize) -> (Vec<Probe>, Vec<Foreto
             // Who is on the Internet reaches public addresses or nothing.
             (0..=79, InstanceHome::Internet) => &groups[PUBLIC],
             (0..=24, InstanceHome::Vpc(_)) => &near,
-            (25..=64, InstanceHome::Vpc(_)) | (0..=84, InstanceHome::Site(_)) => &groups[0],
+            (25..=39, InstanceHome::Vpc(_)) => &groups[OUTSIDE],
+            (40..=69, InstanceHome::Vpc(_)) | (0..=84, InstanceHome::Site(_)) => &groups[0],
             (at, _) => &groups[1 + at % (groups.len() - 1)],
         };
         let Some(&to) = group.get(dice.below(group.len().max(1))) else { continue };
@@ -206,7 +207,7 @@ fn probes(plan: &Plan, dice: &mut Dice, count: usize) -> (Vec<Probe>, Vec<Foreto
         };
         let from_port = 40_001 + probes.len() as u16;
         let mut probe = Probe { by, proto, from_port, to, port, ttl: 64, size: 60 };
-        match dice.below(10) {
+        match dice.below(5) {
             0 if proto != Proto::TCP => probe.ttl = 1 + dice.below(3) as u8,
             1 if proto == Proto::UDP && port == 53 => {
                 probe.size =
@@ -239,8 +240,9 @@ fn served(owner: EniOwner) -> bool {
     matches!(owner, EniOwner::Instance(..) | EniOwner::Endpoint(_))
 }
 
-/// In [`destinations`].
+/// In [`destinations`]: public addresses of instances; machines outside the VPCs, and S3.
 const PUBLIC: usize = 3;
+const OUTSIDE: usize = 5;
 
 /// Machines, and then addresses of other kinds.
 fn destinations(plan: &Plan) -> Vec<Vec<Ipv4Addr>> {
@@ -253,6 +255,8 @@ fn destinations(plan: &Plan) -> Vec<Vec<Ipv4Addr>> {
     let public = plan.public_addresses.iter().filter(|a| served(plan.eni(a.eni).owner));
     let public: Vec<Ipv4Addr> = public.map(|a| a.addr).collect();
     let s3 = plan.public_blocks.addr("s3.eu-west-1.amazonaws.com").expect("S3 has an address");
+    let mut outside = of(&|o| matches!(o, EniOwner::Instance(at, _) if plan.instances[*at].vpc().is_none()));
+    outside.push(s3);
     let mut nobody: Vec<Ipv4Addr> =
         ["10.9.0.9", "192.168.0.99", "192.0.2.99", "203.0.113.250", "10.200.0.1", "172.16.0.1"]
             .iter()
@@ -261,7 +265,7 @@ fn destinations(plan: &Plan) -> Vec<Vec<Ipv4Addr>> {
     for vpc in 0..plan.vpcs.len() as u8 {
         nobody.extend([Ipv4Addr::new(10, vpc, 1, 99), Ipv4Addr::new(10, vpc, 1, 1), Ipv4Addr::new(10, vpc, 77, 9)]);
     }
-    vec![machines, endpoints, gateways, public.clone(), public, vec![s3], nobody]
+    vec![machines, endpoints, gateways, public.clone(), public, outside, nobody]
 }
 
 // --- what the oracle says, in the words of rows

@@ -101,6 +101,12 @@ impl Allocator {
         (key.nat, key.address)
     }
 
+    /// Ports that are held, of all gateways.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u32 {
+        self.destinations.chunks.iter().flat_map(|chunk| chunk.iter()).map(|destination| destination.count).sum()
+    }
+
     /// Gives a port back. Does nothing for one that is not held.
     pub(crate) fn release(&mut self, Held { at, port }: Held) {
         let hash = cell_hash(at, port);
@@ -116,6 +122,12 @@ impl Allocator {
             self.by_key.remove(hash as u32, at);
             self.destinations.remove(at);
         }
+    }
+
+    /// Reads what the release of a port begins with: see [`Index::near`].
+    #[inline]
+    pub(crate) fn near(&self, Held { at, port }: Held) -> u64 {
+        self.taken.near(cell_hash(at, port)) ^ u64::from(self.destinations.get(at).count)
     }
 
     /// [`Allocator::release`] of what `allocate` gave.

@@ -114,7 +114,8 @@ impl<T: Trail> Walk<'_, T> {
         let at = Decider::Nat(nat as usize);
         let refuse = |code| Refusal::ingress(code, at);
         let port = self.ports[gateway.eni.at()];
-        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst);
+        let own_port = |b: &Binding| !self.has_ports() || b.held.port == self.tuple.dst_port;
+        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst && own_port(b));
         let answer = match (binding, self.known.client) {
             (Some(_), Some(_)) if self.load.ttl <= self.found.passage.ttl + 1 => Err(refuse(DropCode::TtlExpired)),
             (Some(_), Some(_)) if self.load.fragment && self.traffic.proto != Proto::UDP => {

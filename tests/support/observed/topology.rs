@@ -95,6 +95,8 @@ struct World {
     peered: Vec<(usize, usize)>,
     tgw: bool,
     site: Site,
+    /// Direct Connect, not a VPN.
+    direct: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,7 +122,7 @@ impl World {
             _ if tgw => Site::Tgw,
             _ => Site::Vgw,
         };
-        World { vpcs, igw, nat, attached, endpoint, peered, tgw, site }
+        World { vpcs, igw, nat, attached, endpoint, peered, tgw, site, direct: dice.percent(30) }
     }
 
     fn peering(&self, a: usize, b: usize) -> Option<String> {
@@ -135,6 +137,7 @@ pub fn random(dice: &mut Dice) -> Topology {
     t.put(0, "version: 1");
     t.put(0, "name: observed");
     t.put(0, "region: eu-west-1");
+    t.put(0, "prefix_lists: { partners: [198.51.100.0/25, 10.1.1.0/24] }");
     t.put(0, "vpcs:");
     for v in 0..world.vpcs {
         vpc(&mut t, dice, &world, v);
@@ -155,7 +158,13 @@ pub fn random(dice: &mut Dice) -> Topology {
         t.put(2, "hosts:");
         t.put(3, format!("pc: {{ ip: 192.168.0.10, {LISTEN} }}"));
         t.put(3, format!("db: {{ ip: 192.168.1.10, {LISTEN} }}"));
-        t.put(2, if world.site == Site::Tgw { "vpn: { to: \"tgw:core\" }" } else { "vpn: { to: \"vgw:v0\" }" });
+        let to = if world.site == Site::Tgw { "tgw:core" } else { "vgw:v0" };
+        let kind = if to == "tgw:core" { "transit" } else { "private" };
+        if world.direct {
+            t.put(2, format!("direct_connect: {{ to: \"{to}\", vif: {kind} }}"));
+        } else {
+            t.put(2, format!("vpn: {{ to: \"{to}\" }}"));
+        }
         if dice.percent(30) {
             t.put(2, "routes: [ { to: 10.1.0.0/16, via: blackhole } ]");
         }
@@ -275,7 +284,7 @@ fn vpc(t: &mut Topology, dice: &mut Dice, world: &World, v: usize) {
 }
 
 fn routes(t: &mut Topology, dice: &mut Dice, world: &World, v: usize, table: &str) {
-    let mut route = |kind, to: &str, via: &str| t.rule(kind, 5, format!("- {{ to: {to}, via: \"{via}\" }}"));
+    let mut route = |kind, to: &str, via: &str| t.rule(kind, 5, format!("- {{ to: \"{to}\", via: \"{via}\" }}"));
     let public = table == "pub";
     match dice.below(20) {
         0..=1 => {}
@@ -285,8 +294,11 @@ fn routes(t: &mut Topology, dice: &mut Dice, world: &World, v: usize, table: &st
         _ if !public && world.nat[v] => route(Kind::NatRoute, "0.0.0.0/0", "nat:nat"),
         _ => {}
     }
-    if dice.percent(12) {
-        route(Kind::Route, "198.51.100.0/24", "blackhole");
+    match dice.below(12) {
+        0 => route(Kind::Route, "198.51.100.0/24", "blackhole"),
+        1 => route(Kind::Route, "pl:partners", "blackhole"),
+        2 if world.igw[v] => route(Kind::Route, "pl:partners", "igw"),
+        _ => {}
     }
     for other in (0..world.vpcs).filter(|other| *other != v) {
         let peering = world.peering(v, other).map(|p| format!("peering:{p}"));
@@ -351,7 +363,8 @@ fn group_rule(dice: &mut Dice, world: &World, (v, group): (usize, usize), word: 
         0 => "self".to_owned(),
         1 => format!("sg:g{}", (group + 1 + dice.below(2)) % 3),
         2 if !peers.is_empty() => format!("sg:v{}.g{}", peers[dice.below(peers.len())], dice.below(3)),
-        3..=5 => "0.0.0.0/0".to_owned(),
+        3 => "pl:partners".to_owned(),
+        4..=5 => "0.0.0.0/0".to_owned(),
         6..=8 => "10.0.0.0/8".to_owned(),
         _ => dice.of(&BLOCKS).to_owned(),
     };
@@ -365,8 +378,8 @@ fn faults(t: &mut Topology, dice: &mut Dice, world: &World) {
         0 => "{ az: b }".to_owned(),
         1..=2 => format!("{{ instance: v{v}.{}{v} }}", MACHINES[dice.below(MACHINES.len())].0),
         3..=4 if world.endpoint[v] => format!("{{ endpoint: v{v}.sts, az: b }}"),
-        5..=6 if world.site != Site::None => "{ tunnel: dc/1 }".to_owned(),
-        7 if world.site != Site::None => "{ tunnel: dc }".to_owned(),
+        5..=6 if world.site != Site::None && !world.direct => "{ tunnel: dc/1 }".to_owned(),
+        7 if world.site != Site::None && !world.direct => "{ tunnel: dc/1 }, { tunnel: dc/2 }".to_owned(),
         _ => return,
     };
     t.put(0, format!("faults: [ {fault} ]"));
@@ -384,7 +397,7 @@ fn transit_gateway(t: &mut Topology, dice: &mut Dice, world: &World) {
         all.push(format!("v{v}"));
     }
     if world.site == Site::Tgw {
-        t.put(3, "dc: { vpn: dc }");
+        t.put(3, if world.direct { "dc: { direct_connect: dc }" } else { "dc: { vpn: dc }" });
         all.push("dc".to_owned());
     }
     if all.is_empty() {

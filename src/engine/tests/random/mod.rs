@@ -260,8 +260,9 @@ fn aside(expected: &Expected) -> bool {
     stages.dedup();
     // Through one NAT gateway twice, which a middle instance can bring about: the second time is taken for the first.
     stages.len() < all
-        // A flow that a change of routes sends by a NAT gateway gets another port with every packet; and what one ENI
-        // sends in the name of another does not share its binding.
+        // A flow holds one port at a time, and the one who began it: a change of routes from one NAT gateway to another
+        // forgets the first, answers that go by a gateway get another port with every packet, and what one ENI sends in
+        // the name of another does not share its binding.
         || expected.renatted
 }
 
