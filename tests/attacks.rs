@@ -184,6 +184,16 @@ const ODD: &[(&str, &str, &str)] = &[
     ("no flags", "tcp(5000, 443, 0, dst=STS)", "VPCE_NO_STATE"),
     ("SYN and FIN", "tcp(5000, 443, 3, dst=STS)", "VPCE_NO_STATE"),
     ("an acknowledgement of nothing", "tcp(5000, 443, 0x10, dst=STS)", "VPCE_NO_STATE"),
+    (
+        "a fragment over the first one",
+        "(send(udp(5000, 5000, b'x' * 8, length=32, ident=n, frag=0x2000)), ip(17, bytes(8), ident=n, frag=1))[1]",
+        "MALFORMED",
+    ),
+    (
+        "a fragment over a later one",
+        "(send(udp(5000, 5000, b'x' * 8, length=40, ident=n, frag=0x2000)), send(ip(17, bytes(16), ident=n, frag=0x2002)), ip(17, bytes(8), ident=n, frag=3))[2]",
+        "MALFORMED",
+    ),
     ("a tiny first fragment of TCP", "ip(6, tcp(5000, 80, 2)[20:28], frag=0x2000, ident=n)", "MALFORMED"),
 ];
 const EACH: u64 = 50;

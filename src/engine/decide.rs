@@ -272,11 +272,10 @@ impl State {
         }
         let id = u16::from_be_bytes([frame[IP_OFFSET + 4], frame[IP_OFFSET + 5]]);
         if packet.fragment_offset() == 0 {
-            self.fragments.remember(now, id, key, traffic);
+            self.fragments.remember(now, id, packet, key, traffic);
             return Ok((key, traffic));
         }
-        let first = self.fragments.first_of(now, id, &key);
-        first.ok_or(Refusal::egress(DropCode::CtNoState, Decider::FlowTable))
+        self.fragments.later(now, id, packet, &key).map_err(|code| Refusal::egress(code, Decider::FlowTable))
     }
 
     /// Every question in AWS's order, then the flow is entered or brought up to date.

@@ -119,7 +119,7 @@ drop_codes! {
     DnsDisabled = "DNS_DISABLED", "";
     /// The token answer's TTL ended before the asker.
     ImdsHop = "IMDS_HOP", "";
-    /// Not an IP packet that can be read.
+    /// Not an IP packet that can be read, or a fragment over those that came before it.
     Malformed = "MALFORMED", "";
     /// A checksum is wrong.
     Checksum = "CHECKSUM", "";
