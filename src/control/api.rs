@@ -215,6 +215,9 @@ pub struct Ps {
     pub up_ms: u64,
     /// Limits that differ from AWS's: name, this lab's, AWS's.
     pub limits: Vec<(String, String, String)>,
+    /// Delays that are emulated, in words.
+    #[serde(default)]
+    pub latency: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -432,4 +432,29 @@ internet: { www: { ip: 192.0.2.10 } }
         assert_eq!(check_filter(&plan, &code("sg_ingress")), Ok(()));
         assert!(check_filter(&plan, &code("SG")).expect_err("no code").contains("SG_INGRESS"));
     }
+
+    #[test]
+    fn a_gateway_endpoint_is_known_by_its_name_and_by_the_names_that_lead_to_it() {
+        use crate::model::{Around, Source, load};
+        let text = "version: 1
+name: t
+region: eu-west-1
+vpcs:
+  app: { cidr: 10.0.0.0/16, endpoints: { s3: { type: gateway }, dynamodb: { type: gateway } } }
+";
+        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
+            .unwrap_or_else(|r| panic!("{}", r.render(false)))
+            .plan;
+        let s3 = plan.find_endpoint("s3").expect("an endpoint");
+        let names = |kind| name_rows(&plan, &[s3], None, kind).into_iter().map(|r| r.name).collect::<Vec<_>>();
+        assert!(names(None).contains(&"s3.eu-west-1.amazonaws.com".to_owned()), "{:?}", names(None));
+        assert!(names(None).iter().all(|name| name.ends_with("s3.eu-west-1.amazonaws.com")));
+        assert_eq!((names(Some("public")), names(Some("zonal"))), (names(None), Vec::new()));
+        let addr = plan.public_blocks.addr("s3.eu-west-1.amazonaws.com").expect("an address").to_string();
+        let passes = |word: &str, label: &str| names_end(&plan, word, label, &format!("{addr}:443"));
+        // A flow ends at the door; what was dropped before it is known by the address alone.
+        assert!(["endpoint:s3", "app.s3", "s3"].iter().all(|word| passes(word, "s3") && passes(word, &addr)));
+        assert!(!passes("endpoint:dynamodb", "s3") && !passes("instance:s3", "s3"));
+        assert!(!passes("endpoint:dynamodb", &addr));
+    }
 }

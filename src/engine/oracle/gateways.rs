@@ -505,7 +505,7 @@ impl Walk<'_> {
                     quote.src_port = port;
                 }
             }
-            (Some(quote), None) if quote.dst == old && self.known => quote.dst = addr,
+            (Some(quote), None) if quote.dst == old => quote.dst = addr,
             (None, Some(port)) => {
                 self.p.src_port = port;
                 if self.p.is_echo() {
@@ -525,7 +525,7 @@ impl Walk<'_> {
                     quote.dst_port = port;
                 }
             }
-            (Some(quote), None) if quote.src == old && self.known => quote.src = addr,
+            (Some(quote), None) if quote.src == old => quote.src = addr,
             (None, Some(port)) => {
                 self.p.dst_port = port;
                 if self.p.is_echo() {

@@ -119,8 +119,6 @@ pub(super) struct Expected {
     pub(super) way: Way,
     /// A flow that was there before is sent by a NAT gateway from now on.
     pub(super) renatted: bool,
-    /// It belongs to a flow that was there before.
-    pub(super) known: bool,
 }
 
 #[derive(Default)]
@@ -145,8 +143,7 @@ impl Oracle {
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
-        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, known, .. } =
-            walk;
+        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, .. } = walk;
         self.tokens = tokens;
         if let Some(flow) = replaced {
             self.end(flow);
@@ -155,16 +152,7 @@ impl Oracle {
             Ok(verdict) => {
                 self.remember(plan, now, notes, &start, &arrives);
                 let passed = matches!(verdict, Verdict::Deliver { .. } | Verdict::Endpoint { .. });
-                Expected {
-                    verdict,
-                    why: None,
-                    crumbs,
-                    arrives: passed.then_some(arrives),
-                    fragment,
-                    way,
-                    renatted,
-                    known,
-                }
+                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way, renatted }
             }
             Err(stop) => {
                 let verdict = match stop.reaction {
@@ -172,7 +160,7 @@ impl Oracle {
                     None => Verdict::Drop { code: stop.code },
                 };
                 let why = Some((stop.code, stop.decider, stop.direction));
-                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted, known }
+                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted }
             }
         }
     }

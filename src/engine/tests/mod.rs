@@ -1,6 +1,7 @@
 //! Scenarios: a small plan, packets, and the verdict AWS would give.
 
 pub(crate) mod builder;
+mod gateways;
 mod random;
 mod says;
 mod scenarios;
