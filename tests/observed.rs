@@ -85,9 +85,9 @@ fn what_becomes_of_random_packets_in_random_labs_is_what_the_oracle_says() {
     println!("{labs} labs, {sent} probes: {sum:?}");
     // Else the topologies say nothing.
     if flows >= 1_000 {
-        assert!(sum.answers.values().sum::<usize>() > flows / 10, "too few answers: {sum:?}");
+        assert!(sum.answers.values().sum::<usize>() > flows / 20, "too few answers: {sum:?}");
         assert!(sum.codes.len() >= 10 && sum.back > flows / 100, "too little is dropped: {sum:?}");
-        assert!(sum.explained > flows / EXPLAINED, "{sum:?}");
+        assert!(sum.explained > flows / 10, "{sum:?}");
     }
 }
 
