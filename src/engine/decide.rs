@@ -90,7 +90,7 @@ struct Ctx<'a> {
 }
 
 /// Of an ICMP error: the tuple of the packet it quotes, and that one's ICMP type.
-type Quoted = (FiveTuple, Option<u8>);
+pub(super) type Quoted = (FiveTuple, Option<u8>);
 
 /// How a packet passed security groups.
 #[derive(Clone, Copy)]
@@ -179,7 +179,9 @@ impl State {
         }
         let port = self.ports[from.at()];
         let (key, traffic) = self.identify(now, port, packet, frame)?;
+        // A fragment is asked every question: who it is for, and NAT gateways, take whole packets only.
         if !T::ON
+            && !packet.is_fragment()
             && let Some((id, side)) = self.flows.find(&key)
         {
             let flow = self.flows.get(id);
@@ -317,6 +319,7 @@ impl State {
             ttl: ctx.packet.ttl(),
             syn: ctx.packet.is_tcp_syn(),
             icmp: ctx.packet.icmp().map(|(kind, _)| kind),
+            quoted: ctx.quoted,
         };
         let State { nat, ports, .. } = self;
         let walk = Walk::new(program, from, ctx.tuple, ctx.traffic, load, known, nat, ports, trail);
@@ -339,8 +342,17 @@ impl State {
             .filter(|(_, side)| *side == TARGET)
             .map(|(flow, _)| flow.key(INITIATOR))
             .map(|key| (key.src, key.src_port));
+        // Where the way has changed since the flow began, the receiver has an entry of its own, and the sender's has
+        // the port.
+        let held = flow.and_then(|(flow, _)| {
+            flow.held().or_else(|| {
+                let (began, _) = self.flows.find(&flow.key(INITIATOR)).filter(|_| !flow.is_present(INITIATOR))?;
+                let began = self.flows.get(began);
+                began.held().filter(|_| ctx.now < began.expires())
+            })
+        });
         Known {
-            binding: flow.and_then(|(flow, _)| flow.held()).map(|held| self.binding(held)),
+            binding: held.map(|held| self.binding(held)),
             client,
             forgotten: hit.is_none() && self.is_ghost(&ctx.key),
             related: hit.is_none() && related.is_some(),
@@ -369,7 +381,7 @@ impl State {
             _ => self.live(program, ctx.now, &key_there),
         };
         if there_eni.stateful && there_eni.ip != arrived.tuple.dst.to_bits() {
-            self.firewall(ctx, to, there, related, trail)?;
+            self.firewall(ctx, arrived, there, related, trail)?;
         }
         let traffic = Traffic {
             src: arrived.tuple.src.to_bits(),
@@ -385,12 +397,7 @@ impl State {
             trail.add(|| crumb(Stage::Endpoint, Some(to), outcome(answer.map(|()| Rule::None))));
             answer?;
         }
-        // A quoted packet is what the receiver sent, once it is translated.
-        let quoted = match related {
-            Some((id, side)) => Some(self.flows.get(id).key(side ^ 1)).filter(|key| key.port == port),
-            None => None,
-        };
-        let received = self.sg_ingress(program, ctx, to, there, &key_there, &traffic, quoted, trail)?;
+        let received = self.sg_ingress(program, ctx, arrived, there, &key_there, &traffic, trail)?;
         let always = |eni: EniIx| matches!(program.eni(eni).kind, EniKind::Endpoint(_));
         let always = always(from) || always(to) || arrived.binding.is_some();
         let tracks =
@@ -405,20 +412,18 @@ impl State {
         if arrived.tuple != ctx.tuple {
             rewrite(frame, ctx.packet, &key_there);
         }
-        if let (Some((id, side)), Some(_)) = (related, ctx.quoted)
-            && self.flows.get(id).is_translated()
-        {
-            let inner = Rewrite::from(self.flows.get(id).key(side ^ 1).tuple());
-            translate::rewrite_quote(frame, ctx.packet, &Rewrite::from(arrived.tuple), &inner);
+        if let Some((quoted, _)) = arrived.quoted.filter(|_| arrived.quoted != ctx.quoted) {
+            translate::rewrite_quote(frame, ctx.packet, &Rewrite::from(arrived.tuple), &Rewrite::from(quoted));
         }
         Ok(go_on(frame, ctx.packet, to, &arrived.passage, arrived.fragment, there_eni.terminates()))
     }
 
-    /// A stateful firewall takes part in sessions that it saw begin, in whichever direction.
+    /// A stateful firewall takes part in sessions that it saw begin, in whichever direction. It sees packets as they
+    /// arrive, with what gateways changed before it.
     fn firewall<T: Trail>(
         &self,
         ctx: &Ctx<'_>,
-        to: EniIx,
+        arrived: &Arrived,
         there: Hit,
         related: Hit,
         trail: &mut T,
@@ -427,7 +432,8 @@ impl State {
             return Ok(());
         }
         // The session as the firewall itself sends it on.
-        let onward = ctx.key.with(self.ports[to.at()], &ctx.tuple);
+        let to = arrived.to;
+        let onward = ctx.key.with(self.ports[to.at()], &arrived.tuple);
         if self.flows.find(&onward).is_some_and(|(id, _)| ctx.now < self.flows.get(id).expires()) {
             return Ok(());
         }
@@ -471,19 +477,19 @@ impl State {
         &self,
         program: &Program,
         ctx: &Ctx<'_>,
-        to: EniIx,
+        arrived: &Arrived,
         there: Hit,
         key_there: &FlowKey,
         traffic: &Traffic,
-        quoted: Option<FlowKey>,
         trail: &mut T,
     ) -> Result<Passed, Refusal> {
+        let to = arrived.to;
         if program.eni(to).groups == NONE {
             return Ok(Passed::NotAsked);
         }
         // An ICMP error is let in if this ENI sent the packet it quotes.
         let port = self.ports[to.at()];
-        let quoted = quoted.or_else(|| ctx.quoted.map(|(tuple, icmp)| FlowKey::of_tuple(port, &tuple, icmp)));
+        let quoted = arrived.quoted.map(|(tuple, icmp)| FlowKey::of_tuple(port, &tuple, icmp));
         let related = quoted.is_some_and(|key| self.tracks(ctx.now, &key));
         if related || self.is_tracked(there) {
             trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
@@ -542,12 +548,19 @@ impl State {
             _ => {
                 let leaves_no_state = ctx.packet.is_icmp_error() || ctx.packet.tcp_flags() & tcp_flags::RST != 0;
                 let fresh = [hit.is_none(), there.is_none()];
+                // The port belongs to the flow of the sender that began it.
+                let rebound =
+                    arrived.binding.filter(|_| arrived.fresh && hit.is_some_and(|(_, side)| side == INITIATOR));
+                let rest = Arrived { fresh: arrived.fresh && rebound.is_none(), ..*arrived };
                 if fresh != [false; 2] && !(leaves_no_state && fresh == [true; 2]) {
-                    self.enter_new(program, ctx, arrived, key_there, tracks, fresh)?;
-                } else if arrived.fresh {
-                    self.free(arrived);
+                    self.enter_new(program, ctx, &rest, key_there, tracks, fresh)?;
+                } else if rest.fresh {
+                    self.free(&rest);
                 }
                 if let Some((id, side)) = hit {
+                    if let Some(binding) = rebound {
+                        self.rebind(program, id, binding.held);
+                    }
                     self.flows.track(id, side, tracks[0]);
                     let nat = self.flows.get(id).held().and_then(|held| self.nat_number(program, held));
                     self.pass(program, ctx.now, ctx.packet, id, side, nat);
@@ -615,6 +628,9 @@ impl State {
         let endpoint = matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_));
         let mtu = if endpoint { arrived.mtu.min(deliver::ENDPOINT_MTU as u16) } else { arrived.mtu };
         let nat = arrived.binding.and_then(|binding| self.nat_number(program, binding.held));
+        if arrived.by_packet {
+            return (None, nat);
+        }
         let course = Course { passage: arrived.passage, mtu, nat };
         let number = self.courses.iter().position(|known| *known == course).unwrap_or_else(|| {
             // More differing ways than numbers: each packet of those is asked the whole way.

@@ -101,6 +101,12 @@ impl Allocator {
         (key.nat, key.address)
     }
 
+    /// Ports that are held, of all gateways.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u32 {
+        self.destinations.chunks.iter().flat_map(|chunk| chunk.iter()).map(|destination| destination.count).sum()
+    }
+
     /// Gives a port back. Does nothing for one that is not held.
     pub(crate) fn release(&mut self, Held { at, port }: Held) {
         let hash = cell_hash(at, port);

@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::decide::{Trail, crumb, outcome};
+use super::decide::{Quoted, Trail, crumb, outcome};
 use super::event::Way;
 use super::flow::{Binding, Passage};
 use super::gateways::is_private;
@@ -38,6 +38,8 @@ pub(super) struct Load {
     pub(super) syn: bool,
     /// Type of an ICMP message.
     pub(super) icmp: Option<u8>,
+    /// What an ICMP error is about, as its sender received it.
+    pub(super) quoted: Option<Quoted>,
 }
 
 /// What is known of the packet's flow.
@@ -67,6 +69,10 @@ pub(super) struct Arrived {
     pub(super) binding: Option<Binding>,
     /// The binding was made for this packet.
     pub(super) fresh: bool,
+    /// What an ICMP error quotes, as its receiver sent it.
+    pub(super) quoted: Option<Quoted>,
+    /// Another packet of the flow may be answered otherwise: each is asked the whole way.
+    pub(super) by_packet: bool,
 }
 
 pub(super) struct Walk<'a, T> {
@@ -153,6 +159,8 @@ impl<'a, T: Trail> Walk<'a, T> {
             way: Way::Private,
             binding: None,
             fresh: false,
+            quoted: load.quoted,
+            by_packet: false,
         };
         Walk {
             program,
@@ -505,7 +513,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             return Ok(());
         }
         if self.load.dont_fragment {
-            let reaction = Reaction::FragNeeded { from: router, mtu };
+            let reaction = Reaction::FragNeeded { from: router, mtu, hops: self.found.passage.ttl };
             return Err(Refusal::egress(DropCode::MtuFragNeeded, at).answered(reaction));
         }
         self.found.fragment = self.found.mtu;

@@ -114,6 +114,16 @@ impl State {
         Binding { nat, address, held }
     }
 
+    /// A flow that was there before goes by a NAT gateway from now on. One port is held at a time: that of the gateway
+    /// before, if there was one, goes back.
+    pub(super) fn rebind(&mut self, program: &Program, id: u32, held: Held) {
+        unbind(program, &mut self.nat, self.flows.get(id), &self.enis, &self.counters, FlowEnd::Replaced);
+        self.flows.get_mut(id).hold(held);
+        if let Some(nat) = self.nat_counters(self.nat_number(program, held)) {
+            nat.active.add(1);
+        }
+    }
+
     /// The NAT gateway whose port a flow holds; a NAT instance is none.
     pub(super) fn nat_number(&self, program: &Program, held: Held) -> Option<u16> {
         nat_number(program, &self.nat, &self.enis, held)

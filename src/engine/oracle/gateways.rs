@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::records::Binding;
+use super::records::{Binding, Key};
 use super::walk::{Leaver, Walk};
 use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
@@ -156,7 +156,8 @@ impl Walk<'_> {
                     let reaction = (forgotten && tcp).then_some(Reaction::Reset);
                     return Err(Stop { code, decider: by, direction: Direction::Egress, reaction });
                 }
-                self.renatted |= self.known;
+                let sender = Key::of(self.from, &self.start, false);
+                self.renatted |= self.known && !self.oracle.has_no_port(&sender);
                 let token = self.tokens;
                 self.tokens += 1;
                 Binding::new(n, &self.p, (own, token), self.now)
@@ -505,7 +506,7 @@ impl Walk<'_> {
                     quote.src_port = port;
                 }
             }
-            (Some(quote), None) if quote.dst == old && self.known => quote.dst = addr,
+            (Some(quote), None) if quote.dst == old => quote.dst = addr,
             (None, Some(port)) => {
                 self.p.src_port = port;
                 if self.p.is_echo() {
@@ -525,7 +526,7 @@ impl Walk<'_> {
                     quote.dst_port = port;
                 }
             }
-            (Some(quote), None) if quote.src == old && self.known => quote.src = addr,
+            (Some(quote), None) if quote.src == old => quote.src = addr,
             (None, Some(port)) => {
                 self.p.dst_port = port;
                 if self.p.is_echo() {

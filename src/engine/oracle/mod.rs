@@ -4,13 +4,14 @@
 //!
 //! Which port a NAT gateway takes is the engine's choice. In here the port is a *token*, a number over 65,535; where
 //! the packet arrives, the test tells which port it had ([`Oracle::learn`]).
+//!
+//! `tests/observed.rs` takes this folder in as well, and asks it about labs that run: in here is only what needs no
+//! other test.
 
 mod gateways;
 mod groups;
 mod lists;
 mod records;
-#[cfg(test)]
-mod says;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -116,10 +117,9 @@ pub(super) struct Expected {
     /// It is cut into fragments of so many bytes; 0: not.
     pub(super) fragment: u16,
     pub(super) way: Way,
-    /// A flow that was there before is sent by a NAT gateway from now on.
+    /// A NAT gateway gets a flow that another one has a port for, or that the other end began, or what another ENI
+    /// sends in the name of its client.
     pub(super) renatted: bool,
-    /// It belongs to a flow that was there before.
-    pub(super) known: bool,
 }
 
 #[derive(Default)]
@@ -144,8 +144,7 @@ impl Oracle {
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
-        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, known, .. } =
-            walk;
+        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, .. } = walk;
         self.tokens = tokens;
         if let Some(flow) = replaced {
             self.end(flow);
@@ -154,16 +153,7 @@ impl Oracle {
             Ok(verdict) => {
                 self.remember(plan, now, notes, &start, &arrives);
                 let passed = matches!(verdict, Verdict::Deliver { .. } | Verdict::Endpoint { .. });
-                Expected {
-                    verdict,
-                    why: None,
-                    crumbs,
-                    arrives: passed.then_some(arrives),
-                    fragment,
-                    way,
-                    renatted,
-                    known,
-                }
+                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way, renatted }
             }
             Err(stop) => {
                 let verdict = match stop.reaction {
@@ -171,7 +161,7 @@ impl Oracle {
                     None => Verdict::Drop { code: stop.code },
                 };
                 let why = Some((stop.code, stop.decider, stop.direction));
-                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted, known }
+                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted }
             }
         }
     }

@@ -249,6 +249,13 @@ impl Oracle {
         &self.bindings
     }
 
+    /// The ENI began the flow, and no NAT gateway has a port for it.
+    pub(super) fn has_no_port(&self, key: &Key) -> bool {
+        self.known(key).is_some_and(|(record, flow)| {
+            flow.initiator == *key && !self.bindings.iter().any(|binding| binding.flow == record.flow)
+        })
+    }
+
     /// The ENI whose connection it is.
     pub(super) fn owner(&self, binding: &Binding) -> Option<u32> {
         self.flows.get(&binding.flow).map(|flow| flow.initiator.eni)

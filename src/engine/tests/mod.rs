@@ -1,7 +1,9 @@
 //! Scenarios: a small plan, packets, and the verdict AWS would give.
 
 pub(crate) mod builder;
+mod gateways;
 mod random;
+mod says;
 mod scenarios;
 mod time;
 

@@ -3,7 +3,7 @@
 use super::builder::demo;
 use super::*;
 use crate::engine::verdict::Direction;
-use crate::model::plan::RouteTarget;
+use crate::model::plan::{Forward, RouteTarget};
 use crate::wire::make::Echo;
 use crate::wire::vnet;
 
@@ -349,6 +349,52 @@ fn later_fragments_go_the_way_of_the_first() {
     let (first, second) = fragments(54, 2);
     drops(&mut engine, x, &first, DropCode::SgEgress, Decider::SecurityGroups(x));
     drops(&mut engine, x, &second, DropCode::SgEgress, Decider::SecurityGroups(x));
+}
+
+#[test]
+fn a_fragment_of_a_known_flow_is_asked_every_question() {
+    let mut lab = demo();
+    lab.plan.enis[GUEST.at()].security_groups = lab.plan.enis[WEB.at()].security_groups.clone();
+    let mut engine = engine(&lab);
+    let whole =
+        make::tcp(&TcpSpec { payload: &[0; 60], ..TcpSpec::new(sock("10.0.1.10:40000"), sock("10.0.2.4:443"), ACK) });
+    let mut first = whole.clone();
+    first[vnet::LEN + 6] = 0x20;
+    fix_ip_sum(&mut first);
+    assert_eq!(engine.sent(T0, WEB, &syn("10.0.1.10:40000", "10.0.2.4:443")), Verdict::Endpoint { eni: S3_B });
+    let answer = tcp("10.0.2.4:443", "10.0.1.10:40000", SYN_ACK);
+    assert_eq!(engine.sent_from_endpoint(T0, S3_B, &answer), to(WEB));
+    for _ in 0..2 {
+        assert_eq!(engine.sent(T0, WEB, &whole), Verdict::Endpoint { eni: S3_B });
+        drops(&mut engine, WEB, &first, DropCode::VpceProto, Decider::EndpointEni(S3_B));
+        assert_eq!(engine.trace(T0, WEB, &mut first.clone()).0, drop_of(DropCode::VpceProto), "traced, the same");
+    }
+}
+
+#[test]
+fn a_stateful_firewall_knows_sessions_by_the_addresses_that_it_sees() {
+    let (mut lab, [x, y, m]) = open_lab();
+    let group = lab.plan.enis[0].security_groups[0];
+    lab.allow(group, "all from 0.0.0.0/0");
+    lab.allow(group, "all to 0.0.0.0/0");
+    let igw = lab.igw(0);
+    lab.public_address(y, "203.0.113.20");
+    let edge = lab.table(0, "edge");
+    lab.route(edge, "10.0.2.0/24", RouteTarget::Eni(m));
+    lab.plan.internet_gateways[igw].edge_table = Some(edge);
+    lab.plan.enis[m.at()].source_dest_check = false;
+    lab.plan.instances[m.at()].forward = Some(Forward::Stateful);
+    let host = lab.internet_host("host", "198.51.100.7");
+    let mut engine = engine(&lab);
+    let (sent, seen) = ("203.0.113.20:80", "10.0.2.10:80");
+    // What the host sends to the public address the firewall sees with the private one.
+    let stray = tcp("198.51.100.7:4000", sent, ACK);
+    drops(&mut engine, host, &stray, DropCode::FwNoState, Decider::Eni(m));
+    // A session of the public address is another one, though its packets look as the host sends them.
+    assert_eq!(engine.sent(T0, m, &syn("198.51.100.7:4000", "10.0.1.10:80")), to(x));
+    drops(&mut engine, host, &stray, DropCode::FwNoState, Decider::Eni(m));
+    assert_eq!(engine.sent(T0, m, &syn("198.51.100.7:4000", seen)), to(y), "it begins the session itself");
+    assert_eq!(engine.sent(T0, host, &stray), to(m));
 }
 
 fn fix_ip_sum(frame: &mut [u8]) {

@@ -200,7 +200,11 @@ impl<T: Trail> Walk<'_, T> {
     /// the other tunnel: the answer, whichever side asked (re:Post, "VPN asymmetric routing").
     fn site_firewall(&mut self, link: u32, by_aws: bool) -> Result<(), Refusal> {
         let compiled = &self.program.gateways.links[link as usize];
-        if self.traffic.proto != Proto::TCP || self.load.syn || !compiled.splits_sessions() {
+        if self.traffic.proto != Proto::TCP || !compiled.splits_sessions() {
+            return Ok(());
+        }
+        self.found.by_packet = true;
+        if self.load.syn {
             return Ok(());
         }
         let site = compiled.site as usize;

@@ -114,7 +114,8 @@ impl<T: Trail> Walk<'_, T> {
         let at = Decider::Nat(nat as usize);
         let refuse = |code| Refusal::ingress(code, at);
         let port = self.ports[gateway.eni.at()];
-        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst);
+        let own_port = |b: &Binding| !self.has_ports() || b.held.port == self.tuple.dst_port;
+        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst && own_port(b));
         let answer = match (binding, self.known.client) {
             (Some(_), Some(_)) if self.load.ttl <= self.found.passage.ttl + 1 => Err(refuse(DropCode::TtlExpired)),
             (Some(_), Some(_)) if self.load.fragment && self.traffic.proto != Proto::UDP => {
@@ -137,7 +138,18 @@ impl<T: Trail> Walk<'_, T> {
         Ok(Place::Leave { subnet: gateway.subnet, gateway: true })
     }
 
+    /// The source becomes another, and with it the destination of what an ICMP error quotes (RFC 5508, 4.2). A gateway
+    /// without ports leaves a quote alone that speaks of another address.
     pub(super) fn set_src(&mut self, addr: u32, port: Option<u16>) {
+        if let Some((quoted, icmp)) = &mut self.found.quoted
+            && (port.is_some() || quoted.dst == self.tuple.src)
+        {
+            quoted.dst = addr.into();
+            quoted.dst_port = port.unwrap_or(quoted.dst_port);
+            if icmp.is_some() {
+                quoted.src_port = quoted.dst_port;
+            }
+        }
         self.traffic.src = addr;
         self.tuple.src = addr.into();
         if let Some(port) = port.filter(|_| self.has_ports()) {
@@ -149,6 +161,15 @@ impl<T: Trail> Walk<'_, T> {
     }
 
     pub(super) fn set_dst(&mut self, addr: u32, port: Option<u16>) {
+        if let Some((quoted, icmp)) = &mut self.found.quoted
+            && (port.is_some() || quoted.src == self.tuple.dst)
+        {
+            quoted.src = addr.into();
+            quoted.src_port = port.unwrap_or(quoted.src_port);
+            if icmp.is_some() {
+                quoted.dst_port = quoted.src_port;
+            }
+        }
         self.traffic.dst = addr;
         self.tuple.dst = addr.into();
         if let Some(port) = port.filter(|_| self.has_ports()) {

@@ -97,6 +97,13 @@ const MUTATIONS: &[(&str, fn(&mut Plan))] = &[
             }
         }
     }),
+    ("firewalls of sites, per tunnel", |plan| {
+        for link in &mut plan.links {
+            if let LinkKind::Vpn { stateful, .. } = &mut link.kind {
+                *stateful = false;
+            }
+        }
+    }),
     ("DNS support", |plan| plan.vpcs.iter_mut().for_each(|vpc| vpc.dns_support = true)),
     ("AWS's public side", |plan| plan.public_side = None),
 ];

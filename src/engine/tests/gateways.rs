@@ -1,0 +1,133 @@
+//! Scenarios of gateways: what flows are told by Internet gateways, links to sites and NAT gateways.
+
+use super::*;
+use crate::base::Proto;
+
+use crate::model::plan::{LinkEnd, LinkKind, RouteTarget, SiteTarget};
+
+use crate::wire::make::Echo;
+use crate::wire::{Packet, nat};
+
+/// One open instance in a subnet with an Internet gateway, and a host outside.
+fn outside() -> (Lab, [EniIx; 2]) {
+    let mut lab = Lab::new();
+    let vpc = lab.vpc("app", "10.0.0.0/16");
+    let a = lab.subnet(vpc, "a", "10.0.1.0/24", 'a');
+    let open = lab.group(vpc, "open");
+    lab.allow(open, "all from 0.0.0.0/0");
+    lab.allow(open, "all to 0.0.0.0/0");
+    let x = lab.instance("x", a, "10.0.1.10", &[open]);
+    let host = lab.internet_host("host", "198.51.100.7");
+    let igw = lab.igw(vpc);
+    lab.route(0, "0.0.0.0/0", RouteTarget::Igw(igw));
+    lab.public_address(x, "203.0.113.20");
+    (lab, [x, host])
+}
+
+/// The addresses and ports of the packet that an ICMP error quotes.
+fn quoted(frame: &[u8]) -> (String, String) {
+    let packet = Packet::parse(frame).expect("a packet");
+    assert!(crate::wire::verify_checksums(frame), "checksums");
+    let (tuple, _) = nat::quoted(frame, &packet).expect("a quote");
+    (format!("{}:{}", tuple.src, tuple.src_port), format!("{}:{}", tuple.dst, tuple.dst_port))
+}
+
+#[test]
+fn internet_gateways_translate_what_icmp_errors_quote_also_of_packets_that_nobody_knows() {
+    let (lab, [x, host]) = outside();
+    let mut engine = engine(&lab);
+    let stranger = udp("198.51.100.7:4000", "10.0.1.10:53");
+    let mut error = make::icmp_error(ip("10.0.1.10"), 3, 3, 0, &stranger).expect("error");
+    assert_eq!(engine.handle(T0, x, &mut error), to(host));
+    assert_eq!(quoted(&error), ("198.51.100.7:4000".into(), "203.0.113.20:53".into()));
+    let stranger = udp("203.0.113.20:53", "198.51.100.7:4000");
+    let mut error = make::icmp_error(ip("198.51.100.7"), 3, 3, 0, &stranger).expect("error");
+    assert_eq!(engine.handle(T0, host, &mut error), to(x));
+    assert_eq!(quoted(&error), ("10.0.1.10:53".into(), "198.51.100.7:4000".into()));
+    assert_eq!(engine.flow_count(), 0, "errors are no flows");
+}
+
+#[test]
+fn a_sites_firewall_per_tunnel_is_asked_of_every_packet_of_a_session() {
+    let mut lab = Lab::new();
+    let vpc = lab.vpc("app", "10.0.0.0/16");
+    let a = lab.subnet(vpc, "a", "10.0.1.0/24", 'a');
+    let open = lab.group(vpc, "open");
+    lab.allow(open, "all from 0.0.0.0/0");
+    lab.allow(open, "all to 0.0.0.0/0");
+    let x = lab.instance("x", a, "10.0.1.10", &[open]);
+    let vgw = lab.vgw(vpc);
+    let site = lab.site("dc", "172.16.0.0/24");
+    let link = lab.vpn(site, LinkEnd::Vgw(vgw));
+    lab.site_route(site, "10.0.0.0/16", SiteTarget::Link(link));
+    lab.route(0, "172.16.0.0/24", RouteTarget::Vgw(vgw));
+    let host = lab.site_host("host", site, "172.16.0.10");
+    if let LinkKind::Vpn { tunnels, stateful, .. } = &mut lab.plan.links[link].kind {
+        *stateful = true;
+        (tunnels[0].preferred_by_aws, tunnels[1].preferred_by_aws) = (false, true);
+    }
+    let mut engine = engine(&lab);
+    let at = Decider::Site(site, None);
+    assert_eq!(engine.sent(T0, x, &syn("10.0.1.10:4000", "172.16.0.10:80")), to(host));
+    let ack = tcp("10.0.1.10:4000", "172.16.0.10:80", ACK);
+    drops(&mut engine, x, &ack, DropCode::FwNoState, at);
+    assert_eq!(engine.sent(T0, host, &syn("172.16.0.10:4000", "10.0.1.10:80")), to(x));
+    drops(&mut engine, host, &tcp("172.16.0.10:4000", "10.0.1.10:80", ACK), DropCode::FwNoState, at);
+    let datagram = udp("10.0.1.10:4000", "172.16.0.10:80");
+    assert_eq!(engine.sent(T0, x, &datagram), to(host), "sessions are TCP's");
+}
+
+/// Sends it, and says as what and to whom it arrives.
+fn arrives(engine: &mut Engine, now: Instant, from: EniIx, frame: &[u8]) -> (Verdict, base::FiveTuple) {
+    let mut frame = frame.to_vec();
+    let verdict = engine.handle(now, from, &mut frame);
+    (verdict, Packet::parse(&frame).expect("a packet").tuple())
+}
+
+#[test]
+fn a_flow_that_a_change_of_routes_sends_by_a_nat_gateway_holds_one_port() {
+    let ping = |half, src: &str, dst: &str, id| make::icmp_echo(ip(src), ip(dst), half, id, 1, b"ping");
+    let (lab, [x, host]) = outside();
+    let mut moved = lab.clone();
+    let vpc = moved.plan.subnets[0].vpc;
+    let public = moved.subnet(vpc, "public", "10.0.0.0/24", 'a');
+    let gateway = moved.nat("nat", public, "10.0.0.5", Some("203.0.113.30"));
+    moved.plan.subnets[public].route_table = moved.table(vpc, "public");
+    moved.route(moved.plan.subnets[public].route_table, "0.0.0.0/0", RouteTarget::Igw(0));
+    moved.plan.route_tables[0].routes.last_mut().expect("the default route").target = RouteTarget::Nat(gateway);
+    for begins in [
+        syn("10.0.1.10:4000", "198.51.100.7:80"),
+        udp("10.0.1.10:4000", "198.51.100.7:53"),
+        ping(Echo::Request, "10.0.1.10", "198.51.100.7", 9),
+    ] {
+        let mut engine = engine(&lab);
+        let (verdict, direct) = arrives(&mut engine, T0, x, &begins);
+        assert_eq!((verdict, direct.src), (to(host), ip("203.0.113.20")));
+        engine.publish(T0, Arc::new(compile(&moved.plan, 2)));
+        let (verdict, first) = arrives(&mut engine, T0, x, &begins);
+        assert_eq!((verdict, first.src), (to(host), ip("203.0.113.30")));
+        for _ in 0..3 {
+            assert_eq!(arrives(&mut engine, T0, x, &begins), (to(host), first), "by the same port");
+            assert_eq!(engine.ports_held(), 1);
+            let (here, there) =
+                (format!("{}:{}", first.dst, first.dst_port), format!("{}:{}", first.src, first.src_port));
+            let answer = match first.proto {
+                Proto::TCP => tcp(&here, &there, SYN_ACK),
+                Proto::UDP => udp(&here, &there),
+                _ => ping(Echo::Reply, "198.51.100.7", "203.0.113.30", first.src_port),
+            };
+            let (verdict, back) = arrives(&mut engine, T0, host, &answer);
+            assert_eq!((verdict, back.dst), (to(x), ip("10.0.1.10")), "{back:?}");
+            assert_eq!(engine.counters().nats[0].active.get(), 1);
+        }
+        // Nobody else's port is the way in.
+        let stray = udp("198.51.100.7:53", &format!("203.0.113.30:{}", first.src_port ^ 1));
+        assert_eq!(engine.sent(T0, host, &stray), drop_of(DropCode::NatNoState));
+        let late = T0 + std::time::Duration::from_secs(6 * 86_400);
+        while engine.flow_count() > 0 {
+            engine.expire(late);
+        }
+        assert_eq!(engine.ports_held(), 0, "none is left behind");
+        assert_eq!(engine.counters().nats[0].active.get(), 0);
+    }
+}
