@@ -40,6 +40,6 @@ fn routes(routes: u32) -> Box<dyn FnMut()> {
     let (mut random, span) = (1u64, u64::from(routes) * 0x180);
     Box::new(move || {
         random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        black_box(table.lookup(0x0a00_0000 + ((random >> 32) * span >> 32) as u32));
+        black_box(table.lookup(0x0a00_0000 + (((random >> 32) * span) >> 32) as u32));
     })
 }

@@ -110,10 +110,9 @@ impl Allocator {
     /// Gives a port back. Does nothing for one that is not held.
     pub(crate) fn release(&mut self, Held { at, port }: Held) {
         let hash = cell_hash(at, port);
-        if self.taken.find(hash, |other| other == at).is_none() {
+        if !self.taken.remove(hash, at) {
             return;
         }
-        self.taken.remove(hash, at);
         let destination = self.destinations.get_mut(at);
         destination.exhausted = false;
         destination.count -= 1;
@@ -124,10 +123,15 @@ impl Allocator {
         }
     }
 
-    /// Reads what the release of a port begins with: see [`Index::near`].
+    /// Reads what the release of a port needs: see [`Index::near`].
     #[inline]
     pub(crate) fn near(&self, Held { at, port }: Held) -> u64 {
-        self.taken.near(cell_hash(at, port)) ^ u64::from(self.destinations.get(at).count)
+        let taken = self.taken.near(cell_hash(at, port));
+        match self.destinations.get(at) {
+            // The last one of its destination takes that with it.
+            Destination { count: 1, key, .. } => taken ^ self.by_key.near(key.hash(self.seed) as u32),
+            _ => taken,
+        }
     }
 
     /// [`Allocator::release`] of what `allocate` gave.

@@ -38,7 +38,7 @@ const EXPIRE_BATCH: usize = 2_048;
 
 /// Entries that are looked at together when they may have ended: what each needs from memory is read before the first
 /// is taken out, so that the waits are one and not one after another.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 32;
 
 /// What else the end of a flow changes.
 pub(crate) trait Ends {
