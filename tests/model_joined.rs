@@ -212,8 +212,14 @@ fn impairments_and_faults_mean_the_same_in_the_file_and_on_the_command_line() {
     };
     assert_eq!(p.instances[web].impair, Some(wanted));
     let titles: Vec<&str> = p.faults.iter().map(|f| f.title.as_str()).collect();
-    let expected =
-        ["az a", "endpoint hub.sts in b", "tunnel office/2", "instance hub.api", "instance hub.web", "link hub.web"];
+    let expected = [
+        "az a",
+        "endpoint hub.sts in b",
+        "tunnel office/2",
+        "instance hub.api",
+        "instance hub.web",
+        "link hub.web down delay 10ms jitter 1ms loss 10% rate 1gbit seed 3",
+    ];
     assert_eq!(titles, expected);
     assert_eq!((p.faults[0].after, p.faults[0].lasts), (None, Some(Duration::from_secs(30))));
     assert_eq!(p.faults[1].after, Some(Duration::from_secs(5)));

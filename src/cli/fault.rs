@@ -112,7 +112,7 @@ mod tests {
             [row(1, "link app.web delay 20ms loss 1%", None, Some(2)), row(2, "link app.web down", Some(1_500), None)];
         assert_eq!(
             render(&rows),
-            "ID  FAULT                            STATE                                    BY\n\
+            "ID  FAULT                            STATE                                     BY\n\
              1   link app.web delay 20ms loss 1%  until cleared, but 2 stands in its place  file\n\
              2   link app.web down                for 1.5 s more                            command\n"
         );

@@ -83,5 +83,32 @@ pub fn render(ps: &Ps) -> String {
             g.drops.to_string(),
         ]);
     }
-    table(&["NAME", "KIND", "ADDRESS", "AZ", "STATE", "BYTES IN", "BYTES OUT", "DROPS"], &rows)
+    let mut page = table(&["NAME", "KIND", "ADDRESS", "AZ", "STATE", "BYTES IN", "BYTES OUT", "DROPS"], &rows);
+    for (name, here, aws) in &ps.limits {
+        page += &format!("limit {name}: {here} here, {aws} in AWS\n");
+    }
+    if let Some(latency) = &ps.latency {
+        page += &format!("latency: {latency}\n");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_from_aws_is_said_below_the_table() {
+        let ps = Ps {
+            limits: vec![("endpoint_idle".into(), "10s".into(), "350s".into())],
+            latency: Some("aws".into()),
+            ..Ps::default()
+        };
+        assert!(
+            render(&ps).ends_with("\nlimit endpoint_idle: 10s here, 350s in AWS\nlatency: aws\n"),
+            "{}",
+            render(&ps)
+        );
+        assert_eq!(render(&Ps::default()).lines().count(), 1);
+    }
 }

@@ -12,8 +12,8 @@ use super::probe::{Outcome, Seen};
 use crate::control::api::{ExplainAsk, FlowRow};
 use crate::control::checks::{self, CheckResult, Ran, Reached};
 use crate::control::rows;
-use crate::model::Plan;
 use crate::model::plan::{CheckPlan, CheckWhat, InstanceHome};
+use crate::model::{Plan, latency};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -56,7 +56,12 @@ pub fn run(args: Args) -> Done {
         Format::Json => {
             print_json(&results)?;
         }
-        Format::Table => print!("{}", checks::render(&results)),
+        Format::Table => {
+            if let Some(note) = latency::note(&plan) {
+                println!("latency: {note}");
+            }
+            print!("{}", checks::render(&results));
+        }
     }
     Ok(u8::from(results.iter().any(|r| !r.ok)))
 }

@@ -11,6 +11,7 @@ use crate::model::{Plan, catalogue};
 pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::Instant) -> u64) -> DropRow {
     let (object, rule) = decider(plan, record);
     let (began, began_at) = began(plan, record);
+    let sum = record.is_sum();
     DropRow {
         time_ms: clock(record.last),
         first_ms: clock(record.first),
@@ -18,9 +19,9 @@ pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::In
         began_at,
         back: record.answers.is_some(),
         from: plan.eni_label(record.from),
-        to: label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst),
-        src: end(record.tuple, true),
-        dst: end(record.tuple, false),
+        to: if sum { "*".to_owned() } else { label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst) },
+        src: if sum { "*".to_owned() } else { end(record.tuple, true) },
+        dst: if sum { "*".to_owned() } else { end(record.tuple, false) },
         proto: record.tuple.proto.to_string(),
         code: record.code.as_str().to_owned(),
         object,
@@ -266,6 +267,9 @@ pub fn gateway(plan: &Plan, decider: Decider) -> (&'static str, String) {
     }
 }
 
+/// Of a site's firewall.
+pub(super) const SPLIT: &str = "its firewall keeps a state per tunnel, and the session went by the other one";
+
 /// The deciding object and rule, in words.
 fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
     match record.decider {
@@ -320,7 +324,12 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
         Decider::Site(at, route) => {
             let site = &plan.sites[at];
             let rule = route.and_then(|r| site.routes.get(r));
-            let rule = rule.map_or_else(|| "no route".to_owned(), |r| plan.site_route_text(r));
+            let none = || match record.code {
+                DropCode::NoHost => format!("no host has {}", record.tuple.dst),
+                DropCode::FwNoState => SPLIT.to_owned(),
+                _ => "no route".to_owned(),
+            };
+            let rule = rule.map_or_else(none, |r| plan.site_route_text(r));
             (format!("site:{}", site.common.path), rule)
         }
         other => {
@@ -423,5 +432,30 @@ internet: { www: { ip: 192.0.2.10 } }
         let code = |code: &str| Filter { code: Some(code.into()), ..Filter::default() };
         assert_eq!(check_filter(&plan, &code("sg_ingress")), Ok(()));
         assert!(check_filter(&plan, &code("SG")).expect_err("no code").contains("SG_INGRESS"));
+    }
+
+    #[test]
+    fn a_gateway_endpoint_is_known_by_its_name_and_by_the_names_that_lead_to_it() {
+        use crate::model::{Around, Source, load};
+        let text = "version: 1
+name: t
+region: eu-west-1
+vpcs:
+  app: { cidr: 10.0.0.0/16, endpoints: { s3: { type: gateway }, dynamodb: { type: gateway } } }
+";
+        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
+            .unwrap_or_else(|r| panic!("{}", r.render(false)))
+            .plan;
+        let s3 = plan.find_endpoint("s3").expect("an endpoint");
+        let names = |kind| name_rows(&plan, &[s3], None, kind).into_iter().map(|r| r.name).collect::<Vec<_>>();
+        assert!(names(None).contains(&"s3.eu-west-1.amazonaws.com".to_owned()), "{:?}", names(None));
+        assert!(names(None).iter().all(|name| name.ends_with("s3.eu-west-1.amazonaws.com")));
+        assert_eq!((names(Some("public")), names(Some("zonal"))), (names(None), Vec::new()));
+        let addr = plan.public_blocks.addr("s3.eu-west-1.amazonaws.com").expect("an address").to_string();
+        let passes = |word: &str, label: &str| names_end(&plan, word, label, &format!("{addr}:443"));
+        // A flow ends at the door; what was dropped before it is known by the address alone.
+        assert!(["endpoint:s3", "app.s3", "s3"].iter().all(|word| passes(word, "s3") && passes(word, &addr)));
+        assert!(!passes("endpoint:dynamodb", "s3") && !passes("instance:s3", "s3"));
+        assert!(!passes("endpoint:dynamodb", &addr));
     }
 }

@@ -41,6 +41,13 @@ impl Index {
         old.find(hash, &mut is)
     }
 
+    /// Where a search for this hash begins. Read for several hashes before the first is searched for, so that what they
+    /// need of memory comes at once.
+    #[inline]
+    pub(crate) fn near(&self, hash: u32) -> u64 {
+        self.young.cells[hash as usize & self.young.mask]
+    }
+
     /// `slot` must be under `u32::MAX - 1` and not in the index.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         self.carry_over();

@@ -124,6 +124,12 @@ impl Allocator {
         }
     }
 
+    /// Reads what the release of a port begins with: see [`Index::near`].
+    #[inline]
+    pub(crate) fn near(&self, Held { at, port }: Held) -> u64 {
+        self.taken.near(cell_hash(at, port)) ^ u64::from(self.destinations.get(at).count)
+    }
+
     /// [`Allocator::release`] of what `allocate` gave.
     pub fn give_back(&mut self, taken: Taken) {
         self.release(Held { at: taken.at, port: taken.port });

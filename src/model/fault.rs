@@ -150,10 +150,10 @@ fn impair(words: &[&str]) -> Result<Impair, String> {
             "jitter" => impair.jitter = time()?,
             "loss" => {
                 impair.loss_ppm =
-                    share(value).ok_or_else(|| format!("`{value}` is no share: write 0% to 100%, as 1%"))?
+                    share(value).ok_or_else(|| format!("`{value}` is no share: write 0% to 100%, as 1%"))?;
             }
             "rate" => {
-                impair.rate = Some(rate(value).ok_or_else(|| format!("`{value}` is no rate: write it as 10mbit"))?)
+                impair.rate = Some(rate(value).ok_or_else(|| format!("`{value}` is no rate: write it as 10mbit"))?);
             }
             "seed" => impair.seed = Some(value.parse().map_err(|_| format!("`{value}` is no number"))?),
             other => return Err(format!("`{other}`: not delay, jitter, loss, rate, seed or down")),

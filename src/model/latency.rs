@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use super::Plan;
+use super::plan::Latency;
+
 /// What a packet passes on its way. The delays of a path's parts add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathKind {
@@ -58,8 +61,10 @@ impl PathKind {
     }
 }
 
-/// What every report says where these delays are on.
-pub const NOTE: &str = "typical delays of AWS, not promised by AWS";
+/// What every report says where these delays are on: `aws (typical delays of AWS, not promised by AWS)`.
+pub fn note(plan: &Plan) -> Option<&'static str> {
+    (plan.latency == Latency::Aws).then_some("aws (typical delays of AWS, not promised by AWS)")
+}
 
 const DATA: &str = include_str!("latency.txt");
 

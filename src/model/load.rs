@@ -328,7 +328,10 @@ mod tests {
         assert_eq!(plan.eni_label(s3.enis[1]), "s3@b");
         assert_eq!(plan.find_instance("app.web"), Ok(0));
         assert_eq!(plan.instance_named("instance:web"), Ok(0));
-        assert_eq!(plan.instance_named("wbe").expect_err("no such"), "no instance is named `wbe`; there are: app.web");
+        assert_eq!(
+            plan.instance_named("wbe").expect_err("no such"),
+            "no instance is named `wbe`; there are: app.web, app.guest"
+        );
         assert_eq!(plan.subnets[0].az_id, "euw1-az1");
         assert_eq!(plan.route_tables[0].routes[0].target, RouteTarget::Local);
         assert_eq!(plan.services[0].full_name, "com.amazonaws.eu-west-1.s3");

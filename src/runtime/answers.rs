@@ -17,9 +17,9 @@ use crate::control::explain::{self, Facts};
 use crate::control::rows;
 use crate::control::store::Accepted;
 use crate::engine::{FlowSnapshot, Way};
-use crate::model::Plan;
 use crate::model::catalogue::PUBLIC_RESOLVER;
 use crate::model::plan::{EniOwner, Limits, VpcPlan};
+use crate::model::{Plan, latency};
 
 /// Answers everything but `Exec`, whose answer carries descriptors.
 pub fn answer(shared: &Shared, request: Request) -> Reply {
@@ -201,6 +201,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
         limits: changed_limits(&plan.limits),
+        latency: latency::note(plan).map(str::to_owned),
     }))
 }
 

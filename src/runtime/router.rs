@@ -33,9 +33,9 @@ use crate::engine::{
 };
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
-use crate::wire::edit::answer_echo;
+use crate::wire::edit::{answer_echo, set_ttl};
 use crate::wire::make::{
-    UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
+    TTL, UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
 };
 use crate::wire::packet::{IP_OFFSET, Packet};
 use crate::wire::vnet::VnetHdr;
@@ -212,12 +212,14 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
     ports.tuns.resize_with(tuns.len(), || None);
     let mut router = Router {
         clock,
-        engine: Engine::new(tables.program.clone(), EngineLimits { seed, ..EngineLimits::default() }),
+        net: Net {
+            engine: Engine::new(tables.program.clone(), EngineLimits { seed, ..EngineLimits::default() }),
+            links: Links::new(&tables.program),
+            ports,
+        },
         closed: VecDeque::new(),
-        links: Links::new(&tables.program),
         tables,
         terminal,
-        ports,
         poller,
         commands,
         counts: counts.clone(),
@@ -229,7 +231,7 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
         if let Some(tun) = tun {
             let number = router.tables.numbers.of(EniIx(at as u32));
             router.poller.add(tun.as_fd(), number.0)?;
-            router.ports.tuns[at] = Some(tun);
+            router.net.ports.tuns[at] = Some(tun);
         }
     }
     let terminal = router.terminal.counts.clone();
@@ -365,10 +367,9 @@ fn add(counter: &AtomicU64, n: u64) {
 
 struct Router {
     clock: OsClock,
-    engine: Engine,
+    net: Net,
     tables: Tables,
     terminal: Terminal,
-    ports: Ports,
     poller: Poller,
     commands: Receiver<Command>,
     counts: Arc<RouterCounts>,
@@ -376,7 +377,6 @@ struct Router {
     frame: Frame,
     /// What the resolver sends is made in this one.
     reply: Frame,
-    links: Links,
     seed: u64,
     /// Flows that ended, newest last.
     closed: VecDeque<FlowClosed>,
@@ -395,27 +395,27 @@ impl Router {
                     Command::Stop => return Ok(()),
                     Command::Call(work) => work(&mut Inside {
                         now,
-                        engine: &mut self.engine,
+                        engine: &mut self.net.engine,
                         tables: &mut self.tables,
                         terminal: &mut self.terminal,
-                        ports: &mut self.ports,
+                        ports: &mut self.net.ports,
                         closed: &mut self.closed,
-                        links: &mut self.links,
+                        links: &mut self.net.links,
                         poller: &self.poller,
                     }),
                 }
             }
             self.arrivals(now);
             self.turn(now);
-            if self.engine.next_deadline() <= now {
-                self.engine.expire(now);
+            if self.net.engine.next_deadline() <= now {
+                self.net.engine.expire(now);
             }
-            while let Some(flow) = self.engine.next_closed() {
+            while let Some(flow) = self.net.engine.next_closed() {
                 remember(&mut self.closed, flow);
             }
-            self.counts.flows.store(self.engine.flow_count() as u64, Ordering::Relaxed);
+            self.counts.flows.store(self.net.engine.flow_count() as u64, Ordering::Relaxed);
             let deadline =
-                self.engine.next_deadline().min(self.terminal.next_deadline()).min(self.links.next_deadline());
+                self.net.engine.next_deadline().min(self.terminal.next_deadline()).min(self.net.links.next_deadline());
             let timeout = (deadline != Instant::NEVER).then(|| deadline.since(self.clock.now()));
             let (commands, terminal) = (&self.commands, &self.terminal);
             let slept = self.poller.wait(timeout, || commands.is_empty() && terminal.is_quiet(), &mut ready)?;
@@ -429,7 +429,7 @@ impl Router {
     fn drain(&mut self, now: Instant, number: EniIx) -> io::Result<()> {
         let Some(from) = self.tables.numbers.eni(number) else { return Ok(()) };
         for n in 0..BATCH {
-            let Some(Some(tun)) = self.ports.tuns.get(from.at()) else { return Ok(()) };
+            let Some(Some(tun)) = self.net.ports.tuns.get(from.at()) else { return Ok(()) };
             match tun.read(self.frame.space()) {
                 Ok(0) => return Ok(()),
                 Ok(len) => self.frame.set_len(len),
@@ -439,7 +439,7 @@ impl Router {
                         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
                         // The device is down or gone: its namespace is being removed. Not to be asked again.
                         _ => {
-                            let tun = self.ports.tuns[from.at()].take();
+                            let tun = self.net.ports.tuns[from.at()].take();
                             tun.map_or(Ok(()), |tun| self.poller.remove(tun.as_fd()))
                         }
                     };
@@ -454,8 +454,8 @@ impl Router {
     #[inline]
     fn decide(&mut self, now: Instant, from: EniIx) {
         let frame = self.frame.bytes_mut();
-        let goal = match tap::handle(&mut self.engine, &mut self.ports.taps, now, from, frame) {
-            Verdict::Deliver { to } => return self.ports.write(to, frame),
+        let goal = match tap::handle(&mut self.net.engine, &mut self.net.ports.taps, now, from, frame) {
+            Verdict::Deliver { to } => return self.net.ports.write(to, frame),
             Verdict::Drop { code: DropCode::VpceIdle } => return self.reset_late(now, from),
             Verdict::Drop { .. } => return,
             Verdict::Reject { reaction, .. } => return self.react(now, from, reaction),
@@ -464,7 +464,7 @@ impl Router {
             Verdict::Imds { .. } => Goal::Imds,
             Verdict::Resolver { .. } => Goal::Resolver,
         };
-        let link = self.engine.program().link_of(from);
+        let link = self.net.engine.program().link_of(from);
         if link != 0 && !matches!(goal, Goal::Endpoint(_)) {
             return self.travel(now, Leg::out_of(from, goal, link));
         }
@@ -476,7 +476,7 @@ impl Router {
     fn arrive(&mut self, now: Instant, from: EniIx, goal: Goal) {
         let frame = self.frame.bytes_mut();
         let port = match goal {
-            Goal::Tun(to) => return self.ports.write(to, frame),
+            Goal::Tun(to) => return self.net.ports.write(to, frame),
             Goal::Endpoint(eni) if frame.get(IP_OFFSET + 9) == Some(&Proto::ICMP.0) => {
                 return self.answer_ping(now, eni);
             }
@@ -488,13 +488,7 @@ impl Router {
                 Err(_) => return,
             },
         };
-        let mut out = Door {
-            now,
-            engine: &mut self.engine,
-            ports: &mut self.ports,
-            links: &mut self.links,
-            numbers: &self.tables.numbers,
-        };
+        let mut out = self.net.door(now, &self.tables.numbers);
         self.terminal.packet(now, port, frame, &mut out);
     }
 
@@ -504,14 +498,20 @@ impl Router {
         let frame = self.frame.bytes();
         let Ok(packet) = Packet::parse(frame) else { return };
         let space = self.reply.space();
-        let len = match reaction {
-            Reaction::FragNeeded { from, mtu } => write_frag_needed_into(space, from, &packet, frame, mtu),
-            Reaction::TimeExceeded { from } => write_time_exceeded_into(space, from, &packet, frame),
-            Reaction::Reset => write_rst_into(space, &packet, frame),
+        // What comes back passes the hops that the packet had passed.
+        let (len, hops) = match reaction {
+            Reaction::FragNeeded { from, mtu, hops } => {
+                (write_frag_needed_into(space, from, &packet, frame, mtu), hops)
+            }
+            Reaction::TimeExceeded { from } => {
+                (write_time_exceeded_into(space, from, &packet, frame), packet.ttl().saturating_sub(1))
+            }
+            Reaction::Reset => (write_rst_into(space, &packet, frame), 0),
         };
         if len > 0 {
             self.reply.set_len(len);
-            if let Verdict::Deliver { to } = self.engine.handle_reaction(now, to, self.reply.bytes()) {
+            set_ttl(self.reply.bytes_mut(), TTL.saturating_sub(hops).max(1));
+            if let Verdict::Deliver { to } = self.net.engine.handle_reaction(now, to, self.reply.bytes()) {
                 self.tell(now, to);
             }
         }
@@ -520,7 +520,7 @@ impl Router {
     /// It takes time, may be lost, or is cut on its way.
     #[cold]
     fn shaped(&mut self, now: Instant, from: EniIx, to: EniIx, via: Via) {
-        let tun = self.ports.tuns.get(to.at()).is_some_and(Option::is_some);
+        let tun = self.net.ports.tuns.get(to.at()).is_some_and(Option::is_some);
         let goal = if tun { Goal::Tun(to) } else { Goal::Endpoint(to) };
         // What ends here is not cut into fragments.
         let via = if tun { via } else { Via { fragment: 0, ..via } };
@@ -529,27 +529,21 @@ impl Router {
 
     /// Sends what is in `self.frame` on its way.
     fn travel(&mut self, now: Instant, leg: Leg) {
-        let mut out = Door {
-            now,
-            engine: &mut self.engine,
-            ports: &mut self.ports,
-            links: &mut self.links,
-            numbers: &self.tables.numbers,
-        };
+        let mut out = self.net.door(now, &self.tables.numbers);
         out.travel(leg, self.frame.bytes());
     }
 
     /// Hands over what has been on its way for long enough, or sends it to the next link.
     fn arrivals(&mut self, now: Instant) {
-        while let Some(mut held) = self.links.pop_due(now) {
+        while let Some(mut held) = self.net.links.pop_due(now) {
             let (due, leg) = (held.due, held.tag);
             let frame = held.frame();
             self.frame.space()[..frame.len()].copy_from_slice(frame);
             self.frame.set_len(frame.len());
-            self.links.recycle(held);
+            self.net.links.recycle(held);
             match leg.goal {
                 Goal::Endpoint(to) if leg.is_over() => {
-                    self.ports.taps.came_over(now, to, self.frame.bytes());
+                    self.net.ports.taps.came_over(now, to, self.frame.bytes());
                     self.arrive(now, leg.from, leg.goal);
                 }
                 Goal::Resolver | Goal::Imds if leg.is_over() => self.arrive(now, leg.from, leg.goal),
@@ -564,13 +558,7 @@ impl Router {
         let frame = self.frame.bytes_mut();
         let Ok(packet) = Packet::parse(frame) else { return };
         answer_echo(frame, &packet, DOOR_TTL);
-        let mut out = Door {
-            now,
-            engine: &mut self.engine,
-            ports: &mut self.ports,
-            links: &mut self.links,
-            numbers: &self.tables.numbers,
-        };
+        let mut out = self.net.door(now, &self.tables.numbers);
         out.frame(Port::Endpoint(self.tables.numbers.of(door)), frame);
     }
 
@@ -581,7 +569,7 @@ impl Router {
         let Ok(packet) = Packet::parse(frame) else { return };
         let len = write_rst_into(self.reply.space(), &packet, frame);
         if len > 0 {
-            self.engine.count_reply(to, len - VnetHdr::LEN);
+            self.net.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
             self.tell(now, to);
         }
@@ -589,13 +577,7 @@ impl Router {
 
     /// Hands what is in `self.reply` to `to`.
     fn tell(&mut self, now: Instant, to: EniIx) {
-        let mut out = Door {
-            now,
-            engine: &mut self.engine,
-            ports: &mut self.ports,
-            links: &mut self.links,
-            numbers: &self.tables.numbers,
-        };
+        let mut out = self.net.door(now, &self.tables.numbers);
         out.tell(to, self.reply.bytes());
     }
 
@@ -612,34 +594,33 @@ impl Router {
         let (src, dst) = (SocketAddrV4::new(tuple.dst, tuple.dst_port), SocketAddrV4::new(tuple.src, tuple.src_port));
         let len = write_udp_into(space, src, dst, RESOLVER_TTL, len);
         self.reply.set_len(len);
-        let mut out = Door {
-            now,
-            engine: &mut self.engine,
-            ports: &mut self.ports,
-            links: &mut self.links,
-            numbers: &self.tables.numbers,
-        };
+        let mut out = self.net.door(now, &self.tables.numbers);
         out.frame(Port::Resolver(self.tables.numbers.of(from)), self.reply.bytes_mut());
     }
 
     fn turn(&mut self, now: Instant) {
-        let mut out = Door {
-            now,
-            engine: &mut self.engine,
-            ports: &mut self.ports,
-            links: &mut self.links,
-            numbers: &self.tables.numbers,
-        };
+        let mut out = self.net.door(now, &self.tables.numbers);
         self.terminal.turn(&mut Turn { now, unix: self.clock.unix(), tables: &self.tables, out: &mut out });
+    }
+}
+
+/// What carries frames.
+struct Net {
+    engine: Engine,
+    ports: Ports,
+    links: Links,
+}
+
+impl Net {
+    fn door<'a>(&'a mut self, now: Instant, numbers: &'a Numbers) -> Door<'a> {
+        Door { now, net: self, numbers }
     }
 }
 
 /// The way out for what ends here: through the engine, which filters and counts it like any packet.
 struct Door<'a> {
     now: Instant,
-    engine: &'a mut Engine,
-    ports: &'a mut Ports,
-    links: &'a mut Links,
+    net: &'a mut Net,
     numbers: &'a Numbers,
 }
 
@@ -648,8 +629,8 @@ impl Sink for Door<'_> {
         let Some(eni) = self.numbers.eni(port.eni()) else { return };
         match port {
             Port::Endpoint(_) => {
-                match tap::handle_from_endpoint(self.engine, &mut self.ports.taps, self.now, eni, frame) {
-                    Verdict::Deliver { to } => self.ports.write(to, frame),
+                match tap::handle_from_endpoint(&mut self.net.engine, &mut self.net.ports.taps, self.now, eni, frame) {
+                    Verdict::Deliver { to } => self.net.ports.write(to, frame),
                     // An endpoint answers instances only.
                     Verdict::Shaped { to, via } => self.travel(Leg::new(eni, Goal::Tun(to), via), frame),
                     _ => {}
@@ -657,7 +638,7 @@ impl Sink for Door<'_> {
             }
             // Link-local services are beside the VPC's rules: nothing filters what they say to the asker.
             Port::Imds(_) | Port::Resolver(_) => {
-                self.engine.count_reply(eni, frame.len().saturating_sub(VnetHdr::LEN));
+                self.net.engine.count_reply(eni, frame.len().saturating_sub(VnetHdr::LEN));
                 self.tell(eni, frame);
             }
         }
@@ -667,10 +648,10 @@ impl Sink for Door<'_> {
 impl Door<'_> {
     /// To an instance from what is next to it: only its own link is between.
     fn tell(&mut self, to: EniIx, frame: &[u8]) {
-        match self.engine.program().link_of(to) {
+        match self.net.engine.program().link_of(to) {
             0 => {
-                self.ports.taps.arrived(self.now, to, frame);
-                self.ports.write(to, frame);
+                self.net.ports.taps.arrived(self.now, to, frame);
+                self.net.ports.write(to, frame);
             }
             link => self.travel(Leg::into(to, link), frame),
         }
@@ -678,10 +659,10 @@ impl Door<'_> {
 
     #[cold]
     fn travel(&mut self, leg: Leg, frame: &[u8]) {
-        let (ports, now) = (&mut *self.ports, self.now);
-        let lost = self.links.send(now, leg, frame, |leg, to, piece| ports.hand_over(now, leg, to, piece));
+        let (ports, now) = (&mut self.net.ports, self.now);
+        let lost = self.net.links.send(now, leg, frame, |leg, to, piece| ports.hand_over(now, leg, to, piece));
         if lost != Lost::default() {
-            lose(self.engine, self.now, leg, frame, lost);
+            lose(&mut self.net.engine, self.now, leg, frame, lost);
         }
     }
 }
@@ -696,7 +677,7 @@ impl Outlet for Door<'_> {
             Port::Resolver(_) => Decider::Resolver(eni),
         };
         let record = drop_record(self.now, client.unwrap_or(eni), tuple, code, decider, Direction::Ingress);
-        self.engine.note_drop(self.now, &record);
+        self.net.engine.note_drop(self.now, &record);
     }
 }
 

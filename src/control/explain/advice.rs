@@ -7,9 +7,9 @@ use super::path::{self, CLIENT_PORT, eni_at};
 use super::{Explanation, Facts, Target, routes};
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Engine, EngineLimits, NACL_STAR, compile};
-use crate::model::Plan;
 use crate::model::catalogue::{self, PublicForm, PublicName};
-use crate::model::plan::{EniOwner, Limits, NaclRule, SgPeer, SgRule, TrafficMatch};
+use crate::model::plan::{EniOwner, Home, Limits, NaclRule, SgPeer, SgRule, TrafficMatch};
+use crate::model::{Plan, latency};
 
 /// Changes that are tried one after the other before no more are suggested.
 const CHANGES_MAX: usize = 4;
@@ -40,6 +40,7 @@ pub(super) fn after_name(plan: &Plan, src: usize, told: &mut Explanation) {
 pub(super) fn after_path(facts: &Facts<'_>, src: usize, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) {
     client_sees(told);
     public_side(facts.plan, src, told);
+    other_address(facts.plan, from, dst, told);
     if told.smallest_change.is_empty() && told.notes.is_empty() {
         told.smallest_change = changes(facts.plan, from, dst, told);
     }
@@ -74,6 +75,23 @@ pub(super) fn reached(plan: &Plan, target: Option<EniIx>, dst: Ipv4Addr, told: &
         let traffic = told.destination.traffic();
         told.notes.push(format!("the file has no listener on {traffic} of {object}: what answers is what runs there"));
     }
+}
+
+/// From the Internet, an instance is known by its public address only.
+fn other_address(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) {
+    if plan.eni(from).home != Home::Internet || !dst.is_private() {
+        return;
+    }
+    for public in plan.public_addresses.iter().filter(|public| plan.eni(public.eni).ip == dst) {
+        let EniOwner::Instance(at, _) = plan.eni(public.eni).owner else { continue };
+        let path = &plan.instances[at].common.path;
+        told.notes.push(format!("{dst} is the private address of {path}; from the Internet it is {}", public.addr));
+    }
+}
+
+/// Delays that are no measurement of this machine's are named wherever they are on.
+pub(super) fn delays(plan: &Plan, told: &mut Explanation) {
+    told.notes.extend(latency::note(plan).map(|note| format!("latency: {note}")));
 }
 
 /// Times and quotas that are not AWS's, with both values.

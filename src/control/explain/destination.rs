@@ -148,7 +148,10 @@ fn split_port(text: &str) -> Result<(&str, Port), String> {
     let Some((place, port)) = text.rsplit_once(':') else {
         return Ok((text, proto.map(|proto| (None, proto))));
     };
-    let number: u16 = port.parse().map_err(|_| format!("{port} is no port: 1 to 65535"))?;
+    let number: u16 = port.parse().map_err(|_| match proto_of(port) {
+        Ok(_) => format!("{port} is no port: 1 to 65535; the protocol is written {place}/{port}"),
+        Err(_) => format!("{port} is no port: 1 to 65535"),
+    })?;
     if number == 0 {
         return Err("0 is no port: 1 to 65535".into());
     }
@@ -222,6 +225,7 @@ mod tests {
             ("ftp://h", "ftp"),
             ("https:///x", "names no host"),
             ("h:0", "no port"),
+            ("10.0.1.10:icmp", "the protocol is written 10.0.1.10/icmp"),
             ("h:99999", "no port"),
             ("h:1/sctp", "sctp"),
             ("endpoint:nobody", "no endpoint is named `nobody`: there is none"),

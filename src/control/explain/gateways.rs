@@ -57,7 +57,7 @@ pub(super) fn rule(plan: &Plan, record: &DropRecord) -> (Option<String>, Option<
             let text = match route {
                 Some(route) => plan.site_route_text(&plan.sites[at].routes[route]),
                 None if record.code == DropCode::NoHost => format!("no host has {}", record.tuple.dst),
-                None if record.code == DropCode::FwNoState => SPLIT.to_owned(),
+                None if record.code == DropCode::FwNoState => crate::control::rows::SPLIT.to_owned(),
                 None => format!("no route to {}", record.tuple.dst),
             };
             (Some(text.clone()), Some(text))
@@ -65,9 +65,6 @@ pub(super) fn rule(plan: &Plan, record: &DropRecord) -> (Option<String>, Option<
         _ => (None, Some(about(record.code).to_owned())),
     }
 }
-
-/// Of a site's firewall.
-const SPLIT: &str = "its firewall keeps a state per tunnel, and the session went by the other one";
 
 fn what(plan: &Plan, stage: &Stage) -> String {
     match stage {

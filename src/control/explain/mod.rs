@@ -145,6 +145,7 @@ pub fn explain(
 ) -> Explanation {
     let mut told = stages(facts, engine, src, destination, request);
     advice::limits(&facts.plan.limits, &mut told);
+    advice::delays(facts.plan, &mut told);
     told
 }
 

@@ -129,7 +129,7 @@ fn end_of_fault(plan: &Plan, code: &str, object: &str) -> Option<String> {
     let holds = || plan.faults.iter().filter(|fault| fault.after.is_none());
     // What stands in a zone without an ENI of its own there: an attachment.
     let of_zone = || holds().find(|fault| code == "AZ_DOWN" && matches!(fault.what, Fault::Zone { .. }));
-    match holds().filter(fits).next_back().or_else(of_zone) {
+    match holds().rfind(fits).or_else(of_zone) {
         Some(fault) if fault.id == 0 => Some(format!("faults -= {{ {} }}", fault.title)),
         Some(fault) => Some(format!("vpclab fault clear {}    # {}", fault.id, fault.title)),
         // Nobody broke the link: the file made it so.

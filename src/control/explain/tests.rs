@@ -357,6 +357,30 @@ fn a_service_that_the_file_moved_is_found_at_its_new_addresses() {
 }
 
 #[test]
+fn a_gateway_endpoint_is_a_destination_by_name() {
+    let text = include_str!("../../../topologies/t-solo.yaml");
+    let gateway =
+        text.replace("    endpoints:\n", "    endpoints:\n      s3: { type: gateway, route_tables: [private] }\n");
+    let lab = shipped(&gateway);
+    assert_eq!(short(&lab, "app-a", "endpoint:s3"), "YES gateway-endpoint vpc.s3");
+    // Another table does not lead there: by the Internet gateway.
+    assert_eq!(short(&lab, "web", "endpoint:s3"), "YES public s3 of us-east-1");
+    assert!(ask(&lab, "app-a", "endpoint:s3:22").text().contains("port 22 is not served, only 80, 443"));
+}
+
+#[test]
+fn the_internet_hears_of_the_public_address_and_everybody_of_emulated_delays() {
+    let text = include_str!("../../../topologies/t-solo.yaml");
+    let lab = shipped(&text.replace("region: us-east-1\n", "region: us-east-1\nlatency: aws\n"));
+    let public = lab.plan.public_addresses.iter().find(|public| lab.plan.eni_label(public.eni) == "web").expect("web");
+    let told = ask(&lab, "example", "10.0.0.10:80");
+    let address = format!("10.0.0.10 is the private address of vpc.web; from the Internet it is {}", public.addr);
+    let delays = "latency: aws (typical delays of AWS, not promised by AWS)";
+    assert_eq!(told.notes, [address.as_str(), delays]);
+    assert_eq!(ask(&shipped(text), "example", &format!("{}:80", public.addr)).notes, [""; 0]);
+}
+
+#[test]
 fn bad_questions_are_sentences() {
     let lab = demo();
     let zones = dns::compile(&lab.plan);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::event::{ClosedLog, Counters, FlowClosed, FlowSnapshot};
-use super::super::flow::{Binding, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
+use super::super::flow::{Binding, Ends, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
 use super::super::nat::{Allocator, Held};
 use super::super::program::{EniKind, Program, Timeouts};
 use super::{GHOSTS, Hit, State};
@@ -93,10 +93,7 @@ impl State {
     pub(in crate::engine) fn expire(&mut self, program: &Program, now: Instant) {
         let State { flows, enis, ghosts, closed, counters, nat, .. } = self;
         let seed = flows.seed();
-        flows.expire(now, |flow| {
-            unbind(program, nat, &flow, enis, counters, ended_by_time(&flow));
-            report_end(now, &flow, ended_by_time(&flow), seed, enis, ghosts, closed, counters);
-        });
+        flows.expire(now, &mut ByTime { program, now, seed, enis, ghosts, closed, counters, nat });
     }
 
     pub(in crate::engine) fn end(&mut self, program: &Program, now: Instant, id: u32, end: FlowEnd) {
@@ -135,6 +132,32 @@ impl State {
     #[inline]
     pub(super) fn nat_counters(&self, nat: Option<u16>) -> Option<&NatCounters> {
         self.counters.nats.get(usize::from(nat?)).map(Arc::as_ref)
+    }
+}
+
+/// What is changed by the end of flows whose time has come.
+struct ByTime<'a> {
+    program: &'a Program,
+    now: Instant,
+    seed: u64,
+    enis: &'a [Option<EniIx>],
+    ghosts: &'a mut [u64],
+    closed: &'a mut ClosedLog,
+    counters: &'a Counters,
+    nat: &'a mut Allocator,
+}
+
+impl Ends for ByTime<'_> {
+    #[inline]
+    fn near(&self, flow: &Flow) -> u64 {
+        flow.held().map_or(0, |held| self.nat.near(held))
+    }
+
+    fn ended(&mut self, flow: Flow) {
+        let ByTime { program, now, seed, enis, .. } = *self;
+        let end = ended_by_time(&flow);
+        unbind(program, self.nat, &flow, enis, self.counters, end);
+        report_end(now, &flow, end, seed, enis, self.ghosts, self.closed, self.counters);
     }
 }
 

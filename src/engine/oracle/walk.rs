@@ -483,7 +483,10 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let (code, reaction) = if tells {
-            (DropCode::MtuFragNeeded, Some(Reaction::FragNeeded { from: router, mtu }))
+            (
+                DropCode::MtuFragNeeded,
+                Some(Reaction::FragNeeded { from: router, mtu, hops: self.start.ttl - self.p.ttl }),
+            )
         } else {
             (DropCode::MtuDropSilent, None)
         };

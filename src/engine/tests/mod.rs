@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 mod gateways;
 mod random;
+mod says;
 mod scenarios;
 mod time;
 
