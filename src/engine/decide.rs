@@ -353,6 +353,7 @@ impl State {
         Known {
             binding: held.map(|held| self.binding(held)),
             client,
+            remote: flow.map(|(flow, _)| flow.key(INITIATOR)).map(|key| (key.dst, key.dst_port)),
             forgotten: hit.is_none() && self.is_ghost(&ctx.key),
             related: hit.is_none() && related.is_some(),
         }

@@ -48,6 +48,8 @@ pub(super) struct Known {
     pub(super) binding: Option<Binding>,
     /// The packet goes towards the initiator, which has this address and port.
     pub(super) client: Option<(u32, u16)>,
+    /// Whom the initiator sends to.
+    pub(super) remote: Option<(u32, u16)>,
     /// There was such a flow, and it was idle for too long.
     pub(super) forgotten: bool,
     /// It is an ICMP error about a packet of a flow.

@@ -120,7 +120,15 @@ impl<T: Trail> Walk<'_, T> {
         let refuse = |code| Refusal::ingress(code, at);
         let port = self.ports[gateway.eni.at()];
         let own_port = |b: &Binding| !self.has_ports() || b.held.port == self.tuple.dst_port;
-        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst && own_port(b));
+        // Answers come from whom the client sends to, at the gateway too.
+        let ports = matches!(self.traffic.proto, Proto::TCP | Proto::UDP);
+        let of_remote = !self.has_ports()
+            || self
+                .known
+                .remote
+                .is_some_and(|(addr, port)| addr == self.traffic.src && (!ports || port == self.tuple.src_port));
+        let mine = |b: &Binding| b.nat == port && b.address == self.traffic.dst && own_port(b) && of_remote;
+        let binding = self.known.binding.filter(mine);
         let answer = match (binding, self.known.client) {
             (Some(_), Some(_)) if self.load.ttl <= self.found.passage.ttl + 1 => Err(refuse(DropCode::TtlExpired)),
             (Some(_), Some(_)) if self.load.fragment && self.traffic.proto != Proto::UDP => {
