@@ -115,7 +115,8 @@ fn others_work_under_a_flood_of_pings_a_scan_and_a_flood_of_syns() {
     let lab = Lab::up(LAB);
     let work = Going::python(&lab, "blue", WORK);
     let scan = Going::python(&lab, "red", SCAN);
-    let ping = as_root(&lab, "red", &["ping", "-q", "-f", "-c", "20000", "-W", "3", "10.0.1.20"]);
+    let (ping, count) = common::ping_flood(20_000, "10.0.1.20");
+    let ping = as_root(&lab, "red", &ping.iter().map(String::as_str).collect::<Vec<_>>());
     let flood = format!("{FRAMES}print('going', flush=True)\n{SYN_FLOOD}");
     let (pinged, flooded) = std::thread::scope(|scope| {
         let ping = scope.spawn(|| common::run(&mut { ping }));
@@ -126,23 +127,23 @@ fn others_work_under_a_flood_of_pings_a_scan_and_a_flood_of_syns() {
     // Some of its own packets are lost in the queue of its own device, which all three floods fill.
     let pinged = pinged.ok();
     let answered = pinged.split(" received").next().and_then(|text| text.rsplit(' ').next());
-    assert!(
-        answered.expect("a number").parse::<u32>().expect("a number") > 19_000,
-        "an allowed flood is carried: {pinged}"
-    );
+    let answered: u32 = answered.and_then(|number| number.parse().ok()).expect("a number");
+    assert!(answered > count / 100 * 95, "an allowed flood is carried: {pinged}");
     let rounds: u32 = scan.end().parse().expect("rounds of the scan");
     let said = work.end();
     let words: Vec<&str> = said.split_whitespace().collect();
     assert!(words[0].parse::<u32>().expect("a number") >= 4 && words[1] == "[]", "{said}");
     assert!(said.contains(" 0% packet loss"), "{said}");
 
-    // 10,000 SYNs to closed ports, and the scans; 5,000 to the endpoint, of which it takes the first thousand.
+    // 10,000 SYNs to closed ports, and the scans; 5,000 to the endpoint, of which it takes the first thousand. A part is
+    // lost in the queue of the sender's own device; of what was dropped here nothing is without a code.
     let codes = by_code(&lab, "red");
     let closed = codes["SG_INGRESS"];
-    assert!(closed >= 9_990 + 2_047 * u64::from(rounds), "{closed} after {rounds} scans");
+    assert!(closed >= (10_000 + 2_047 * u64::from(rounds)) / 10 * 8, "{closed} after {rounds} scans");
     let full = codes["HALF_OPEN_FULL"];
     assert!((3_000..=5_000 - 1_024).contains(&full), "{full}");
-    assert_eq!(drops_of(&lab, "blue"), 0);
+    assert_eq!(codes.values().sum::<u64>(), drops_of(&lab, "red"), "{codes:?}");
+    only_late(&lab, "blue");
     let resident = resident_kb(&lab);
     assert!(resident < 150 << 10, "{resident} KiB");
     lab.down();
@@ -183,6 +184,16 @@ const ODD: &[(&str, &str, &str)] = &[
     ("no flags", "tcp(5000, 443, 0, dst=STS)", "VPCE_NO_STATE"),
     ("SYN and FIN", "tcp(5000, 443, 3, dst=STS)", "VPCE_NO_STATE"),
     ("an acknowledgement of nothing", "tcp(5000, 443, 0x10, dst=STS)", "VPCE_NO_STATE"),
+    (
+        "a fragment over the first one",
+        "(send(udp(5000, 5000, b'x' * 8, length=32, ident=n, frag=0x2000)), ip(17, bytes(8), ident=n, frag=1))[1]",
+        "MALFORMED",
+    ),
+    (
+        "a fragment over a later one",
+        "(send(udp(5000, 5000, b'x' * 8, length=40, ident=n, frag=0x2000)), send(ip(17, bytes(16), ident=n, frag=0x2002)), ip(17, bytes(8), ident=n, frag=3))[2]",
+        "MALFORMED",
+    ),
     ("a tiny first fragment of TCP", "ip(6, tcp(5000, 80, 2)[20:28], frag=0x2000, ident=n)", "MALFORMED"),
 ];
 const EACH: u64 = 50;
@@ -205,7 +216,7 @@ fn every_odd_packet_is_counted_with_its_code() {
     // Kernels send no frame shorter than an IP header whose first bits are no version; what came was judged.
     let said = work.end();
     assert!(said.contains(" [] ") && said.contains(" 0% packet loss"), "{said}");
-    assert_eq!(drops_of(&lab, "blue"), 0);
+    only_late(&lab, "blue");
     lab.down();
 }
 
@@ -336,6 +347,13 @@ fn by_code(lab: &Lab, from: &str) -> BTreeMap<String, u64> {
         *sums.entry(code).or_default() += row["count"].as_u64().expect("a count");
     }
     sums
+}
+
+/// A kernel may acknowledge once more what has ended; nothing else of an instance was refused.
+#[track_caller]
+fn only_late(lab: &Lab, instance: &str) {
+    let codes = by_code(lab, instance);
+    assert!(codes.keys().all(|code| code == "VPCE_NO_STATE"), "{codes:?}");
 }
 
 /// All packets dropped of those from an instance.

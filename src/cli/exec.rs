@@ -114,8 +114,8 @@ fn drops_line(rows: &[DropRow], instance: &str, lab: Option<&str>) -> Option<Str
     let flag = lab.map(|lab| format!(" -l {lab}")).unwrap_or_default();
     let noun = if packets == 1 { "packet was" } else { "packets were" };
     let target = if last.back { &last.src } else { &last.dst };
-    // IPv6 and what cannot be read has no destination to explain.
-    let why = if target.starts_with("0.0.0.0") {
+    // IPv6, what cannot be read and the sum of many has no destination to explain.
+    let why = if target.starts_with("0.0.0.0") || target == "*" {
         format!("vpclab drops{flag} --from {instance}")
     } else {
         let proto = if last.proto == "tcp" { String::new() } else { format!("/{}", last.proto) };

@@ -329,7 +329,8 @@ pub struct DropRow {
     /// The packet is an answer.
     #[serde(default)]
     pub back: bool,
-    /// The packet's sender, and where it was to go.
+    /// The packet's sender, and where it was to go. Of more drops than are kept one by one, the oldest are summed by
+    /// sender, code and what decided: then `to`, `src` and `dst` are `*`.
     pub from: String,
     pub to: String,
     pub src: String,

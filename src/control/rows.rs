@@ -11,6 +11,7 @@ use crate::model::{Plan, catalogue};
 pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::Instant) -> u64) -> DropRow {
     let (object, rule) = decider(plan, record);
     let (began, began_at) = began(plan, record);
+    let sum = record.is_sum();
     DropRow {
         time_ms: clock(record.last),
         first_ms: clock(record.first),
@@ -18,9 +19,9 @@ pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::In
         began_at,
         back: record.answers.is_some(),
         from: plan.eni_label(record.from),
-        to: label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst),
-        src: end(record.tuple, true),
-        dst: end(record.tuple, false),
+        to: if sum { "*".to_owned() } else { label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst) },
+        src: if sum { "*".to_owned() } else { end(record.tuple, true) },
+        dst: if sum { "*".to_owned() } else { end(record.tuple, false) },
         proto: record.tuple.proto.to_string(),
         code: record.code.as_str().to_owned(),
         object,

@@ -76,7 +76,7 @@ pub fn verdict_text(plan: &Plan, verdict: Verdict, record: Option<&DropRecord>) 
         Verdict::Drop { code } => dropped(code),
         Verdict::Reject { code, reaction } => {
             let answer = match reaction {
-                Reaction::FragNeeded { from, mtu } => format!("ICMP fragmentation needed, mtu {mtu}, from {from}"),
+                Reaction::FragNeeded { from, mtu, .. } => format!("ICMP fragmentation needed, mtu {mtu}, from {from}"),
                 Reaction::TimeExceeded { from } => format!("ICMP time exceeded from {from}"),
                 Reaction::Reset => "a TCP reset".to_owned(),
             };

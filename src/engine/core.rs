@@ -215,6 +215,12 @@ impl Engine {
         self.state.flows.len()
     }
 
+    /// Ports of NAT gateways that are held.
+    #[cfg(test)]
+    pub(crate) fn ports_held(&self) -> u32 {
+        self.state.nat.held()
+    }
+
     /// No new tracked flow is let in.
     pub fn is_full(&self) -> bool {
         self.state.flows.is_full()

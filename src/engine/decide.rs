@@ -272,11 +272,10 @@ impl State {
         }
         let id = u16::from_be_bytes([frame[IP_OFFSET + 4], frame[IP_OFFSET + 5]]);
         if packet.fragment_offset() == 0 {
-            self.fragments.remember(now, id, key, traffic);
+            self.fragments.remember(now, id, packet, key, traffic);
             return Ok((key, traffic));
         }
-        let first = self.fragments.first_of(now, id, &key);
-        first.ok_or(Refusal::egress(DropCode::CtNoState, Decider::FlowTable))
+        self.fragments.later(now, id, packet, &key).map_err(|code| Refusal::egress(code, Decider::FlowTable))
     }
 
     /// Every question in AWS's order, then the flow is entered or brought up to date.
@@ -342,8 +341,17 @@ impl State {
             .filter(|(_, side)| *side == TARGET)
             .map(|(flow, _)| flow.key(INITIATOR))
             .map(|key| (key.src, key.src_port));
+        // Where the way has changed since the flow began, the receiver has an entry of its own, and the sender's has
+        // the port.
+        let held = flow.and_then(|(flow, _)| {
+            flow.held().or_else(|| {
+                let (began, _) = self.flows.find(&flow.key(INITIATOR)).filter(|_| !flow.is_present(INITIATOR))?;
+                let began = self.flows.get(began);
+                began.held().filter(|_| ctx.now < began.expires())
+            })
+        });
         Known {
-            binding: flow.and_then(|(flow, _)| flow.held()).map(|held| self.binding(held)),
+            binding: held.map(|held| self.binding(held)),
             client,
             forgotten: hit.is_none() && self.is_ghost(&ctx.key),
             related: hit.is_none() && related.is_some(),
@@ -539,12 +547,19 @@ impl State {
             _ => {
                 let leaves_no_state = ctx.packet.is_icmp_error() || ctx.packet.tcp_flags() & tcp_flags::RST != 0;
                 let fresh = [hit.is_none(), there.is_none()];
-                if fresh != [false; 2] && !(leaves_no_state && fresh == [true; 2]) {
-                    self.enter_new(program, ctx, arrived, key_there, tracks, fresh)?;
-                } else if arrived.fresh {
-                    self.free(arrived);
+                // The port belongs to the flow of the sender that began it.
+                let rebound =
+                    arrived.binding.filter(|_| arrived.fresh && hit.is_some_and(|(_, side)| side == INITIATOR));
+                let rest = Arrived { fresh: arrived.fresh && rebound.is_none(), ..*arrived };
+                if fresh != [false; 2] && !(leaves_no_state && hit.is_none()) {
+                    self.enter_new(program, ctx, &rest, key_there, tracks, fresh)?;
+                } else if rest.fresh {
+                    self.free(&rest);
                 }
                 if let Some((id, side)) = hit {
+                    if let Some(binding) = rebound {
+                        self.rebind(program, id, binding.held);
+                    }
                     self.flows.track(id, side, tracks[0]);
                     let nat = self.flows.get(id).held().and_then(|held| self.nat_number(program, held));
                     self.pass(program, ctx.now, ctx.packet, id, side, nat);

@@ -97,14 +97,20 @@ impl Counters {
     }
 }
 
-/// The drops that were seen, equal ones counted together. When it is full, the record that began first gives way.
+/// The drops that were seen, equal ones counted together. When it is full, the record that began first gives way to the
+/// next, and is added to the sum of its sender, code and decider ([`DropRecord::is_sum`]): a scan of ports hides
+/// neither how much was dropped nor another code.
 pub(crate) struct DropLog {
+    sums: Vec<DropRecord>,
     records: Vec<DropRecord>,
     hashes: Vec<u32>,
     index: Index,
     next: usize,
     bound: usize,
 }
+
+/// Kinds of drops that are summed: sender, code, decider and protocol.
+const SUMS: usize = 256;
 
 /// What makes two drops equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +126,7 @@ impl DropLog {
     pub(crate) fn new(bound: usize) -> DropLog {
         let bound = bound.max(1);
         DropLog {
+            sums: Vec::with_capacity(SUMS),
             records: Vec::with_capacity(bound),
             hashes: Vec::with_capacity(bound),
             index: Index::new(),
@@ -152,14 +159,30 @@ impl DropLog {
         self.next = (at + 1) % self.bound;
         self.index.remove(self.hashes[at], at as u32);
         self.index.insert(hash, at as u32);
-        self.records[at] = record;
+        let old = std::mem::replace(&mut self.records[at], record);
         self.hashes[at] = hash;
+        self.sum(old);
     }
 
-    /// Oldest first.
+    /// Adds a record that gives way to those of its kind. There are few kinds; of more than [`SUMS`] only those that
+    /// came first are summed.
+    #[cold]
+    fn sum(&mut self, old: DropRecord) {
+        let kind = DropRecord { tuple: DropRecord::any(old.tuple.proto), answers: None, ..old };
+        let key = key_of(&kind);
+        if let Some(sum) = self.sums.iter_mut().find(|sum| key_of(sum) == key) {
+            sum.first = sum.first.min(kind.first);
+            sum.last = sum.last.max(kind.last);
+            sum.count += kind.count;
+        } else if self.sums.len() < SUMS {
+            self.sums.push(kind);
+        }
+    }
+
+    /// Sums of what gave way, and then the records, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &DropRecord> {
         let (newer, older) = self.records.split_at(self.next.min(self.records.len()));
-        older.iter().chain(newer)
+        self.sums.iter().chain(older).chain(newer)
     }
 
     /// Rewrites every record for a new plan; `None` forgets it.
@@ -167,6 +190,10 @@ impl DropLog {
         let kept: Vec<DropRecord> = self.iter().filter_map(&mut map).collect();
         *self = DropLog::new(self.bound);
         for record in kept {
+            if record.is_sum() {
+                self.sum(record);
+                continue;
+            }
             let hash = hash_of(&key_of(&record));
             self.index.insert(hash, self.records.len() as u32);
             self.records.push(record);
@@ -248,9 +275,16 @@ mod tests {
             log.note(Instant(u64::from(port)), key(port), None, 2);
         }
         let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
-        assert_eq!(seen, [(2, 6), (3, 2), (4, 2)]);
+        assert_eq!(seen, [(0, 2), (2, 6), (3, 2), (4, 2)], "what gave way is in the sum");
+        assert_eq!(log.iter().map(DropRecord::is_sum).collect::<Vec<_>>(), [true, false, false, false]);
         log.remap(|r| (r.tuple.src_port != 3).then(|| DropRecord { from: EniIx(9), ..r.clone() }));
         let seen: Vec<(u16, EniIx)> = log.iter().map(|r| (r.tuple.src_port, r.from)).collect();
-        assert_eq!(seen, [(2, EniIx(9)), (4, EniIx(9))]);
+        assert_eq!(seen, [(0, EniIx(9)), (2, EniIx(9)), (4, EniIx(9))]);
+        for port in 5..100 {
+            log.note(Instant(u64::from(port)), key(port), None, 2);
+        }
+        let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
+        // The moved ones are another sender's by now: a sum of their own.
+        assert_eq!(seen, [(0, 2 + 6 + 2), (0, 92 * 2), (97, 2), (98, 2), (99, 2)]);
     }
 }

@@ -17,7 +17,7 @@ use crate::wire::packet::Packet;
 
 mod table;
 
-pub(crate) use table::FlowTable;
+pub(crate) use table::{Ends, FlowTable};
 
 /// Identifies one side of a flow: which ENI, and the tuple as that ENI sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,13 @@
 //! Later fragments have no ports: they go the way of their first one (RFC 791 identification, source, destination,
 //! protocol). A fixed table of direct places; a newer packet takes the place of an older one. A fragment whose first
-//! has not come, or is forgotten, has no state and is dropped.
+//! has not come, or is forgotten, has no state and is dropped; so is one that overlaps what came in order before it, which
+//! could only replace what rules have judged (RFC 1858, 3128).
 
 use super::flow::FlowKey;
 use super::rules::Traffic;
+use super::verdict::DropCode;
 use crate::base::Instant;
+use crate::wire::Packet;
 
 /// How long a first fragment is remembered: longer than any queue on one machine.
 const LIFE_NANOS: u64 = 5_000_000_000;
@@ -18,25 +21,50 @@ pub(crate) struct Fragments {
 struct Place {
     id: u16,
     until: Instant,
+    /// Bytes of the packet's payload that came in their order.
+    came: u32,
     first: Option<(FlowKey, Traffic)>,
 }
 
 impl Fragments {
     pub(crate) fn new() -> Fragments {
-        Fragments { places: vec![Place { id: 0, until: Instant::ZERO, first: None }; PLACES].into() }
+        Fragments { places: vec![Place { id: 0, until: Instant::ZERO, came: 0, first: None }; PLACES].into() }
     }
 
-    pub(crate) fn remember(&mut self, now: Instant, id: u16, key: FlowKey, traffic: Traffic) {
-        self.places[place(id, &key)] = Place { id, until: Instant(now.0 + LIFE_NANOS), first: Some((key, traffic)) };
+    pub(crate) fn remember(&mut self, now: Instant, id: u16, packet: &Packet, key: FlowKey, traffic: Traffic) {
+        let until = Instant(now.0 + LIFE_NANOS);
+        self.places[place(id, &key)] = Place { id, until, came: payload_len(packet), first: Some((key, traffic)) };
     }
 
-    /// What the first fragment of this one was; `key` is what can be read of it: port, addresses and protocol.
-    pub(crate) fn first_of(&self, now: Instant, id: u16, key: &FlowKey) -> Option<(FlowKey, Traffic)> {
-        let place = &self.places[place(id, key)];
-        let (first, traffic) = place.first?;
+    /// What the first fragment of this one was, or why this one is dropped; `key` is what can be read of it: port,
+    /// addresses and protocol.
+    pub(crate) fn later(
+        &mut self,
+        now: Instant,
+        id: u16,
+        packet: &Packet,
+        key: &FlowKey,
+    ) -> Result<(FlowKey, Traffic), DropCode> {
+        let place = &mut self.places[place(id, key)];
+        let (first, traffic) = place.first.ok_or(DropCode::CtNoState)?;
         let same = (first.port, first.src, first.dst, first.proto) == (key.port, key.src, key.dst, key.proto);
-        (place.id == id && now < place.until && same).then_some((first, traffic))
+        if place.id != id || now >= place.until || !same {
+            return Err(DropCode::CtNoState);
+        }
+        let begins = u32::from(packet.fragment_offset());
+        if begins < place.came {
+            return Err(DropCode::Malformed);
+        }
+        if begins == place.came {
+            place.came += payload_len(packet);
+        }
+        Ok((first, traffic))
     }
+}
+
+/// Bytes of IP payload.
+fn payload_len(packet: &Packet) -> u32 {
+    (packet.total_len() - packet.header_len()) as u32
 }
 
 fn place(id: u16, key: &FlowKey) -> usize {

@@ -41,6 +41,14 @@ impl Index {
         old.find(hash, &mut is)
     }
 
+    /// The cells where a search for this hash begins and where most have ended: often two lines of the cache. Read for
+    /// several hashes before the first is searched for, so that what they need of memory comes at once.
+    #[inline]
+    pub(crate) fn near(&self, hash: u32) -> u64 {
+        let (cells, mask, at) = (&self.young.cells, self.young.mask, hash as usize);
+        cells[at & mask] ^ cells[(at + 6) & mask]
+    }
+
     /// `slot` must be under `u32::MAX - 1` and not in the index.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         self.carry_over();
@@ -55,16 +63,16 @@ impl Index {
         self.young.insert(cell(hash, slot));
     }
 
-    pub(crate) fn remove(&mut self, hash: u32, slot: u32) {
+    /// False if it was not there.
+    pub(crate) fn remove(&mut self, hash: u32, slot: u32) -> bool {
         let wanted = cell(hash, slot);
         if self.young.remove(wanted) {
-            return;
+            return true;
         }
-        if let Some((old, _)) = &mut self.old
-            && let Some(at) = old.position(wanted)
-        {
-            old.cells[at] = GONE;
-        }
+        let Some((old, _)) = &mut self.old else { return false };
+        let Some(at) = old.position(wanted) else { return false };
+        old.cells[at] = GONE;
+        true
     }
 
     fn carry_over(&mut self) {

@@ -101,13 +101,18 @@ impl Allocator {
         (key.nat, key.address)
     }
 
+    /// Ports that are held, of all gateways.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u32 {
+        self.destinations.chunks.iter().flat_map(|chunk| chunk.iter()).map(|destination| destination.count).sum()
+    }
+
     /// Gives a port back. Does nothing for one that is not held.
     pub(crate) fn release(&mut self, Held { at, port }: Held) {
         let hash = cell_hash(at, port);
-        if self.taken.find(hash, |other| other == at).is_none() {
+        if !self.taken.remove(hash, at) {
             return;
         }
-        self.taken.remove(hash, at);
         let destination = self.destinations.get_mut(at);
         destination.exhausted = false;
         destination.count -= 1;
@@ -115,6 +120,17 @@ impl Allocator {
             let hash = destination.key.hash(self.seed);
             self.by_key.remove(hash as u32, at);
             self.destinations.remove(at);
+        }
+    }
+
+    /// Reads what the release of a port needs: see [`Index::near`].
+    #[inline]
+    pub(crate) fn near(&self, Held { at, port }: Held) -> u64 {
+        let taken = self.taken.near(cell_hash(at, port));
+        match self.destinations.get(at) {
+            // The last one of its destination takes that with it.
+            Destination { count: 1, key, .. } => taken ^ self.by_key.near(key.hash(self.seed) as u32),
+            _ => taken,
         }
     }
 

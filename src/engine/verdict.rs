@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::base::{EniIx, FiveTuple, Instant};
+use crate::base::{EniIx, FiveTuple, Instant, Proto};
 
 /// Every packet ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +47,10 @@ pub struct Via {
 /// What AWS answers a dropped packet with, where it answers at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// ICMP 3/4 (RFC 1191): `from` is the router's address, `mtu` in bytes.
-    FragNeeded { from: Ipv4Addr, mtu: u16 },
-    /// ICMP 11/0: the TTL ended at `from`.
+    /// ICMP 3/4 (RFC 1191): `from` is the router's address, `mtu` in bytes, `hops` those that count between the two: the
+    /// message passes them too.
+    FragNeeded { from: Ipv4Addr, mtu: u16, hops: u8 },
+    /// ICMP 11/0: the TTL ended at `from`, after one hop less than it had.
     TimeExceeded { from: Ipv4Addr },
     /// A TCP reset, as if from the packet's destination.
     Reset,
@@ -118,7 +119,7 @@ drop_codes! {
     DnsDisabled = "DNS_DISABLED", "";
     /// The token answer's TTL ended before the asker.
     ImdsHop = "IMDS_HOP", "";
-    /// Not an IP packet that can be read.
+    /// Not an IP packet that can be read, or a fragment over those that came before it.
     Malformed = "MALFORMED", "";
     /// A checksum is wrong.
     Checksum = "CHECKSUM", "";
@@ -265,6 +266,20 @@ pub struct DropRecord {
     pub direction: Direction,
     /// Packets; a superframe counts as the packets it stands for.
     pub count: u64,
+}
+
+impl DropRecord {
+    /// Of the many whose addresses and ports are not kept any more: how many a sender's were, by code and decider.
+    pub fn is_sum(&self) -> bool {
+        // What cannot be read has no addresses either.
+        let unread = matches!(self.code, DropCode::Malformed | DropCode::Ipv6);
+        self.tuple == DropRecord::any(self.tuple.proto) && !unread
+    }
+
+    /// The tuple of a sum.
+    pub(crate) fn any(proto: Proto) -> FiveTuple {
+        FiveTuple { proto, src: Ipv4Addr::UNSPECIFIED, src_port: 0, dst: Ipv4Addr::UNSPECIFIED, dst_port: 0 }
+    }
 }
 
 /// One step of a packet's way, collected only when somebody asks (`explain`, `trace`).

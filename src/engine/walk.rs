@@ -513,7 +513,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             return Ok(());
         }
         if self.load.dont_fragment {
-            let reaction = Reaction::FragNeeded { from: router, mtu };
+            let reaction = Reaction::FragNeeded { from: router, mtu, hops: self.found.passage.ttl };
             return Err(Refusal::egress(DropCode::MtuFragNeeded, at).answered(reaction));
         }
         self.found.fragment = self.found.mtu;

@@ -33,9 +33,9 @@ use crate::engine::{
 };
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
-use crate::wire::edit::answer_echo;
+use crate::wire::edit::{answer_echo, set_ttl};
 use crate::wire::make::{
-    UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
+    TTL, UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
 };
 use crate::wire::packet::{IP_OFFSET, Packet};
 use crate::wire::vnet::VnetHdr;
@@ -498,13 +498,19 @@ impl Router {
         let frame = self.frame.bytes();
         let Ok(packet) = Packet::parse(frame) else { return };
         let space = self.reply.space();
-        let len = match reaction {
-            Reaction::FragNeeded { from, mtu } => write_frag_needed_into(space, from, &packet, frame, mtu),
-            Reaction::TimeExceeded { from } => write_time_exceeded_into(space, from, &packet, frame),
-            Reaction::Reset => write_rst_into(space, &packet, frame),
+        // What comes back passes the hops that the packet had passed.
+        let (len, hops) = match reaction {
+            Reaction::FragNeeded { from, mtu, hops } => {
+                (write_frag_needed_into(space, from, &packet, frame, mtu), hops)
+            }
+            Reaction::TimeExceeded { from } => {
+                (write_time_exceeded_into(space, from, &packet, frame), packet.ttl().saturating_sub(1))
+            }
+            Reaction::Reset => (write_rst_into(space, &packet, frame), 0),
         };
         if len > 0 {
             self.reply.set_len(len);
+            set_ttl(self.reply.bytes_mut(), TTL.saturating_sub(hops).max(1));
             if let Verdict::Deliver { to } = self.net.engine.handle_reaction(now, to, self.reply.bytes()) {
                 self.tell(now, to);
             }

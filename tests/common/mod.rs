@@ -271,6 +271,13 @@ pub fn aws2() -> String {
     found.display().to_string()
 }
 
+/// A flood of pings as fast as `ping` allows its user, and how many there are: only root of the host floods at will.
+pub fn ping_flood(count: u32, to: &str) -> (Vec<String>, u32) {
+    let (count, pace) = if is_root() { (count, "0") } else { (count / 10, "0.002") };
+    let words = ["ping", "-q", "-f", "-i", pace, "-c", &count.to_string(), "-W", "3", to];
+    (words.map(str::to_owned).to_vec(), count)
+}
+
 pub fn is_root() -> bool {
     uid() == 0
 }

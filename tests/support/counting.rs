@@ -12,6 +12,7 @@ thread_local! {
 }
 
 /// Allocations that this thread makes while `work` runs.
+#[allow(dead_code, reason = "not all who count ask for it")]
 pub fn allocations(work: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.get();
     work();

@@ -155,31 +155,55 @@ impl Work {
 
 const L4: usize = vpclab::wire::packet::IP_OFFSET + 20;
 
-/// UDP datagrams that begin flows of their own, `n` of 2,000,000: to the peer, or through the NAT gateway to
-/// destinations of 50,000 flows each.
+/// UDP datagrams that begin flows of their own, `n` of 2,000,000.
 pub struct Million {
     pub engine: Engine,
     frame: Vec<u8>,
-    to: EniIx,
-    there: Ipv4Addr,
+    to: To,
+}
+
+/// Where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    Peer,
+    /// Through the NAT gateway to destinations of 50,000 flows each.
+    Host,
+    /// Through the NAT gateway to a destination each, of 40 hosts.
+    Hosts,
 }
 
 pub const MILLION: u32 = 1_000_000;
+const HOSTS: u32 = 40;
 
 impl Million {
     /// Flows end `idle` after their packet.
-    pub fn new(nat: bool, idle: Duration) -> Million {
+    pub fn new(to: To, idle: Duration) -> Million {
         let mut lab = lab(10);
         lab.plan.limits.sg_udp_idle = idle;
-        let (there, to) = if nat { (HOST_ADDR, HOST) } else { (PEER_ADDR, PEER) };
-        Million { engine: engine(&lab), frame: Vec::new(), to, there }
+        for n in 1..HOSTS {
+            lab.internet_host(&format!("host{n}"), &host(n).to_string());
+        }
+        Million { engine: engine(&lab), frame: Vec::new(), to }
     }
 
     pub fn begin(&mut self, now: Instant, n: u32) {
-        let (src, dst) = (1_024 + (n % 50_000) as u16, 1_000 + (n / 50_000 % 40) as u16);
-        let (src, dst) = (SocketAddrV4::new(CLIENT_ADDR, src), SocketAddrV4::new(self.there, dst));
+        assert!(n < 2 * MILLION, "no more have tuples of their own");
+        let (low, high) = (n % 50_000, n / 50_000);
+        let (there, port) = match self.to {
+            To::Peer => (PEER_ADDR, 1_000 + high),
+            To::Host => (HOST_ADDR, 1_000 + high),
+            To::Hosts => (host(high), 1_000 + low),
+        };
+        let (src, dst) = (SocketAddrV4::new(CLIENT_ADDR, 1_024 + low as u16), SocketAddrV4::new(there, port as u16));
         self.frame.resize(make::UDP_PAYLOAD_OFFSET, 0);
         make::write_udp_into(&mut self.frame, src, dst, 64, 0);
-        assert_eq!(self.engine.handle(now, CLIENT, &mut self.frame), Verdict::Deliver { to: self.to });
+        match self.engine.handle(now, CLIENT, &mut self.frame) {
+            Verdict::Deliver { to } if (to == PEER) == (self.to == To::Peer) => {}
+            other => panic!("{other:?}"),
+        }
     }
+}
+
+fn host(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(HOST_ADDR.to_bits() + n)
 }

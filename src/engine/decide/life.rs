@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::event::{ClosedLog, Counters, FlowClosed, FlowSnapshot};
-use super::super::flow::{Binding, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
+use super::super::flow::{Binding, Ends, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
 use super::super::nat::{Allocator, Held};
 use super::super::program::{EniKind, Program, Timeouts};
 use super::{GHOSTS, Hit, State};
@@ -93,10 +93,7 @@ impl State {
     pub(in crate::engine) fn expire(&mut self, program: &Program, now: Instant) {
         let State { flows, enis, ghosts, closed, counters, nat, .. } = self;
         let seed = flows.seed();
-        flows.expire(now, |flow| {
-            unbind(program, nat, &flow, enis, counters, ended_by_time(&flow));
-            report_end(now, &flow, ended_by_time(&flow), seed, enis, ghosts, closed, counters);
-        });
+        flows.expire(now, &mut ByTime { program, now, seed, enis, ghosts, closed, counters, nat });
     }
 
     pub(in crate::engine) fn end(&mut self, program: &Program, now: Instant, id: u32, end: FlowEnd) {
@@ -117,6 +114,16 @@ impl State {
         Binding { nat, address, held }
     }
 
+    /// A flow that was there before goes by a NAT gateway from now on. One port is held at a time: that of the gateway
+    /// before, if there was one, goes back.
+    pub(super) fn rebind(&mut self, program: &Program, id: u32, held: Held) {
+        unbind(program, &mut self.nat, self.flows.get(id), &self.enis, &self.counters, FlowEnd::Replaced);
+        self.flows.get_mut(id).hold(held);
+        if let Some(nat) = self.nat_counters(self.nat_number(program, held)) {
+            nat.active.add(1);
+        }
+    }
+
     /// The NAT gateway whose port a flow holds; a NAT instance is none.
     pub(super) fn nat_number(&self, program: &Program, held: Held) -> Option<u16> {
         nat_number(program, &self.nat, &self.enis, held)
@@ -125,6 +132,32 @@ impl State {
     #[inline]
     pub(super) fn nat_counters(&self, nat: Option<u16>) -> Option<&NatCounters> {
         self.counters.nats.get(usize::from(nat?)).map(Arc::as_ref)
+    }
+}
+
+/// What is changed by the end of flows whose time has come.
+struct ByTime<'a> {
+    program: &'a Program,
+    now: Instant,
+    seed: u64,
+    enis: &'a [Option<EniIx>],
+    ghosts: &'a mut [u64],
+    closed: &'a mut ClosedLog,
+    counters: &'a Counters,
+    nat: &'a mut Allocator,
+}
+
+impl Ends for ByTime<'_> {
+    #[inline]
+    fn near(&self, flow: &Flow) -> u64 {
+        flow.held().map_or(0, |held| self.nat.near(held))
+    }
+
+    fn ended(&mut self, flow: Flow) {
+        let ByTime { program, now, seed, enis, .. } = *self;
+        let end = ended_by_time(&flow);
+        unbind(program, self.nat, &flow, enis, self.counters, end);
+        report_end(now, &flow, end, seed, enis, self.ghosts, self.closed, self.counters);
     }
 }
 
@@ -231,7 +264,7 @@ fn report_end(
     counters: &Counters,
 ) {
     if end == FlowEnd::Idle {
-        for side in [INITIATOR, TARGET] {
+        for side in [INITIATOR, TARGET].into_iter().filter(|side| flow.is_present(*side)) {
             let hash = flow.key(side).hash(seed) | 1;
             ghosts[ghost_place(hash)] = hash;
         }

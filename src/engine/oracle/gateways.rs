@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::records::Binding;
+use super::records::{Binding, Key};
 use super::walk::{Leaver, Walk};
 use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
@@ -156,7 +156,8 @@ impl Walk<'_> {
                     let reaction = (forgotten && tcp).then_some(Reaction::Reset);
                     return Err(Stop { code, decider: by, direction: Direction::Egress, reaction });
                 }
-                self.renatted |= self.known;
+                let sender = Key::of(self.from, &self.start, false);
+                self.renatted |= self.known && !self.oracle.has_no_port(&sender);
                 let token = self.tokens;
                 self.tokens += 1;
                 Binding::new(n, &self.p, (own, token), self.now)
@@ -224,8 +225,8 @@ impl Walk<'_> {
         let binding = match found.filter(|b| over.is_none() && !self.anew(b)) {
             Some(binding) => binding,
             None => {
-                let code =
-                    if over == Some(true) && self.may_say_idle() { DropCode::NatIdle } else { DropCode::NatNoState };
+                let idle = over == Some(true) || over.is_none() && self.forgotten;
+                let code = if idle && self.may_say_idle() { DropCode::NatIdle } else { DropCode::NatNoState };
                 return self.stop_at(stage, None, code, by, ingress);
             }
         };

@@ -117,7 +117,8 @@ pub(super) struct Expected {
     /// It is cut into fragments of so many bytes; 0: not.
     pub(super) fragment: u16,
     pub(super) way: Way,
-    /// A flow that was there before is sent by a NAT gateway from now on.
+    /// A NAT gateway gets a flow that another one has a port for, or that the other end began, or what another ENI
+    /// sends in the name of its client.
     pub(super) renatted: bool,
 }
 

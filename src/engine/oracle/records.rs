@@ -91,8 +91,8 @@ impl Flow {
         Flow { initiator, target, last: now, seen: [0; 2], opening: p.begins(), fin: [false; 2], reset: false }
     }
 
-    fn note(&mut self, now: Instant, from: &Key, flags: u8) {
-        let side = usize::from(*from != self.initiator);
+    /// A packet from one side: 0 for who began it.
+    fn note(&mut self, now: Instant, side: usize, flags: u8) {
         self.opening &= side == 1 || self.seen[0] == 0;
         self.seen[side] = (self.seen[side] + 1).min(3);
         self.reset |= flags & tcp_flags::RST != 0 && !self.closing();
@@ -179,8 +179,15 @@ impl Oracle {
         let (mine, theirs) = (Key::of(from, sent, false), Key::of(to, arrived, true));
         let flow = match self.record(plan, now, &mine) {
             Some((record, _)) => record.flow,
-            // A reset of nothing begins nothing.
-            None if sent.flags & tcp_flags::RST != 0 => return,
+            // A reset of nothing begins nothing; what the receiver knows, it ends.
+            None if sent.flags & tcp_flags::RST != 0 => {
+                if let Some((record, _)) = self.record(plan, now, &theirs) {
+                    self.records.insert(theirs, Record { tracked: tracked_in, ..record });
+                    let other = self.flows.get_mut(&record.flow).expect("it is there");
+                    other.note(now, usize::from(other.initiator == theirs), sent.flags);
+                }
+                return;
+            }
             None => {
                 if let Some(old) = self.records.get(&mine).map(|record| record.flow) {
                     // It ended by idleness, or it would have been known.
@@ -202,14 +209,17 @@ impl Oracle {
         };
         self.records.insert(theirs, Record { tracked: tracked_in, flow: own });
         if own != flow {
-            self.flows.get_mut(&own).expect("it is there").note(now, &mine, sent.flags);
+            // Whoever sent it: to the receiver it is a packet of the other side.
+            let other = self.flows.get_mut(&own).expect("it is there");
+            other.note(now, usize::from(other.initiator == theirs), sent.flags);
         }
         for (mut binding, _) in notes.bindings {
             (binding.last, binding.flow) = (now, flow);
             self.bindings.retain(|b| !b.is(&binding));
             self.bindings.push(binding);
         }
-        self.flows.get_mut(&flow).expect("it is there").note(now, &mine, sent.flags);
+        let sender = self.flows.get_mut(&flow).expect("it is there");
+        sender.note(now, usize::from(sender.initiator != mine), sent.flags);
     }
 
     fn begin(&mut self, flow: Flow) -> u32 {
@@ -247,6 +257,13 @@ impl Oracle {
 
     pub(super) fn bindings(&self) -> &[Binding] {
         &self.bindings
+    }
+
+    /// The ENI began the flow, and no NAT gateway has a port for it.
+    pub(super) fn has_no_port(&self, key: &Key) -> bool {
+        self.known(key).is_some_and(|(record, flow)| {
+            flow.initiator == *key && !self.bindings.iter().any(|binding| binding.flow == record.flow)
+        })
     }
 
     /// The ENI whose connection it is.

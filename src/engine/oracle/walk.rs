@@ -44,7 +44,7 @@ pub(super) struct Walk<'a> {
     pub(super) bordered: bool,
     /// It belongs to a flow, or what it quotes does.
     pub(super) known: bool,
-    /// A flow that was there before is sent by a NAT gateway now.
+    /// See [`super::Expected::renatted`].
     pub(super) renatted: bool,
     /// It belongs to a flow whose time is over.
     pub(super) forgotten: bool,
@@ -125,6 +125,7 @@ impl<'a> Walk<'a> {
         self.tracked_out = self.groups(from, Direction::Egress)?;
         match (eni.home, eni.owner) {
             (_, EniOwner::GatewayEndpoint(e)) => {
+                self.way = Way::GatewayEndpoint;
                 self.pass(Stage::GatewayEndpoint { endpoint: e }, None, Rule::None);
                 match lists::host(plan, plan.endpoints[e].vpc, self.p.dst) {
                     Some(to) => self.arrive(to, None),
@@ -482,7 +483,10 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let (code, reaction) = if tells {
-            (DropCode::MtuFragNeeded, Some(Reaction::FragNeeded { from: router, mtu }))
+            (
+                DropCode::MtuFragNeeded,
+                Some(Reaction::FragNeeded { from: router, mtu, hops: self.start.ttl - self.p.ttl }),
+            )
         } else {
             (DropCode::MtuDropSilent, None)
         };

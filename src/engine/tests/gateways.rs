@@ -1,9 +1,11 @@
 //! Scenarios of gateways: what flows are told by Internet gateways, links to sites and NAT gateways.
 
 use super::*;
+use crate::base::Proto;
 
-use crate::model::plan::{LinkEnd, LinkKind, RouteTarget, SiteTarget};
+use crate::model::plan::{Forward, LinkEnd, LinkKind, RouteTarget, SiteTarget};
 
+use crate::wire::make::Echo;
 use crate::wire::{Packet, nat};
 
 /// One open instance in a subnet with an Internet gateway, and a host outside.
@@ -73,4 +75,82 @@ fn a_sites_firewall_per_tunnel_is_asked_of_every_packet_of_a_session() {
     drops(&mut engine, host, &tcp("172.16.0.10:4000", "10.0.1.10:80", ACK), DropCode::FwNoState, at);
     let datagram = udp("10.0.1.10:4000", "172.16.0.10:80");
     assert_eq!(engine.sent(T0, x, &datagram), to(host), "sessions are TCP's");
+}
+
+/// Sends it, and says as what and to whom it arrives.
+fn arrives(engine: &mut Engine, now: Instant, from: EniIx, frame: &[u8]) -> (Verdict, base::FiveTuple) {
+    let mut frame = frame.to_vec();
+    let verdict = engine.handle(now, from, &mut frame);
+    (verdict, Packet::parse(&frame).expect("a packet").tuple())
+}
+
+#[test]
+fn a_flow_that_a_change_of_routes_sends_by_a_nat_gateway_holds_one_port() {
+    let ping = |half, src: &str, dst: &str, id| make::icmp_echo(ip(src), ip(dst), half, id, 1, b"ping");
+    let (lab, [x, host]) = outside();
+    let mut moved = lab.clone();
+    let vpc = moved.plan.subnets[0].vpc;
+    let public = moved.subnet(vpc, "public", "10.0.0.0/24", 'a');
+    let gateway = moved.nat("nat", public, "10.0.0.5", Some("203.0.113.30"));
+    moved.plan.subnets[public].route_table = moved.table(vpc, "public");
+    moved.route(moved.plan.subnets[public].route_table, "0.0.0.0/0", RouteTarget::Igw(0));
+    moved.plan.route_tables[0].routes.last_mut().expect("the default route").target = RouteTarget::Nat(gateway);
+    for begins in [
+        syn("10.0.1.10:4000", "198.51.100.7:80"),
+        udp("10.0.1.10:4000", "198.51.100.7:53"),
+        ping(Echo::Request, "10.0.1.10", "198.51.100.7", 9),
+    ] {
+        let mut engine = engine(&lab);
+        let (verdict, direct) = arrives(&mut engine, T0, x, &begins);
+        assert_eq!((verdict, direct.src), (to(host), ip("203.0.113.20")));
+        engine.publish(T0, Arc::new(compile(&moved.plan, 2)));
+        let (verdict, first) = arrives(&mut engine, T0, x, &begins);
+        assert_eq!((verdict, first.src), (to(host), ip("203.0.113.30")));
+        for _ in 0..3 {
+            assert_eq!(arrives(&mut engine, T0, x, &begins), (to(host), first), "by the same port");
+            assert_eq!(engine.ports_held(), 1);
+            let (here, there) =
+                (format!("{}:{}", first.dst, first.dst_port), format!("{}:{}", first.src, first.src_port));
+            let answer = match first.proto {
+                Proto::TCP => tcp(&here, &there, SYN_ACK),
+                Proto::UDP => udp(&here, &there),
+                _ => ping(Echo::Reply, "198.51.100.7", "203.0.113.30", first.src_port),
+            };
+            let (verdict, back) = arrives(&mut engine, T0, host, &answer);
+            assert_eq!((verdict, back.dst), (to(x), ip("10.0.1.10")), "{back:?}");
+            assert_eq!(engine.counters().nats[0].active.get(), 1);
+        }
+        // Nobody else's port is the way in.
+        let stray = udp("198.51.100.7:53", &format!("203.0.113.30:{}", first.src_port ^ 1));
+        assert_eq!(engine.sent(T0, host, &stray), drop_of(DropCode::NatNoState));
+        let late = T0 + std::time::Duration::from_secs(6 * 86_400);
+        while engine.flow_count() > 0 {
+            engine.expire(late);
+        }
+        assert_eq!(engine.ports_held(), 0, "none is left behind");
+        assert_eq!(engine.counters().nats[0].active.get(), 0);
+    }
+}
+
+#[test]
+fn behind_a_nat_instance_and_a_nat_gateway_no_port_is_left_behind() {
+    let (mut lab, [x, host]) = outside();
+    let vpc = lab.plan.subnets[0].vpc;
+    let public = lab.subnet(vpc, "public", "10.0.0.0/24", 'a');
+    let gateway = lab.nat("nat", public, "10.0.0.5", Some("203.0.113.30"));
+    let table = lab.table(vpc, "public");
+    lab.plan.subnets[public].route_table = table;
+    lab.route(table, "0.0.0.0/0", RouteTarget::Igw(0));
+    lab.plan.route_tables[0].routes.last_mut().expect("the default route").target = RouteTarget::Nat(gateway);
+    lab.plan.enis[x.at()].source_dest_check = false;
+    lab.plan.instances[0].forward = Some(Forward::Masquerade);
+    let mut engine = engine(&lab);
+    for _ in 0..5 {
+        // In the name of a client behind it.
+        assert_eq!(engine.sent(T0, x, &udp("10.0.1.77:4000", "198.51.100.7:53")), to(host));
+        assert_eq!(engine.trace(T0, x, &mut udp("10.0.1.77:4000", "198.51.100.7:53")).0, to(host));
+        assert_eq!(engine.ports_held(), 1);
+    }
+    engine.expire(T0 + std::time::Duration::from_secs(6 * 86_400));
+    assert_eq!((engine.flow_count(), engine.ports_held()), (0, 0));
 }

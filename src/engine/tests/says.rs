@@ -177,7 +177,7 @@ fn the_mtu_of_the_internet_gateway_is_told_by_the_router_or_cuts() {
     let net = net();
     let large = Sent { size: 1_501, ..udp(PUBLIC, HOST) };
     let said = refuses(&net.lab, net.public, &large, DropCode::MtuFragNeeded, Decider::Igw(0), Direction::Egress);
-    let reaction = Reaction::FragNeeded { from: ip("10.0.0.1"), mtu: 1_500 };
+    let reaction = Reaction::FragNeeded { from: ip("10.0.0.1"), mtu: 1_500, hops: 0 };
     assert_eq!(said.verdict, Verdict::Reject { code: DropCode::MtuFragNeeded, reaction });
     let said = says(&net.lab, net.public, &Sent { df: false, ..large });
     delivers(&said, net.host);
@@ -239,7 +239,7 @@ fn what_a_nat_gateway_does_not_carry() {
     let reaction = Reaction::TimeExceeded { from: ip("10.0.0.5") };
     assert_eq!(said.verdict, Verdict::Reject { code: DropCode::TtlExpired, reaction });
     let said = refused(Sent { size: 8_501, ..udp(PRIVATE, HOST) }, DropCode::MtuFragNeeded);
-    let reaction = Reaction::FragNeeded { from: ip("10.0.0.5"), mtu: 8_500 };
+    let reaction = Reaction::FragNeeded { from: ip("10.0.0.5"), mtu: 8_500, hops: 0 };
     assert_eq!(said.verdict, Verdict::Reject { code: DropCode::MtuFragNeeded, reaction });
     // It answers no ping itself.
     let inside = ping(PUBLIC, "10.0.0.5");
@@ -376,7 +376,7 @@ fn a_peering_leads_to_the_peers_addresses_and_no_further() {
     delivers(&says(&net.lab, net.private, &large), net.other);
     net.lab.plan.peerings[peering].same_region = false;
     let said = refuses(&net.lab, net.private, &large, DropCode::MtuFragNeeded, by, egress);
-    let reaction = Reaction::FragNeeded { from: ip("10.0.1.1"), mtu: 8_500 };
+    let reaction = Reaction::FragNeeded { from: ip("10.0.1.1"), mtu: 8_500, hops: 0 };
     assert_eq!(said.verdict, Verdict::Reject { code: DropCode::MtuFragNeeded, reaction });
     // The other side's gateway endpoint is named as what was meant.
     let list = net.lab.prefix_list("s3", &["198.18.0.16/32"]);
@@ -422,7 +422,7 @@ fn a_transit_gateway_joins_by_its_own_tables() {
     let large = Sent { size: 8_501, ..udp(PRIVATE, "10.1.0.10") };
     let at = Decider::TgwAttachment(0);
     let said = refuses(&net.lab, net.private, &large, DropCode::MtuFragNeeded, at, egress);
-    let reaction = Reaction::FragNeeded { from: ip("10.0.1.7"), mtu: 8_500 };
+    let reaction = Reaction::FragNeeded { from: ip("10.0.1.7"), mtu: 8_500, hops: 0 };
     assert_eq!(said.verdict, Verdict::Reject { code: DropCode::MtuFragNeeded, reaction });
     net.lab.plan.transit_gateways[tgw].pmtud = false;
     refuses(&net.lab, net.private, &large, DropCode::MtuDropSilent, at, egress);
@@ -546,7 +546,7 @@ fn the_mtu_of_a_link_is_told_by_the_router_on_the_senders_side() {
     let (by, egress) = (Decider::Link(0), Direction::Egress);
     let told = |from, p: &Sent, router: &str, mtu| {
         let said = refuses(&net.lab, from, p, DropCode::MtuFragNeeded, by, egress);
-        let reaction = Reaction::FragNeeded { from: ip(router), mtu };
+        let reaction = Reaction::FragNeeded { from: ip(router), mtu, hops: 0 };
         assert_eq!(said.verdict, Verdict::Reject { code: DropCode::MtuFragNeeded, reaction });
     };
     told(net.private, &Sent { size: 1_447, ..udp(PRIVATE, DC) }, "10.0.1.1", 1_446);

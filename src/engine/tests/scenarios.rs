@@ -346,6 +346,14 @@ fn later_fragments_go_the_way_of_the_first() {
     drops(&mut engine, x, &second, DropCode::CtNoState, Decider::FlowTable);
     assert_eq!(engine.sent(T0, x, &first), to(y));
     assert_eq!(engine.sent(T0, x, &second), to(y));
+    // What is over the first, or over the second, is neither.
+    drops(&mut engine, x, &second, DropCode::Malformed, Decider::FlowTable);
+    let mut over = second.clone();
+    over[vnet::LEN + 7] = 1;
+    fix_ip_sum(&mut over);
+    drops(&mut engine, x, &over, DropCode::Malformed, Decider::FlowTable);
+    assert_eq!(engine.sent(T0, x, &first), to(y), "another packet may have the number");
+    assert_eq!(engine.sent(T0, x, &second), to(y));
     let (first, second) = fragments(54, 2);
     drops(&mut engine, x, &first, DropCode::SgEgress, Decider::SecurityGroups(x));
     drops(&mut engine, x, &second, DropCode::SgEgress, Decider::SecurityGroups(x));

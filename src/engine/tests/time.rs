@@ -311,3 +311,21 @@ fn untracked_flows_pass_a_full_table() {
     }
     assert_eq!(engine.flow_count(), 20, "entries for what nobody tracks are bounded too");
 }
+
+#[test]
+fn a_way_decided_65535_publications_ago_is_not_followed() {
+    // By then decisions have the same number again.
+    let (mut lab, c, s) = tracked_lab();
+    let mut engine = engine(&lab);
+    handshake(&mut engine, c, s);
+    let same = engine.program().clone();
+    for _ in 1..u16::MAX {
+        engine.publish(T0, same.clone());
+    }
+    let nacl = lab.plan.subnets[1].nacl;
+    lab.plan.network_acls[nacl].ingress[0].allow = false;
+    publish(&mut engine, &lab);
+    drops(&mut engine, c, &tcp(THERE.0, THERE.1, ACK), DropCode::NaclIn, Decider::Nacl(nacl, 100));
+    // The other side was decided under that number too.
+    drops(&mut engine, s, &tcp(THERE.1, THERE.0, ACK), DropCode::NaclIn, Decider::Nacl(nacl, 100));
+}

@@ -21,6 +21,11 @@ impl<T: Trail> Walk<'_, T> {
             self.trail.add(|| crumb(Stage::Fault, Some(gateway.eni), Outcome::Drop(DropCode::AzDown)));
             return Err(Refusal::egress(DropCode::AzDown, at));
         }
+        // A flow has room for one port: that of a gateway before this one goes back.
+        if let Some(first) = self.found.binding.take().filter(|_| self.found.fresh) {
+            self.nat.release(first.held);
+            self.found.fresh = false;
+        }
         let answer = self.translate(nat, at);
         let rule = |binding: Binding| Rule::Source(binding.address.into());
         self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(rule))));
@@ -114,7 +119,8 @@ impl<T: Trail> Walk<'_, T> {
         let at = Decider::Nat(nat as usize);
         let refuse = |code| Refusal::ingress(code, at);
         let port = self.ports[gateway.eni.at()];
-        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst);
+        let own_port = |b: &Binding| !self.has_ports() || b.held.port == self.tuple.dst_port;
+        let binding = self.known.binding.filter(|b| b.nat == port && b.address == self.traffic.dst && own_port(b));
         let answer = match (binding, self.known.client) {
             (Some(_), Some(_)) if self.load.ttl <= self.found.passage.ttl + 1 => Err(refuse(DropCode::TtlExpired)),
             (Some(_), Some(_)) if self.load.fragment && self.traffic.proto != Proto::UDP => {

@@ -254,20 +254,15 @@ impl Pair {
 
 /// Where the engine is known to be wrong, nothing is compared, and the case ends: the list is to become empty.
 fn aside(expected: &Expected) -> bool {
-    let nats = expected.crumbs.iter().filter(|c| matches!(c.stage, Stage::Nat { .. }));
-    let mut stages: Vec<&Stage> = nats.map(|c| &c.stage).collect();
-    let all = stages.len();
-    stages.dedup();
-    // Through one NAT gateway twice, which a middle instance can bring about: the second time is taken for the first.
-    stages.len() < all
-        // A flow that a change of routes sends by a NAT gateway gets another port with every packet; and what one ENI
-        // sends in the name of another does not share its binding.
+    let nats = expected.crumbs.iter().filter(|c| matches!(c.stage, Stage::Nat { .. })).count();
+    // Through two NAT gateways, or one twice, which a peering or a middle instance can bring about: only the last is
+    // remembered, so answers end there.
+    nats > 1
+        // A flow holds one port at a time, and the one who began it: a change of routes from one NAT gateway to another
+        // forgets the first, answers that go by a gateway get another port with every packet, and what one ENI sends in
+        // the name of another does not share its binding.
         || expected.renatted
 }
-
-/// One case in so many may differ, and each that does is printed. Seen: 1 or 2 of 1,500 (a case ends at its first
-/// difference), in corners where it is not settled who is wrong. To become none.
-const OPEN_CORNERS: u32 = 150;
 
 /// Without what is left to do, and the size of fragments.
 fn plain(plan: &model::Plan, verdict: Verdict) -> (Verdict, u16) {
@@ -392,19 +387,9 @@ fn runner(cases: u32, seed: u64) -> TestRunner {
 fn engine_and_oracle_agree_on_every_verdict_rule_and_step() {
     let seed = seed();
     let seen = RefCell::new(Seen::default());
-    let cases = cases(1_500);
-    let differ = RefCell::new(Vec::new());
-    let result = runner(cases, seed).run(&case(), |case| match run(&case, &seen, Disabled(None), None) {
-        Err(TestCaseError::Fail(why)) if differ.borrow().len() < (cases / OPEN_CORNERS) as usize => {
-            differ.borrow_mut().push(format!("{why:.2000}"));
-            Ok(())
-        }
-        other => other,
-    });
+    // Some 54 packets each: more than 100,000.
+    let result = runner(cases(2_000), seed).run(&case(), |case| run(&case, &seen, Disabled(None), None));
     let seen = seen.into_inner();
-    for why in differ.into_inner() {
-        println!("seed {seed:016x}: still open: {why}");
-    }
     println!(
         "{} packets, seed {seed:016x}, {} cases set aside\n{:?}\n{:?}\n{:?}",
         seen.packets, seen.set_aside, seen.verdicts, seen.stages, seen.ways

@@ -186,7 +186,8 @@ fn patch(frame: &mut [u8], p: &Sent) {
     let (id, flags) = match p.fragment {
         // The first has more behind it; a later one is the last.
         Some(Part { id, first: true }) => (id + 1, 0x2000),
-        Some(Part { id, first: false }) => (id + 1, 0x0400),
+        // Far behind every first one.
+        Some(Part { id, first: false }) => (id + 1, 0x1000),
         None => (0, if p.df { 0x4000 } else { 0 }),
     };
     ip[4..6].copy_from_slice(&id.to_be_bytes());
