@@ -112,6 +112,7 @@ fn told(plan: &Plan, asker: usize, to: &str) -> Result<Reached, Failure> {
         _ => told.way.unwrap_or_default().to_owned(),
     });
     let rule = match (&told.object, &told.rule) {
+        (Some(object), Some(rule)) if object.is_empty() => rule.clone(),
         (Some(object), Some(rule)) => format!("{object}: {rule}"),
         (Some(object), None) => object.clone(),
         _ => String::new(),

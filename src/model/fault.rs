@@ -23,7 +23,7 @@ pub fn parse(plan: &Plan, words: &[&str]) -> Result<FaultPlan, String> {
     }
 }
 
-const USAGE: &str = "a fault is `az ZONE`, `endpoint NAME [ZONE]`, `tunnel SITE/N`, `instance NAME`, `target NAME` or \
+const USAGE: &str = "a fault is `az ZONE`, `endpoint NAME [ZONE]`, `tunnel SITE/N`, `instance NAME` or \
                      `link NAME [down] [delay T] [jitter T] [loss P%] [rate R] [seed N]`";
 
 /// A zone by letter, name or id. A letter may mean several zones, as accounts and regions map it differently: the first

@@ -86,6 +86,11 @@ fn other_address(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &mut Explanation
         let EniOwner::Instance(at, _) = plan.eni(public.eni).owner else { continue };
         let path = &plan.instances[at].common.path;
         told.notes.push(format!("{dst} is the private address of {path}; from the Internet it is {}", public.addr));
+        return;
+    }
+    if let Some(EniOwner::Instance(at, _)) = eni_at(plan, from, dst).map(|eni| plan.eni(eni).owner) {
+        let path = &plan.instances[at].common.path;
+        told.notes.push(format!("{path} has no public address: nothing of the Internet reaches it"));
     }
 }
 

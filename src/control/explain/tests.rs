@@ -377,7 +377,10 @@ fn the_internet_hears_of_the_public_address_and_everybody_of_emulated_delays() {
     let address = format!("10.0.0.10 is the private address of vpc.web; from the Internet it is {}", public.addr);
     let delays = "latency: aws (typical delays of AWS, not promised by AWS)";
     assert_eq!(told.notes, [address.as_str(), delays]);
-    assert_eq!(ask(&shipped(text), "example", &format!("{}:80", public.addr)).notes, [""; 0]);
+    let lab = shipped(text);
+    assert_eq!(ask(&lab, "example", &format!("{}:80", public.addr)).notes, [""; 0]);
+    let none = ["vpc.app-a has no public address: nothing of the Internet reaches it"];
+    assert_eq!(ask(&lab, "example", "instance:app-a:80").notes, none);
 }
 
 #[test]
