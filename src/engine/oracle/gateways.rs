@@ -30,7 +30,7 @@ impl Walk<'_> {
         };
         self.fits(1_500, self.router, stage.clone(), None, by, true)?;
         self.pass(stage, None, Rule::Source(public));
-        self.from_becomes(public, None);
+        self.source_becomes(public, None);
         self.way = if self.by_nat { Way::Nat } else { Way::Internet };
         self.border(vpc)?;
         self.internet()
@@ -85,7 +85,7 @@ impl Walk<'_> {
         let g = plan.internet_gateways.iter().position(|g| Some(g.vpc) == plan.eni(eni).vpc());
         let Some(g) = g else { return self.stop(Stage::Internet, DropCode::IgwNoMapping, Decider::Internet) };
         self.pass(Stage::Igw { igw: g }, None, Rule::Destination(private));
-        self.to_becomes(private, None);
+        self.destination_becomes(private, None);
         if self.way == Way::Private {
             self.way = Way::Internet;
         }
@@ -168,7 +168,7 @@ impl Walk<'_> {
         if self.p.quote.is_none() {
             self.notes.bindings.push((binding, true));
         }
-        self.from_becomes(binding.own.0, Some(binding.own.1));
+        self.source_becomes(binding.own.0, Some(binding.own.1));
         self.clamp(8_460);
         self.by_nat = true;
         self.transit = false;
@@ -238,7 +238,7 @@ impl Walk<'_> {
         if self.p.quote.is_none() {
             self.notes.bindings.push((binding, false));
         }
-        self.to_becomes(binding.client.0, Some(binding.client.1));
+        self.destination_becomes(binding.client.0, Some(binding.client.1));
         self.clamp(8_460);
         self.by_nat = true;
         self.transit = false;
@@ -330,7 +330,7 @@ impl Walk<'_> {
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
         self.routed = by;
         let to = match &plan.tgw_attachments[b].to {
-            AttachmentTo::Link(l) => return self.to_site(*l, None),
+            AttachmentTo::Link(l) => return self.enter_site(*l, None),
             AttachmentTo::Vpc(to) => to,
         };
         let zone = entered.map(|(subnet, _)| &plan.subnets[subnet].az_id);
@@ -383,10 +383,10 @@ impl Walk<'_> {
         let Some((_, l)) = best else { return self.stop(stage, DropCode::VgwNoRoute, by) };
         self.pass(stage, None, Rule::None);
         let router = self.router;
-        self.to_site(l, Some(router))
+        self.enter_site(l, Some(router))
     }
 
-    fn to_site(&mut self, l: usize, router: Option<Ipv4Addr>) -> Result<Verdict, Stop> {
+    fn enter_site(&mut self, l: usize, router: Option<Ipv4Addr>) -> Result<Verdict, Stop> {
         let plan = self.plan;
         let site = plan.links[l].site;
         self.link(l, true, router.unwrap_or(plan.sites[site].gateway))?;
@@ -497,7 +497,7 @@ impl Walk<'_> {
     }
 
     /// The source becomes another, and with it what an ICMP error speaks of. `None`: the port stays.
-    fn from_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
+    fn source_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
         let old = std::mem::replace(&mut self.p.src, addr);
         match (&mut self.p.quote, port) {
             (Some(quote), Some(port)) => {
@@ -517,7 +517,7 @@ impl Walk<'_> {
         }
     }
 
-    fn to_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
+    fn destination_becomes(&mut self, addr: Ipv4Addr, port: Option<Port>) {
         let old = std::mem::replace(&mut self.p.dst, addr);
         match (&mut self.p.quote, port) {
             (Some(quote), Some(port)) => {

@@ -122,6 +122,9 @@ pub(super) struct Expected {
     pub(super) renatted: bool,
 }
 
+/// What fragments have in common: sender, source, destination, protocol, identification (RFC 791).
+type Datagram = (u32, Ipv4Addr, Ipv4Addr, Proto, u16);
+
 #[derive(Default)]
 pub(super) struct Oracle {
     records: HashMap<Key, Record>,
@@ -130,8 +133,8 @@ pub(super) struct Oracle {
     /// Who had a connection that ended by idleness.
     graves: HashSet<Key>,
     bindings: Vec<Binding>,
-    /// Ports of first fragments and when they came, by sender, source, destination, protocol, identification.
-    parts: HashMap<(u32, Ipv4Addr, Ipv4Addr, Proto, u16), (Port, Port, u8, Instant)>,
+    /// Ports and flags of first fragments, and when they came.
+    parts: HashMap<Datagram, (Port, Port, u8, Instant)>,
     tokens: Port,
 }
 

@@ -10,8 +10,10 @@ use crate::model::plan::{
     AttachmentTo, EndpointKind, LinkKind, RouteOrigin, RouteTarget, SgPeer, SgRule, TgwTarget, TrafficMatch,
 };
 
+type Mutation = fn(&mut Plan);
+
 /// What is switched off, and how.
-const MUTATIONS: &[(&str, fn(&mut Plan))] = &[
+const MUTATIONS: &[(&str, Mutation)] = &[
     ("security groups, egress", |plan| {
         for group in &mut plan.security_groups {
             group.egress.push(open());
@@ -53,7 +55,7 @@ const MUTATIONS: &[(&str, fn(&mut Plan))] = &[
         plan.vgws.iter_mut().for_each(|vgw| vgw.edge_table = None);
     }),
     ("public addresses at the Internet gateway", |plan| {
-        plan.public_addresses.retain(|a| plan.nat_gateways.iter().any(|n| n.eni == a.eni))
+        plan.public_addresses.retain(|a| plan.nat_gateways.iter().any(|n| n.eni == a.eni));
     }),
     ("public NAT gateways", |plan| plan.nat_gateways.iter_mut().for_each(|nat| nat.public = false)),
     ("gateway endpoints' prefix lists", |plan| {
@@ -64,11 +66,11 @@ const MUTATIONS: &[(&str, fn(&mut Plan))] = &[
         }
     }),
     ("ports of endpoints", |plan| {
-        plan.services.iter_mut().for_each(|service| service.ports = (0..=u16::MAX).collect())
+        plan.services.iter_mut().for_each(|service| service.ports = (0..=u16::MAX).collect());
     }),
     ("MTU of peerings", |plan| plan.peerings.iter_mut().for_each(|peering| peering.same_region = true)),
     ("path MTU discovery at transit gateways", |plan| {
-        plan.transit_gateways.iter_mut().for_each(|tgw| tgw.pmtud = true)
+        plan.transit_gateways.iter_mut().for_each(|tgw| tgw.pmtud = true);
     }),
     ("association of attachments", |plan| {
         for attachment in &mut plan.tgw_attachments {

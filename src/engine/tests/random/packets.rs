@@ -147,7 +147,7 @@ pub fn after(p: &Sent, got: bool, own: bool, what: usize) -> Option<Sent> {
 
 /// As an ICMP error quotes it: no part of a fragmented packet.
 fn whole(p: &Sent) -> Sent {
-    Sent { fragment: None, size: p.size.min(1_000).max(40), ..*p }
+    Sent { fragment: None, size: p.size.clamp(40, 1_000), ..*p }
 }
 
 pub fn frame(p: &Sent) -> Vec<u8> {

@@ -305,12 +305,12 @@ pub fn build(world: &World, rules: &Rules) -> Lab {
     if world.public_side {
         lab.public_side();
     }
-    for v in 0..world.vpcs {
+    for (v, block) in blocks.iter().enumerate().take(world.vpcs) {
         let first_table = v * (TABLES + 1) + 1;
         if v < 2 {
             lab.gateway_endpoint(v, "s3", services, &[first_table + 1, first_table + 3], &[443, 80]);
         }
-        make_routes(&mut lab, v, blocks[v], first_table, rules, corp);
+        make_routes(&mut lab, v, *block, first_table, rules, corp);
     }
     make_faults(&mut lab, rules);
     lab
