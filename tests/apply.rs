@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Going, Lab, Said, run, vpclab};
+use common::{Going, Lab, Said, await_that, run, vpclab};
 
 /// Two instances that reach each other, one that is left alone, an endpoint that echoes.
 const LAB: &str = "version: 1
@@ -475,13 +475,4 @@ fn await_line(lab: &Lab, instance: &str, text: &str) -> String {
         logs.contains(text)
     });
     logs
-}
-
-#[track_caller]
-fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

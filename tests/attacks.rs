@@ -5,9 +5,8 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
-use common::{Going, Lab};
+use common::{Going, Lab, await_that};
 use serde_json::Value;
 
 /// `red` attacks, `third` and two endpoints are attacked, `blue` goes on with its work.
@@ -375,13 +374,4 @@ fn resident_kb(lab: &Lab) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{router}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of its memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
-#[track_caller]
-fn await_that(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

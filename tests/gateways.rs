@@ -7,9 +7,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use common::{Lab, Said, topology, vpclab};
+use common::{Lab, Said, await_that, topology, vpclab};
 use serde_json::Value;
 
 /// Sends so many bytes to an echo server and takes them back; says whether they are the same, and the MSS of both ways.
@@ -67,15 +66,6 @@ fn nat_metric(lab: &Lab, metric: &str) -> u64 {
 fn endpoint_bytes(lab: &Lab, endpoint: &str) -> u64 {
     let ps = json(lab, "ps", &[]);
     rows(&named(&ps["endpoints"], endpoint)["enis"]).iter().map(|e| e["counters"]["bytes_in"].as_u64().unwrap()).sum()
-}
-
-#[track_caller]
-fn await_that(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[track_caller]

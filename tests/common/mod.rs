@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub const VPCLAB: &str = env!("CARGO_BIN_EXE_vpclab");
@@ -276,6 +277,16 @@ pub fn ping_flood(count: u32, to: &str) -> (Vec<String>, u32) {
     let (count, pace) = if is_root() { (count, "0") } else { (count / 10, "0.002") };
     let words = ["ping", "-q", "-f", "-i", pace, "-c", &count.to_string(), "-W", "3", to];
     (words.map(str::to_owned).to_vec(), count)
+}
+
+/// Looks again until it is so, for 20 seconds at most: for what tells nobody that it has come about.
+#[track_caller]
+pub fn await_that(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 pub fn is_root() -> bool {

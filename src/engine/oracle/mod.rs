@@ -71,6 +71,19 @@ pub(super) struct Quote {
     pub(super) icmp: Option<u8>,
 }
 
+impl Quote {
+    pub(super) fn of(p: &Sent) -> Quote {
+        Quote {
+            proto: p.proto,
+            src: p.src,
+            src_port: p.src_port,
+            dst: p.dst,
+            dst_port: p.dst_port,
+            icmp: p.icmp.map(|(kind, _)| kind),
+        }
+    }
+}
+
 impl Sent {
     /// TCP, or anything that is no reply by its own looks.
     pub(super) fn new(proto: Proto, src: Ipv4Addr, src_port: u16, dst: Ipv4Addr, dst_port: u16) -> Sent {

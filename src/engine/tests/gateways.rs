@@ -8,8 +8,8 @@ use crate::model::plan::{Forward, LinkEnd, LinkKind, RouteTarget, SiteTarget};
 use crate::wire::make::Echo;
 use crate::wire::{Packet, nat};
 
-/// One open instance in a subnet with an Internet gateway, and a host outside.
-fn outside() -> (Lab, [EniIx; 2]) {
+/// A VPC with one instance, whose group allows all.
+fn inside() -> (Lab, usize, EniIx) {
     let mut lab = Lab::new();
     let vpc = lab.vpc("app", "10.0.0.0/16");
     let a = lab.subnet(vpc, "a", "10.0.1.0/24", 'a');
@@ -17,6 +17,12 @@ fn outside() -> (Lab, [EniIx; 2]) {
     lab.allow(open, "all from 0.0.0.0/0");
     lab.allow(open, "all to 0.0.0.0/0");
     let x = lab.instance("x", a, "10.0.1.10", &[open]);
+    (lab, vpc, x)
+}
+
+/// One open instance in a subnet with an Internet gateway, and a host outside.
+fn outside() -> (Lab, [EniIx; 2]) {
+    let (mut lab, vpc, x) = inside();
     let host = lab.internet_host("host", "198.51.100.7");
     let igw = lab.igw(vpc);
     lab.route(0, "0.0.0.0/0", RouteTarget::Igw(igw));
@@ -49,13 +55,7 @@ fn internet_gateways_translate_what_icmp_errors_quote_also_of_packets_that_nobod
 
 #[test]
 fn a_sites_firewall_per_tunnel_is_asked_of_every_packet_of_a_session() {
-    let mut lab = Lab::new();
-    let vpc = lab.vpc("app", "10.0.0.0/16");
-    let a = lab.subnet(vpc, "a", "10.0.1.0/24", 'a');
-    let open = lab.group(vpc, "open");
-    lab.allow(open, "all from 0.0.0.0/0");
-    lab.allow(open, "all to 0.0.0.0/0");
-    let x = lab.instance("x", a, "10.0.1.10", &[open]);
+    let (mut lab, vpc, x) = inside();
     let vgw = lab.vgw(vpc);
     let site = lab.site("dc", "172.16.0.0/24");
     let link = lab.vpn(site, LinkEnd::Vgw(vgw));

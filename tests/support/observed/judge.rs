@@ -147,16 +147,8 @@ fn answer(plan: &Plan, to: EniIx, arrived: &Sent) -> (&'static str, Sent) {
         }
         _ if serves => ("answered", back),
         _ => {
-            let quote = Quote {
-                proto: p.proto,
-                src: p.src,
-                src_port: p.src_port,
-                dst: p.dst,
-                dst_port: p.dst_port,
-                icmp: None,
-            };
             let error = Sent::new(Proto::ICMP, p.dst, 0, p.src, 0);
-            ("icmp 3/3", Sent { icmp: Some((3, 3)), quote: Some(quote), ..error })
+            ("icmp 3/3", Sent { icmp: Some((3, 3)), quote: Some(Quote::of(p)), ..error })
         }
     }
 }

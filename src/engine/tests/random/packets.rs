@@ -114,16 +114,8 @@ pub fn after(p: &Sent, got: bool, own: bool, what: usize) -> Option<Sent> {
         (6, _) if tcp => (next.flags, next.size) = (ACK, 1_500),
         (ERROR, true) => {
             // The receiver says that nothing is there.
-            let quote = Quote {
-                proto: p.proto,
-                src: p.src,
-                src_port: p.src_port,
-                dst: p.dst,
-                dst_port: p.dst_port,
-                icmp: p.icmp.map(|(kind, _)| kind),
-            };
             next = Sent::new(Proto::ICMP, p.dst, 0, p.src, 0);
-            (next.icmp, next.quote) = (Some((3, 3)), Some(quote));
+            (next.icmp, next.quote) = (Some((3, 3)), Some(Quote::of(p)));
             next.size = (make::icmp_error(p.dst, 3, 3, 0, &frame(&whole(p)))?.len() - vnet::LEN) as u16;
             return Some(next);
         }
