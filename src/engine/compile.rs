@@ -70,6 +70,11 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
             times,
         });
     }
+    let numbered = || enis.iter().enumerate().map(|(at, eni)| (EniIx(at as u32), eni));
+    let mut addresses: Vec<(u32, EniIx)> = numbered().map(|(at, eni)| (eni.ip, at)).collect();
+    addresses.sort_unstable();
+    let forwards = |eni: &Eni| matches!(eni.kind, EniKind::Host) && !eni.source_dest_check;
+    let forwarders = numbered().filter(|(_, eni)| forwards(eni)).map(|(at, _)| at).collect();
     let zones = Zones::of(plan);
     let subnets = plan.subnets.iter().map(|subnet| Subnet {
         cidr: subnet.cidr,
@@ -87,6 +92,8 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
     Program {
         generation,
         enis: enis.into(),
+        addresses: addresses.into(),
+        forwarders,
         subnets: subnets.collect(),
         vpcs: (0..plan.vpcs.len()).map(|vpc| compile_vpc(plan, vpc)).collect(),
         tables: plan.route_tables.iter().map(|table| compile_table(plan, table)).collect(),

@@ -47,9 +47,10 @@ impl Engine {
             flows: FlowTable::new(program.limits.conntrack_max as usize, limits.seed),
             fragments: Fragments::new(),
             nat: Allocator::new(Steer::ALONE, program.limits.nat_ports, limits.seed),
+            passed: Vec::with_capacity(super::walk::MOST_PLACES),
             courses: Vec::new(),
             fragment_limiters: vec![Limiter::new(); names.enis.len()],
-            ghosts: vec![0; super::decide::GHOSTS].into(),
+            ghosts: vec![0; super::bindings::GHOSTS].into(),
             limiters: vec![Limiter::new(); names.enis.len()],
             enis: names.enis.clone(),
             drops: DropLog::new(limits.drop_records),
@@ -74,18 +75,15 @@ impl Engine {
         let state = &mut self.state;
         if !gone.is_empty() {
             let dead = |port: u32| gone.contains(&port);
-            let ends: Vec<u32> = state
-                .flows
-                .iter()
-                .filter(|(_, f)| {
-                    dead(f.port(INITIATOR))
-                        || dead(f.port(TARGET))
-                        || f.held().is_some_and(|held| dead(state.nat.owner(held).0))
-                })
-                .map(|(id, _)| id)
-                .collect();
-            for id in ends {
+            let flows = state.flows.iter();
+            let ends = flows.filter(|(_, f)| dead(f.port(INITIATOR)) || dead(f.port(TARGET))).map(|(id, _)| id);
+            for id in ends.collect::<Vec<u32>>() {
                 state.end(&self.program, now, id, FlowEnd::EniGone);
+            }
+            // Flows by a gateway that is gone are without it, and not at their end.
+            let bound = state.flows.iter().filter(|(_, f)| f.held().is_some_and(|held| dead(state.nat.owner(held).0)));
+            for id in bound.map(|(id, _)| id).collect::<Vec<u32>>() {
+                state.unbind(&self.program, id, FlowEnd::EniGone);
             }
             state.ghosts.fill(0);
         }

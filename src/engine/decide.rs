@@ -4,20 +4,24 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
+use self::bind::Sender;
+use super::bindings::{Books, Bound};
 use super::event::{ClosedLog, Counters, DropKey, DropLog, Way};
 use super::flow::{Course, Flow, FlowEnd, FlowKey, FlowState, FlowTable, INITIATOR, Passage, Side, TARGET};
 use super::fragments::Fragments;
 use super::limiter::Limiter;
+use super::lives::Lives;
 use super::nat::Allocator;
 use super::program::{EniKind, NONE, Program};
 use super::rules::Traffic;
 use super::steps::{Refusal, admit, deliver, sg};
 use super::verdict::{Crumb, Decider, DropCode, Outcome, Rule, Stage, Verdict, Via};
-use super::walk::{Arrived, Known, Load, Walk};
+use super::walk::{Arrived, Load, Walk};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
 use crate::wire::nat::{self as translate, Rewrite};
 use crate::wire::packet::{IP_OFFSET, Malformed, Packet, tcp_flags};
 
+mod bind;
 mod life;
 mod react;
 
@@ -48,9 +52,6 @@ impl Trail for Vec<Crumb> {
     }
 }
 
-/// Places for the keys of flows that ended by idleness, so that a late packet is told from a stray one.
-pub(super) const GHOSTS: usize = 8_192;
-
 pub(super) struct State {
     /// Stamp of decisions: grows with every publication.
     pub(super) epoch: u16,
@@ -59,6 +60,8 @@ pub(super) struct State {
     pub(super) ghosts: Box<[u64]>,
     /// Ports of NAT gateways.
     pub(super) nat: Allocator,
+    /// Those that the packet in hand passed.
+    pub(super) passed: Vec<Bound>,
     /// The ways that flows take, by number: differing ones of the present epoch.
     pub(super) courses: Vec<Course>,
     /// Port of an ENI.
@@ -196,7 +199,7 @@ impl State {
                         rewrite(frame, packet, &flow.key(side ^ 1));
                     }
                     let terminates = flow.terminates() && side == INITIATOR;
-                    let way = flow.way;
+                    let way = flow.way();
                     self.pass(program, now, packet, id, side, nat);
                     self.count(from, to, packet, way);
                     return Ok(go_on(frame, packet, to, &passage, 0, terminates));
@@ -287,14 +290,15 @@ impl State {
         trail: &mut T,
     ) -> Result<Verdict, Refusal> {
         let from = ctx.from;
-        let mut hit = self.live(program, ctx.now, &ctx.key);
-        if let Some((id, _)) = hit
+        let mut entry = self.flows.find(&ctx.key);
+        if let Some((id, _)) = entry
             && self.flows.get(id).state == FlowState::Closing
             && ctx.packet.is_tcp_syn()
         {
             self.end(program, ctx.now, id, FlowEnd::Replaced);
-            hit = None;
+            entry = None;
         }
+        let hit = self.remembered(program, ctx.now, entry);
         if ctx.origin == Origin::Instance && program.eni(from).vpc != NONE {
             let dst = Ipv4Addr::from_bits(ctx.traffic.dst);
             let reserved = admit::reserved(program, from, dst);
@@ -304,13 +308,12 @@ impl State {
             }
         }
         // An ICMP error belongs to the flow of the packet it quotes: one that this ENI received.
-        let related = ctx.quoted.and_then(|(tuple, icmp)| {
+        let quoted = ctx.quoted.and_then(|(tuple, icmp)| {
             let port = self.ports[from.at()];
-            let received = FlowKey::of_tuple(port, &tuple, icmp).mirrored(port);
-            self.flows.find(&received).filter(|(id, _)| ctx.now < self.flows.get(*id).expires())
+            self.flows.find(&FlowKey::of_tuple(port, &tuple, icmp).mirrored(port))
         });
+        let related = self.remembered(program, ctx.now, quoted);
         let sent = self.sg_egress(program, ctx, hit, related, trail)?;
-        let known = self.known(ctx, hit, related);
         let load = Load {
             size: ctx.packet.max_segment_ip_len(),
             dont_fragment: ctx.packet.dont_fragment(),
@@ -320,43 +323,19 @@ impl State {
             icmp: ctx.packet.icmp().map(|(kind, _)| kind),
             quoted: ctx.quoted,
         };
-        let State { nat, ports, .. } = self;
-        let walk = Walk::new(program, from, ctx.tuple, ctx.traffic, load, known, nat, ports, trail);
-        let arrived = walk.run()?;
-        match self.at_receiver(program, ctx, hit, related, sent, &arrived, frame, trail) {
-            Ok(verdict) => Ok(verdict),
-            Err(refusal) => {
-                if arrived.fresh {
-                    self.free(&arrived);
-                }
-                Err(refusal)
-            }
+        let answers = hit.or(related).is_some_and(|(_, side)| side == TARGET);
+        let own = entry.or(quoted).map(|(id, _)| id);
+        let State { nat, ports, flows, ghosts, enis, passed, .. } = self;
+        passed.clear();
+        let lives = Lives { program, enis };
+        let books = Books { flows, nat, ghosts, ports, lives, now: ctx.now, own, passed };
+        let arrived = Walk::new(program, from, ctx.tuple, ctx.traffic, load, answers, books, trail).run();
+        let verdict = arrived
+            .and_then(|arrived| self.at_receiver(program, ctx, [entry, hit], related, sent, &arrived, frame, trail));
+        if verdict.is_err() {
+            self.give_back();
         }
-    }
-
-    /// What gateways on the way may know of the packet's flow.
-    fn known(&self, ctx: &Ctx<'_>, hit: Hit, related: Hit) -> Known {
-        let flow = hit.or(related).map(|(id, side)| (self.flows.get(id), side));
-        let client = flow
-            .filter(|(_, side)| *side == TARGET)
-            .map(|(flow, _)| flow.key(INITIATOR))
-            .map(|key| (key.src, key.src_port));
-        // Where the way has changed since the flow began, the receiver has an entry of its own, and the sender's has
-        // the port.
-        let held = flow.and_then(|(flow, _)| {
-            flow.held().or_else(|| {
-                let (began, _) = self.flows.find(&flow.key(INITIATOR)).filter(|_| !flow.is_present(INITIATOR))?;
-                let began = self.flows.get(began);
-                began.held().filter(|_| ctx.now < began.expires())
-            })
-        });
-        Known {
-            binding: held.map(|held| self.binding(held)),
-            client,
-            remote: flow.map(|(flow, _)| flow.key(INITIATOR)).map(|key| (key.dst, key.dst_port)),
-            forgotten: hit.is_none() && self.is_ghost(&ctx.key),
-            related: hit.is_none() && related.is_some(),
-        }
+        verdict
     }
 
     /// The receiver's own questions: a firewall's sessions, an endpoint's limits, security groups.
@@ -365,7 +344,7 @@ impl State {
         &mut self,
         program: &Program,
         ctx: &Ctx<'_>,
-        hit: Hit,
+        here: [Hit; 2],
         related: Hit,
         sent: Passed,
         arrived: &Arrived,
@@ -376,12 +355,13 @@ impl State {
         let there_eni = program.eni(to);
         let port = self.ports[to.at()];
         let key_there = ctx.key.mirrored(port).with(port, &arrived.tuple.reversed());
-        let there = match hit {
+        let entry = match here[1] {
             Some((id, side)) if self.is_side(id, side ^ 1, &key_there) => Some((id, side ^ 1)),
-            _ => self.live(program, ctx.now, &key_there),
+            _ => self.flows.find(&key_there),
         };
+        let there = self.remembered(program, ctx.now, entry);
         if there_eni.stateful && there_eni.ip != arrived.tuple.dst.to_bits() {
-            self.firewall(ctx, arrived, there, related, trail)?;
+            self.firewall(program, ctx, arrived, there, related, trail)?;
         }
         let traffic = Traffic {
             src: arrived.tuple.src.to_bits(),
@@ -399,10 +379,10 @@ impl State {
         }
         let received = self.sg_ingress(program, ctx, arrived, there, &key_there, &traffic, trail)?;
         let always = |eni: EniIx| matches!(program.eni(eni).kind, EniKind::Endpoint(_));
-        let always = always(from) || always(to) || arrived.binding.is_some();
+        let always = always(from) || always(to) || self.passed.iter().any(|bound| bound.gateway);
         let tracks =
             [sent.tracks(always || program.eni(from).is_door()), received.tracks(always || there_eni.is_door())];
-        let entered = self.enter(program, ctx, hit, there, arrived, &key_there, tracks);
+        let entered = self.enter(program, ctx, here, [entry, there], arrived, &key_there, tracks);
         if let Err(refusal) = entered {
             trail.add(|| crumb(Stage::Tracked, None, Outcome::Drop(refusal.code)));
             return Err(refusal);
@@ -422,6 +402,7 @@ impl State {
     /// arrive, with what gateways changed before it.
     fn firewall<T: Trail>(
         &self,
+        program: &Program,
         ctx: &Ctx<'_>,
         arrived: &Arrived,
         there: Hit,
@@ -434,7 +415,7 @@ impl State {
         // The session as the firewall itself sends it on.
         let to = arrived.to;
         let onward = ctx.key.with(self.ports[to.at()], &arrived.tuple);
-        if self.flows.find(&onward).is_some_and(|(id, _)| ctx.now < self.flows.get(id).expires()) {
+        if self.remembered(program, ctx.now, self.flows.find(&onward)).is_some() {
             return Ok(());
         }
         trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Drop(DropCode::FwNoState)));
@@ -464,7 +445,7 @@ impl State {
             Err(Refusal::egress(DropCode::CtNoState, Decider::EndpointEni(at)))
         } else {
             sg::egress(program, at, &ctx.traffic).ok_or_else(|| {
-                let code = self.why_not(DropCode::SgEgress, ctx, hit, &ctx.key);
+                let code = self.why_not(program, DropCode::SgEgress, ctx, hit, &ctx.key);
                 Refusal::egress(code, Decider::SecurityGroups(at))
             })
         };
@@ -490,13 +471,13 @@ impl State {
         // An ICMP error is let in if this ENI sent the packet it quotes.
         let port = self.ports[to.at()];
         let quoted = arrived.quoted.map(|(tuple, icmp)| FlowKey::of_tuple(port, &tuple, icmp));
-        let related = quoted.is_some_and(|key| self.tracks(ctx.now, &key));
+        let related = quoted.is_some_and(|key| self.tracks(program, ctx.now, &key));
         if related || self.is_tracked(there) {
             trail.add(|| crumb(Stage::Tracked, Some(to), Outcome::Pass(Rule::None)));
             return Ok(Passed::Tracked);
         }
         let answer = sg::ingress(program, to, traffic).ok_or_else(|| {
-            let code = self.why_not(DropCode::SgIngress, ctx, there, key_there);
+            let code = self.why_not(program, DropCode::SgIngress, ctx, there, key_there);
             Refusal::ingress(code, Decider::SecurityGroups(to))
         });
         trail.add(|| crumb(Stage::SgIngress, Some(to), outcome(answer.map(sg_rule))));
@@ -515,7 +496,9 @@ impl State {
         let begins = ctx.packet.is_tcp_syn();
         let taken = deliver::endpoint(program, to, traffic, begins, known, ctx.packet);
         let taken = taken.map_err(|refusal| match refusal.code {
-            DropCode::VpceNoState if self.is_ghost(key_there) => Refusal { code: DropCode::VpceIdle, ..refusal },
+            DropCode::VpceNoState if self.was_idle(program, ctx.now, key_there) => {
+                Refusal { code: DropCode::VpceIdle, ..refusal }
+            }
             _ => refusal,
         });
         taken.and_then(|()| match program.eni(to).kind {
@@ -524,60 +507,76 @@ impl State {
         })
     }
 
-    /// Enters the flow, or brings it up to date, after every question was answered with yes.
+    /// Enters the flow, or brings it up to date, after every question was answered with yes. `here` and `there`: the
+    /// entry of either end, and that one if it is not forgotten.
     #[allow(clippy::too_many_arguments, reason = "the facts of one packet at its receiver")]
     fn enter(
         &mut self,
         program: &Program,
         ctx: &Ctx<'_>,
-        hit: Hit,
-        there: Hit,
+        here: [Hit; 2],
+        there: [Hit; 2],
         arrived: &Arrived,
         key_there: &FlowKey,
         tracks: [bool; 2],
     ) -> Result<(), Refusal> {
-        match (hit, there) {
-            (Some((id, side)), Some((other, _))) if id == other => {
-                let (course, nat) = self.course(program, arrived);
-                self.flows.get_mut(id).set_course(side, self.epoch, course);
+        let ([entry, hit], [entry_there, mut there]) = (here, there);
+        if let (Some((id, side)), Some((other, _))) = (hit, entry_there)
+            && id == other
+        {
+            self.flows.track(id, side, tracks[0]);
+            self.flows.track(id, side ^ 1, tracks[1]);
+            let sender = Sender { id, side, whole: true, new: false };
+            let passed = self.bind(program, ctx.now, ctx.packet, Some(sender));
+            let course = if passed.alone { self.course(program, arrived, passed.nat) } else { None };
+            self.flows.get_mut(id).set_course(side, self.epoch, course);
+            self.pass(program, ctx.now, ctx.packet, id, side, passed.nat);
+            return Ok(());
+        }
+        // The way there and the way back pass different ENIs, or one of them has forgotten the flow, or there is none:
+        // each end keeps its own side.
+        let leaves_no_state = ctx.packet.is_icmp_error() || ctx.packet.tcp_flags() & tcp_flags::RST != 0;
+        if hit.is_none() && leaves_no_state {
+            self.bind(program, ctx.now, ctx.packet, None);
+        } else {
+            if let Some((id, _)) = entry.filter(|_| hit.is_none()) {
+                self.end(program, ctx.now, id, FlowEnd::Idle);
+                there = there.filter(|(other, _)| *other != id);
+            }
+            if let Some((id, side)) = self.flows.find(key_there).filter(|_| there.is_none()) {
+                self.end_side(program, ctx.now, id, side);
+            }
+            let fresh = [hit.is_none(), there.is_none()];
+            if fresh != [false; 2] {
+                self.enter_new(program, ctx, hit, arrived, key_there, tracks, fresh)?;
+            }
+            if let Some((id, side)) = hit {
                 self.flows.track(id, side, tracks[0]);
-                self.flows.track(id, side ^ 1, tracks[1]);
-                self.pass(program, ctx.now, ctx.packet, id, side, nat);
+                let sender = Sender { id, side, whole: false, new: false };
+                let passed = self.bind(program, ctx.now, ctx.packet, Some(sender));
+                self.pass(program, ctx.now, ctx.packet, id, side, passed.nat);
+            } else if fresh == [false; 2] {
+                self.bind(program, ctx.now, ctx.packet, None);
             }
-            // The way there and the way back pass different ENIs: each keeps its own side, and nothing is cached.
-            _ => {
-                let leaves_no_state = ctx.packet.is_icmp_error() || ctx.packet.tcp_flags() & tcp_flags::RST != 0;
-                let fresh = [hit.is_none(), there.is_none()];
-                // The port belongs to the flow of the sender that began it.
-                let rebound =
-                    arrived.binding.filter(|_| arrived.fresh && hit.is_some_and(|(_, side)| side == INITIATOR));
-                let rest = Arrived { fresh: arrived.fresh && rebound.is_none(), ..*arrived };
-                if fresh != [false; 2] && !(leaves_no_state && hit.is_none()) {
-                    self.enter_new(program, ctx, &rest, key_there, tracks, fresh)?;
-                } else if rest.fresh {
-                    self.free(&rest);
-                }
-                if let Some((id, side)) = hit {
-                    if let Some(binding) = rebound {
-                        self.rebind(program, id, binding.held);
-                    }
-                    self.flows.track(id, side, tracks[0]);
-                    let nat = self.flows.get(id).held().and_then(|held| self.nat_number(program, held));
-                    self.pass(program, ctx.now, ctx.packet, id, side, nat);
-                }
-                if let Some((id, side)) = there {
-                    self.flows.track(id, side, tracks[1]);
-                    self.see(program, ctx.now, ctx.packet, id, side ^ 1);
-                }
+        }
+        if let Some((id, side)) = there {
+            // What it holds of a gateway is the gateway's to note, if the packet passed it.
+            if self.flows.get(id).is_bound() {
+                self.part(program, id);
             }
+            self.flows.track(id, side, tracks[1]);
+            self.see(program, ctx.now, ctx.packet, id, side ^ 1);
         }
         Ok(())
     }
 
+    /// `hit`: what the sender has already.
+    #[allow(clippy::too_many_arguments, reason = "the facts of one packet at its receiver")]
     fn enter_new(
         &mut self,
         program: &Program,
         ctx: &Ctx<'_>,
+        hit: Hit,
         arrived: &Arrived,
         key_there: &FlowKey,
         tracks: [bool; 2],
@@ -585,8 +584,14 @@ impl State {
     ) -> Result<(), Refusal> {
         let tracked = tracks[0] && present[0] || tracks[1] && present[1];
         if !self.flows.has_room(tracked) || (tracked && self.refuse_new) {
+            if tracked {
+                return Err(Refusal::egress(DropCode::CtFull, Decider::FlowTable));
+            }
             // What nobody tracks needs no entry: the rules are asked for every packet.
-            return if tracked { Err(Refusal::egress(DropCode::CtFull, Decider::FlowTable)) } else { Ok(()) };
+            if hit.is_none() {
+                self.bind(program, ctx.now, ctx.packet, None);
+            }
+            return Ok(());
         }
         let state = match ctx.traffic.proto {
             Proto::TCP if ctx.packet.is_tcp_syn() => FlowState::New,
@@ -598,39 +603,37 @@ impl State {
         flow.set_tracked(INITIATOR, tracks[0]);
         flow.set_tracked(TARGET, tracks[1]);
         flow.set_present(present);
-        flow.way = arrived.way;
-        let held = arrived.binding.filter(|_| arrived.fresh).map(|binding| binding.held);
-        let nat = held.and_then(|held| self.nat_number(program, held));
-        if let Some(held) = held {
-            flow.hold(held);
-        }
-        if let Some(nat) = self.nat_counters(nat) {
-            nat.active.add(1);
-            nat.attempts.add(u64::from(ctx.packet.is_tcp_syn()));
-        }
+        flow.set_way(arrived.way);
+        let endpoint = |eni: EniIx| matches!(program.eni(eni).kind, EniKind::Endpoint(_));
         flow.set_terminates(program.eni(arrived.to).terminates());
-        flow.set_endpoint(matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_)));
-        if present == [true; 2] {
-            let (course, _) = self.course(program, arrived);
-            flow.set_course(INITIATOR, self.epoch, course);
-        }
-        flow.set_life(self.life(program, &flow));
+        flow.set_endpoint(endpoint(ctx.from) || endpoint(arrived.to));
+        flow.set_life(self.lives(program).soonest(&flow));
         for side in [INITIATOR, TARGET] {
             self.lay_ghost(self.flows.hash(&flow.key(side)));
         }
         let id = self.flows.insert(flow);
+        let mut nat = None;
+        if hit.is_none() {
+            let whole = present == [true; 2];
+            let sender = Sender { id, side: INITIATOR, whole, new: true };
+            let passed = self.bind(program, ctx.now, ctx.packet, Some(sender));
+            if passed.alone && whole {
+                let course = self.course(program, arrived, passed.nat);
+                self.flows.get_mut(id).set_course(INITIATOR, self.epoch, course);
+            }
+            nat = passed.nat;
+        }
         self.pass(program, ctx.now, ctx.packet, id, INITIATOR, nat);
         Ok(())
     }
 
-    /// The number of a way that was found, to be remembered, and the NAT gateway on it.
-    fn course(&mut self, program: &Program, arrived: &Arrived) -> (Option<u16>, Option<u16>) {
+    /// The number of a way that was found, to be remembered.
+    fn course(&mut self, program: &Program, arrived: &Arrived, nat: Option<u16>) -> Option<u16> {
+        if arrived.by_packet {
+            return None;
+        }
         let endpoint = matches!(program.eni(arrived.to).kind, EniKind::Endpoint(_));
         let mtu = if endpoint { arrived.mtu.min(deliver::ENDPOINT_MTU as u16) } else { arrived.mtu };
-        let nat = arrived.binding.and_then(|binding| self.nat_number(program, binding.held));
-        if arrived.by_packet {
-            return (None, nat);
-        }
         let course = Course { passage: arrived.passage, mtu, nat };
         let number = self.courses.iter().position(|known| *known == course).unwrap_or_else(|| {
             // More differing ways than numbers: each packet of those is asked the whole way.
@@ -641,13 +644,7 @@ impl State {
                 self.courses.len()
             }
         });
-        (u16::try_from(number).ok(), nat)
-    }
-
-    fn free(&mut self, arrived: &Arrived) {
-        if let Some(binding) = arrived.binding {
-            self.nat.release(binding.held);
-        }
+        u16::try_from(number).ok()
     }
 
     fn is_side(&self, id: u32, side: Side, key: &FlowKey) -> bool {
@@ -656,7 +653,7 @@ impl State {
     }
 
     /// The code for a packet that no rule of an ENI allows: was it part of something?
-    fn why_not(&self, code: DropCode, ctx: &Ctx<'_>, entry: Hit, key: &FlowKey) -> DropCode {
+    fn why_not(&self, program: &Program, code: DropCode, ctx: &Ctx<'_>, entry: Hit, key: &FlowKey) -> DropCode {
         if entry.is_some() || ctx.packet.is_tcp_syn() {
             return code;
         }
@@ -665,7 +662,7 @@ impl State {
             Proto::ICMP => matches!(ctx.packet.icmp(), Some((0 | 14 | 16 | 18, _))),
             _ => false,
         };
-        if self.is_ghost(key) {
+        if self.was_idle(program, ctx.now, key) {
             DropCode::CtIdle
         } else if answers {
             DropCode::CtNoState

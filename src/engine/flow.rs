@@ -5,13 +5,16 @@
 //! ENIs, an entry has one side only. What gateways translate is the difference between one side's tuple and the other's
 //! turned round, so a packet of either side is rewritten from the entry alone. [`FlowTable`] finds the entries.
 //!
+//! Each side forgets by its ENI's own time, and a NAT gateway by its: what a flow holds of one is its *binding*. A
+//! binding that no flow holds is an entry *apart*, whose sides are both the gateway's (see `bindings`).
+//!
 //! There may be a million, so an entry is packed into 96 bytes and only its methods know how. A benchmark and a test
 //! count what one costs with all that belongs to it.
 
 use std::net::Ipv4Addr;
 
 use super::event::Way;
-use super::nat::{Held, Taken};
+use super::nat::Held;
 use crate::base::{FiveTuple, Instant, Proto};
 use crate::wire::packet::Packet;
 
@@ -35,6 +38,11 @@ pub(crate) struct FlowKey {
 }
 
 impl FlowKey {
+    /// The same tuple as another ENI sends it.
+    pub(crate) fn at(self, port: u32) -> FlowKey {
+        FlowKey { port, ..self }
+    }
+
     /// The same side with other addresses and ports.
     pub(crate) fn with(self, port: u32, tuple: &FiveTuple) -> FlowKey {
         FlowKey {
@@ -177,22 +185,6 @@ pub(crate) struct Course {
     pub(crate) nat: Option<u16>,
 }
 
-/// A port of a NAT gateway that a flow holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Binding {
-    /// Port number of the NAT gateway's ENI.
-    pub(crate) nat: u32,
-    /// Its private address.
-    pub(crate) address: u32,
-    pub(crate) held: Held,
-}
-
-impl Binding {
-    pub(crate) fn new(nat: u32, taken: Taken) -> Binding {
-        Binding { nat, address: taken.address, held: Held { at: taken.at, port: taken.port } }
-    }
-}
-
 /// One flow with its two sides, packed.
 ///
 /// Protocol and ICMP class are the same at both sides but for the class's direction. Times are exact where they decide
@@ -209,7 +201,7 @@ pub(crate) struct Flow {
     bytes: [u64; 2],
     packets_low: [u32; 2],
     packets_high: [u16; 2],
-    /// Milliseconds from the last packet to the end. `FOREVER`: none.
+    /// Milliseconds from the last packet to when it is not asked any more as it stands. `FOREVER`: none.
     life: u32,
     /// Milliseconds.
     started_low: u32,
@@ -223,7 +215,8 @@ pub(crate) struct Flow {
     proto: u8,
     class: u8,
     pub(crate) state: FlowState,
-    pub(crate) way: Way,
+    /// A `Way` in the lowest two bits, then marks.
+    way: u8,
     flags: u16,
 }
 
@@ -246,6 +239,13 @@ const PRESENT: u16 = 1 << 6;
 const TRACKED: u16 = 1 << 8;
 const FIN: u16 = 1 << 10;
 const DECIDED: u16 = 1 << 12;
+
+const WAY: u8 = 3;
+const _: () = assert!(Way::ALL.len() == 4);
+/// The port that it holds is a NAT gateway's, which has a time of its own.
+const BOUND: u8 = 1 << 2;
+/// It is a binding and nothing else.
+const APART: u8 = 1 << 3;
 
 impl Flow {
     /// `keys` are the initiator's and the target's, of one protocol.
@@ -272,7 +272,7 @@ impl Flow {
             proto: key.proto,
             class: key.class,
             state,
-            way: Way::Private,
+            way: 0,
             flags: PRESENT | PRESENT << TARGET | TRACKED | TRACKED << TARGET | if translated { TRANSLATED } else { 0 },
         }
     }
@@ -322,7 +322,7 @@ impl Flow {
         self.set(TERMINATES, on);
     }
 
-    /// The target is an interface endpoint's ENI, with idle times of its own.
+    /// An interface endpoint's ENI, with idle times of its own, is at one of the ends.
     #[inline]
     pub(crate) fn is_endpoint(&self) -> bool {
         self.has(ENDPOINT)
@@ -391,18 +391,59 @@ impl Flow {
         self.set(DECIDED << side, course.is_some());
     }
 
-    fn forget_courses(&mut self) {
+    pub(crate) fn forget_courses(&mut self) {
         self.set(DECIDED | DECIDED << TARGET, false);
     }
 
-    /// The port of a NAT gateway that it holds.
+    pub(crate) fn way(&self) -> Way {
+        Way::ALL[usize::from(self.way & WAY)]
+    }
+
+    pub(crate) fn set_way(&mut self, way: Way) {
+        self.way = self.way & !WAY | way as u8;
+    }
+
+    /// The port of a NAT gateway, or of a NAT instance, that it holds.
     #[inline]
     pub(crate) fn held(&self) -> Option<Held> {
         (self.nat_at != NOWHERE).then_some(Held { at: self.nat_at, port: self.nat_port })
     }
 
-    pub(crate) fn hold(&mut self, held: Held) {
+    /// `gateway`: a NAT gateway's, and no NAT instance's.
+    pub(crate) fn hold(&mut self, held: Held, gateway: bool) {
         (self.nat_at, self.nat_port) = (held.at, held.port);
+        self.way = if gateway { self.way | BOUND } else { self.way & !BOUND };
+    }
+
+    /// Somebody else has the port from now on, or nobody; no way that was decided is followed any more.
+    pub(crate) fn let_go(&mut self) {
+        (self.nat_at, self.nat_port) = (NOWHERE, 0);
+        self.way &= !BOUND;
+        self.forget_courses();
+    }
+
+    /// Holds a port of a NAT gateway.
+    #[inline]
+    pub(crate) fn is_bound(&self) -> bool {
+        self.way & BOUND != 0
+    }
+
+    /// Is it a gateway's own record of what no flow holds?
+    #[inline]
+    pub(crate) fn is_apart(&self) -> bool {
+        self.way & APART != 0
+    }
+
+    /// The binding that it holds, as a record of its own with these keys.
+    pub(crate) fn apart(&self, keys: [FlowKey; 2]) -> Flow {
+        let mut apart = Flow::new(self.last, keys, self.state);
+        apart.flags |= self.flags & (RESET | FIN | FIN << TARGET);
+        apart.set(TRACKED | TRACKED << TARGET, false);
+        (apart.nat_at, apart.nat_port) = (self.nat_at, self.nat_port);
+        apart.way = BOUND | APART;
+        apart.count(INITIATOR, self.packets(INITIATOR).min(2) as u32, 0);
+        apart.count(TARGET, self.packets(TARGET).min(2) as u32, 0);
+        apart
     }
 
     #[inline]
@@ -431,16 +472,22 @@ impl Flow {
         self.last
     }
 
-    /// When it ends if nothing more comes.
+    /// When the first of those who know of it forgets it, if nothing more comes.
     #[inline]
     pub(crate) fn expires(&self) -> Instant {
-        if self.life == FOREVER {
-            return Instant::NEVER;
-        }
-        Instant(self.last.0.saturating_add(u64::from(self.life) * 1_000_000))
+        self.ends_after(self.life)
     }
 
-    /// It ends so many milliseconds after its last packet. A flow in the table: see [`FlowTable::touch`].
+    /// So many milliseconds after the last packet.
+    #[inline]
+    pub(crate) fn ends_after(&self, millis: u32) -> Instant {
+        if millis == FOREVER {
+            return Instant::NEVER;
+        }
+        Instant(self.last.0.saturating_add(u64::from(millis) * 1_000_000))
+    }
+
+    /// Milliseconds from the last packet to [`Flow::expires`]. A flow in the table: see [`FlowTable::touch`].
     pub(crate) fn set_life(&mut self, millis: u32) {
         self.life = millis;
     }
@@ -488,8 +535,15 @@ mod tests {
             assert_eq!(flow.is_translated(), keys[1] == there);
             assert_eq!((flow.started().as_millis(), flow.last()), (now.as_millis(), now));
             assert_eq!((flow.held(), flow.course(TARGET, 0)), (None, None));
-            flow.hold(Held { at: 7, port: u16::MAX });
-            assert_eq!(flow.held(), Some(Held { at: 7, port: u16::MAX }));
+            let held = Held { at: 7, port: u16::MAX };
+            for (way, gateway) in Way::ALL.into_iter().zip([true, false, true, false]) {
+                flow.set_way(way);
+                flow.hold(held, gateway);
+                assert_eq!((flow.held(), flow.way(), flow.is_bound()), (Some(held), way, gateway));
+                assert!(flow.apart(keys).is_apart() && !flow.is_apart());
+                flow.let_go();
+                assert_eq!((flow.held(), flow.way(), flow.is_bound()), (None, way, false));
+            }
             flow.set_life(432_000_000);
             assert_eq!(flow.expires().since(now).as_secs(), 432_000);
             flow.set_life(u32::MAX);

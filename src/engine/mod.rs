@@ -6,6 +6,7 @@
 //! route table, the gateways that follow, the network ACL of the subnet it enters; the receiver's own limits, the
 //! receiver's security groups. The engine has no clock and makes no packet: it is told the time and gives a [`Verdict`].
 
+mod bindings;
 mod compile;
 mod core;
 mod decide;
@@ -15,6 +16,7 @@ mod fragments;
 mod gateways;
 mod index;
 mod limiter;
+mod lives;
 mod lpm;
 mod nat;
 #[cfg(test)]

@@ -16,6 +16,10 @@ use crate::model::plan::{Limits, Tracking};
 pub struct Program {
     pub(crate) generation: u64,
     pub(crate) enis: Box<[Eni]>,
+    /// Addresses of ENIs and who has them, ascending: in several VPCs there may be several.
+    pub(crate) addresses: Box<[(u32, EniIx)]>,
+    /// Those that send in the name of others.
+    pub(crate) forwarders: Box<[EniIx]>,
     pub(crate) subnets: Box<[Subnet]>,
     pub(crate) vpcs: Box<[Vpc]>,
     pub(crate) tables: Box<[Table]>,
@@ -35,10 +39,9 @@ pub struct Program {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     pub(crate) tcp: TcpTimes,
-    /// TCP to an interface endpoint: the endpoint's own idle time decides, however short or long security groups
-    /// remember.
+    /// What an interface endpoint remembers of TCP to it.
     pub(crate) endpoint: TcpTimes,
-    /// No flow that passes a NAT gateway lives longer without packets.
+    /// What a NAT gateway remembers, of any protocol.
     pub(crate) nat: u32,
     pub(crate) udp: u32,
     pub(crate) udp_stream: u32,
@@ -65,7 +68,7 @@ const SECOND: u32 = 1_000;
 
 impl TcpTimes {
     /// `open` is for limits to say.
-    const DEFAULT: TcpTimes = TcpTimes { new: 60 * SECOND, open: 0, fin: 10 * SECOND, reset: 2 * SECOND };
+    pub(crate) const DEFAULT: TcpTimes = TcpTimes { new: 60 * SECOND, open: 0, fin: 10 * SECOND, reset: 2 * SECOND };
 
     fn tracked(open: u32) -> TcpTimes {
         let TcpTimes { new, fin, reset, .. } = TcpTimes::DEFAULT;
@@ -125,6 +128,13 @@ impl Program {
     #[inline]
     pub(crate) fn vpc_of(&self, ix: EniIx) -> Option<&Vpc> {
         self.vpcs.get(self.eni(ix).vpc as usize)
+    }
+
+    /// Who may have sent a packet with this source.
+    pub(crate) fn senders(&self, src: u32) -> impl Iterator<Item = EniIx> {
+        let first = self.addresses.partition_point(|(addr, _)| *addr < src);
+        let owners = self.addresses[first..].iter().take_while(move |(addr, _)| *addr == src).map(|(_, eni)| *eni);
+        owners.chain(self.forwarders.iter().copied())
     }
 
     #[inline]

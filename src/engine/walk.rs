@@ -1,14 +1,14 @@
 //! The way of one packet from the ENI it leaves to the ENI it reaches: subnets, gateways of all kinds, and back into
 //! subnets. Security groups stand at the ends and are not asked here. The walk changes nothing but a NAT gateway's ports;
-//! what it found is entered into the flow table by `decide`.
+//! what it found is entered into the flow table by `decide`, which gives ports back where a packet is refused.
 
 use std::net::Ipv4Addr;
 
+use super::bindings::Books;
 use super::decide::{Quoted, Trail, crumb, outcome};
 use super::event::Way;
-use super::flow::{Binding, Passage};
+use super::flow::{FlowKey, Passage};
 use super::gateways::is_private;
-use super::nat::Allocator;
 use super::program::{EniKind, Program, Target};
 use super::rules::Traffic;
 use super::steps::{Refusal, deliver, nacl, route};
@@ -19,7 +19,7 @@ mod joined;
 mod translate;
 
 /// Places that a packet may pass before it is said to go round.
-const MOST_PLACES: usize = 48;
+pub(super) const MOST_PLACES: usize = 48;
 /// Largest packets, bytes: at Internet gateways; at transit and NAT gateways (EC2 User Guide, "network MTU").
 const INTERNET_MTU: u16 = 1_500;
 const TRANSIT_MTU: u16 = 8_500;
@@ -42,20 +42,6 @@ pub(super) struct Load {
     pub(super) quoted: Option<Quoted>,
 }
 
-/// What is known of the packet's flow.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known {
-    pub(super) binding: Option<Binding>,
-    /// The packet goes towards the initiator, which has this address and port.
-    pub(super) client: Option<(u32, u16)>,
-    /// Whom the initiator sends to.
-    pub(super) remote: Option<(u32, u16)>,
-    /// There was such a flow, and it was idle for too long.
-    pub(super) forgotten: bool,
-    /// It is an ICMP error about a packet of a flow.
-    pub(super) related: bool,
-}
-
 /// Where a packet arrived, and how.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrived {
@@ -68,9 +54,6 @@ pub(super) struct Arrived {
     /// It is too large for some link and is to be cut to this; 0: it is not.
     pub(super) fragment: u16,
     pub(super) way: Way,
-    pub(super) binding: Option<Binding>,
-    /// The binding was made for this packet.
-    pub(super) fresh: bool,
     /// What an ICMP error quotes, as its receiver sent it.
     pub(super) quoted: Option<Quoted>,
     /// Another packet of the flow may be answered otherwise: each is asked the whole way.
@@ -81,10 +64,9 @@ pub(super) struct Walk<'a, T> {
     pub(super) program: &'a Program,
     pub(super) from: EniIx,
     pub(super) load: Load,
-    pub(super) known: Known,
-    pub(super) nat: &'a mut Allocator,
-    /// Port numbers of ENIs.
-    pub(super) ports: &'a [u32],
+    /// The packet, or what it quotes, goes towards who began its flow.
+    pub(super) answers: bool,
+    pub(super) books: Books<'a>,
     pub(super) trail: &'a mut T,
     /// As the packet stands now.
     traffic: Traffic,
@@ -147,9 +129,8 @@ impl<'a, T: Trail> Walk<'a, T> {
         tuple: FiveTuple,
         traffic: Traffic,
         load: Load,
-        known: Known,
-        nat: &'a mut Allocator,
-        ports: &'a [u32],
+        answers: bool,
+        books: Books<'a>,
         trail: &'a mut T,
     ) -> Walk<'a, T> {
         let found = Arrived {
@@ -159,8 +140,6 @@ impl<'a, T: Trail> Walk<'a, T> {
             mtu: u16::MAX,
             fragment: 0,
             way: Way::Private,
-            binding: None,
-            fresh: false,
             quoted: load.quoted,
             by_packet: false,
         };
@@ -168,9 +147,8 @@ impl<'a, T: Trail> Walk<'a, T> {
             program,
             from,
             load,
-            known,
-            nat,
-            ports,
+            answers,
+            books,
             trail,
             traffic,
             tuple,
@@ -184,21 +162,10 @@ impl<'a, T: Trail> Walk<'a, T> {
         }
     }
 
-    /// To the end. A port of a NAT gateway that was taken for a packet which is refused later is given back.
+    /// To the end.
     pub(super) fn run(mut self) -> Result<Arrived, Refusal> {
-        let walked = self.walk();
-        if walked.is_err()
-            && self.found.fresh
-            && let Some(binding) = self.found.binding
-        {
-            self.nat.release(binding.held);
-        }
-        walked
-    }
-
-    fn walk(&mut self) -> Result<Arrived, Refusal> {
         let eni = self.program.eni(self.from);
-        if eni.masquerade && self.traffic.src != eni.ip && self.known.client.is_none() {
+        if eni.masquerade && self.traffic.src != eni.ip && !self.answers {
             self.masquerade(eni.ip)?;
         }
         let mut place = match eni.kind {
@@ -480,12 +447,14 @@ impl<'a, T: Trail> Walk<'a, T> {
             _ => {}
         }
         if eni.masquerade
-            && let Some(binding) = self.known.binding.filter(|b| b.nat == self.ports[to.at()])
-            && let Some((addr, port)) = self.known.client.filter(|_| binding.address == self.traffic.dst)
+            && self.answers
+            && let Some(bound) = self.books.masqueraded(self.books.ports[to.at()], true)
+            && bound.address == self.traffic.dst
         {
-            self.trail.add(|| crumb(Stage::Masquerade, Some(to), Outcome::Pass(Rule::Destination(addr.into()))));
-            self.set_dst(addr, Some(port));
-            self.found.binding = Some(binding);
+            let FlowKey { src, src_port, .. } = bound.key;
+            self.trail.add(|| crumb(Stage::Masquerade, Some(to), Outcome::Pass(Rule::Destination(src.into()))));
+            self.set_dst(src, Some(src_port));
+            self.books.passed.push(bound);
         }
         if !eni.is_door()
             && let Err(refusal) = deliver::destination(program, to, self.traffic.dst)

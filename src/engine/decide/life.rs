@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::super::bindings::{binding_keys, ghost_place};
 use super::super::event::{ClosedLog, Counters, FlowClosed, FlowSnapshot};
-use super::super::flow::{Binding, Ends, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
+use super::super::flow::{Ends, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
+use super::super::lives::Lives;
 use super::super::nat::{Allocator, Held};
-use super::super::program::{EniKind, Program, Timeouts};
-use super::{GHOSTS, Hit, State};
+use super::super::program::{EniKind, Program};
+use super::{Hit, State};
 use crate::base::counters::NatCounters;
 use crate::base::{EniIx, Instant, Proto};
 use crate::wire::packet::{Packet, tcp_flags};
@@ -39,47 +41,36 @@ impl State {
     pub(super) fn see(&mut self, program: &Program, now: Instant, packet: &Packet, id: u32, side: Side) {
         let flow = self.flows.get_mut(id);
         advance(flow, side, packet);
-        let life = self.life(program, self.flows.get(id));
+        let life = self.lives(program).soonest(self.flows.get(id));
         self.flows.touch(id, now, life);
     }
 
-    /// Milliseconds that a flow lives without packets: as the ENI that forgets first has it.
     #[inline]
-    pub(super) fn life(&self, program: &Program, flow: &Flow) -> u32 {
-        let times = &program.timeouts;
-        let mut millis = life(&times[0], flow);
-        if times.len() > 1 {
-            let own = |side: Side| {
-                let eni = self.enis.get(flow.port(side) as usize).copied().flatten();
-                eni.map_or(u32::MAX, |eni| life(program.times(eni), flow))
-            };
-            millis = own(INITIATOR).min(own(TARGET));
-        }
-        if flow.held().is_some() { millis.min(program.timeouts[0].nat) } else { millis }
+    pub(super) fn lives<'a>(&'a self, program: &'a Program) -> Lives<'a> {
+        Lives { program, enis: &self.enis }
     }
 
-    /// The entry of a key that has not expired; one that has ends here.
-    pub(super) fn live(&mut self, program: &Program, now: Instant, key: &FlowKey) -> Hit {
-        let (id, side) = self.flows.find(key)?;
-        if now < self.flows.get(id).expires() {
-            return Some((id, side));
-        }
-        self.end(program, now, id, FlowEnd::Idle);
-        None
+    /// An entry by one of its sides, if the ENI of that side has not forgotten it.
+    pub(super) fn remembered(&self, program: &Program, now: Instant, entry: Hit) -> Hit {
+        entry.filter(|(id, side)| !self.lives(program).is_forgotten(now, self.flows.get(*id), *side))
     }
 
     pub(super) fn is_tracked(&self, hit: Hit) -> bool {
         hit.is_some_and(|(id, side)| self.flows.get(id).is_tracked(side))
     }
 
-    pub(super) fn tracks(&self, now: Instant, key: &FlowKey) -> bool {
-        let hit = self.flows.find(key);
-        hit.is_some_and(|(id, _)| now < self.flows.get(id).expires()) && self.is_tracked(hit)
+    pub(super) fn tracks(&self, program: &Program, now: Instant, key: &FlowKey) -> bool {
+        self.is_tracked(self.remembered(program, now, self.flows.find(key)))
     }
 
-    pub(super) fn is_ghost(&self, key: &FlowKey) -> bool {
-        let hash = self.flows.hash(key) | 1;
-        self.ghosts[ghost_place(hash)] == hash
+    /// An ENI knew of something with this key, and has forgotten it because it was idle.
+    pub(super) fn was_idle(&self, program: &Program, now: Instant, key: &FlowKey) -> bool {
+        let hash = self.flows.hash(key);
+        let over = |(id, side)| {
+            let flow = self.flows.get(id);
+            flow.state != FlowState::Closing && self.lives(program).is_forgotten(now, flow, side)
+        };
+        self.ghosts[ghost_place(hash)] == hash | 1 || self.flows.find(key).is_some_and(over)
     }
 
     /// There is a new flow with the key: the old one is no explanation any more.
@@ -96,32 +87,37 @@ impl State {
         flows.expire(now, &mut ByTime { program, now, seed, enis, ghosts, closed, counters, nat });
     }
 
+    /// A binding may be left that its gateway has not forgotten.
     pub(in crate::engine) fn end(&mut self, program: &Program, now: Instant, id: u32, end: FlowEnd) {
+        let end = if end == FlowEnd::Idle { ended_by_time(self.flows.get(id)) } else { end };
+        let flow = self.flows.get(id);
+        let left = apart(self.lives(program), &self.nat, now, flow).filter(|_| end != FlowEnd::EniGone);
+        if left.is_none() {
+            self.unbind(program, id, end);
+        }
         let flow = self.flows.remove(id);
-        let end = if end == FlowEnd::Idle { ended_by_time(&flow) } else { end };
-        unbind(program, &mut self.nat, &flow, &self.enis, &self.counters, end);
         let seed = self.flows.seed();
         report_end(now, &flow, end, seed, &self.enis, &mut self.ghosts, &mut self.closed, &self.counters);
+        if let Some(left) = left {
+            let new = self.set_apart(program, left);
+            self.moved(id, new);
+        }
+    }
+
+    /// One end has forgotten a flow and knows another with the same addresses and ports from now on.
+    pub(super) fn end_side(&mut self, program: &Program, now: Instant, id: u32, side: Side) {
+        if self
+            .remembered(program, now, Some((id, side ^ 1)).filter(|_| self.flows.get(id).is_present(side ^ 1)))
+            .is_none()
+        {
+            return self.end(program, now, id, FlowEnd::Idle);
+        }
+        self.leave_behind(program, id);
+        self.flows.forget_side(id, side);
     }
 
     pub(in crate::engine) fn snapshots(&self) -> impl Iterator<Item = FlowSnapshot> {
         self.flows.iter().filter_map(|(_, flow)| snapshot(flow, &self.enis))
-    }
-
-    /// What a port that a flow holds stands for.
-    pub(super) fn binding(&self, held: Held) -> Binding {
-        let (nat, address) = self.nat.owner(held);
-        Binding { nat, address, held }
-    }
-
-    /// A flow that was there before goes by a NAT gateway from now on. One port is held at a time: that of the gateway
-    /// before, if there was one, goes back.
-    pub(super) fn rebind(&mut self, program: &Program, id: u32, held: Held) {
-        unbind(program, &mut self.nat, self.flows.get(id), &self.enis, &self.counters, FlowEnd::Replaced);
-        self.flows.get_mut(id).hold(held);
-        if let Some(nat) = self.nat_counters(self.nat_number(program, held)) {
-            nat.active.add(1);
-        }
     }
 
     /// The NAT gateway whose port a flow holds; a NAT instance is none.
@@ -148,17 +144,67 @@ struct ByTime<'a> {
 }
 
 impl Ends for ByTime<'_> {
+    fn due(&mut self, flow: &mut Flow) -> Option<Instant> {
+        let lives = Lives { program: self.program, enis: self.enis };
+        if flow.is_apart() {
+            return None;
+        }
+        let mut next = Instant::NEVER;
+        if flow.is_bound() {
+            let at = lives.binding_ends(flow);
+            if at > self.now {
+                next = at;
+            } else {
+                self.unbind(flow);
+                flow.set_life(lives.soonest(flow));
+            }
+        }
+        let sides = [INITIATOR, TARGET].into_iter().filter(|side| flow.is_present(*side));
+        let side = sides.map(|side| lives.side_ends(flow, side)).filter(|at| *at > self.now).min()?;
+        Some(side.min(next))
+    }
+
     #[inline]
     fn near(&self, flow: &Flow) -> u64 {
         flow.held().map_or(0, |held| self.nat.near(held))
     }
 
-    fn ended(&mut self, flow: Flow) {
+    fn ended(&mut self, mut flow: Flow) -> Option<Flow> {
         let ByTime { program, now, seed, enis, .. } = *self;
-        let end = ended_by_time(&flow);
-        unbind(program, self.nat, &flow, enis, self.counters, end);
-        report_end(now, &flow, end, seed, enis, self.ghosts, self.closed, self.counters);
+        let lives = Lives { program, enis };
+        let mut left = apart(lives, self.nat, now, &flow);
+        match &mut left {
+            Some(left) => left.set_life(lives.soonest(left)),
+            None => self.unbind(&mut flow),
+        }
+        report_end(now, &flow, ended_by_time(&flow), seed, enis, self.ghosts, self.closed, self.counters);
+        left
     }
+}
+
+impl ByTime<'_> {
+    /// A gateway forgets what a flow holds of it.
+    fn unbind(&mut self, flow: &mut Flow) {
+        let Some(held) = flow.held() else { return };
+        let idle = ended_by_time(flow) == FlowEnd::Idle;
+        let number = nat_number(self.program, self.nat, self.enis, held);
+        if idle && flow.is_bound() {
+            State::mourn(self.ghosts, binding_keys(self.nat, flow).map(|key| key.hash(self.seed)));
+        }
+        self.nat.release(held);
+        flow.let_go();
+        if let Some(nat) = number.and_then(|number| self.counters.nats.get(usize::from(number))) {
+            // One less: the counter wraps.
+            nat.active.add(u64::MAX);
+            nat.idle_timeouts.add(u64::from(idle));
+        }
+    }
+}
+
+/// What a flow that ends leaves of itself at a gateway.
+fn apart(lives: Lives<'_>, nat: &Allocator, now: Instant, flow: &Flow) -> Option<Flow> {
+    let stays = flow.is_bound() && !flow.is_apart() && now < lives.binding_ends(flow);
+    stays.then(|| flow.apart(binding_keys(nat, flow)))
 }
 
 #[inline]
@@ -178,25 +224,6 @@ fn nat_number(program: &Program, nat: &Allocator, enis: &[Option<EniIx>], held: 
     match program.eni(eni).kind {
         EniKind::Nat(nat) => u16::try_from(nat).ok(),
         _ => None,
-    }
-}
-
-/// A NAT gateway's port goes back with its flow.
-fn unbind(
-    program: &Program,
-    nat: &mut Allocator,
-    flow: &Flow,
-    enis: &[Option<EniIx>],
-    counters: &Counters,
-    end: FlowEnd,
-) {
-    let Some(held) = flow.held() else { return };
-    let number = nat_number(program, nat, enis, held);
-    nat.release(held);
-    if let Some(nat) = number.and_then(|number| counters.nats.get(usize::from(number))) {
-        // One less: the counter wraps.
-        nat.active.add(u64::MAX);
-        nat.idle_timeouts.add(u64::from(end == FlowEnd::Idle));
     }
 }
 
@@ -225,22 +252,6 @@ fn advance(flow: &mut Flow, side: Side, packet: &Packet) {
             flow.state = FlowState::Stream;
         }
         _ => {}
-    }
-}
-
-/// Milliseconds that a flow lives without packets.
-#[inline]
-fn life(timeouts: &Timeouts, flow: &Flow) -> u32 {
-    let tcp = if flow.is_endpoint() { &timeouts.endpoint } else { &timeouts.tcp };
-    match flow.state {
-        FlowState::New => tcp.new,
-        FlowState::Established => tcp.open,
-        FlowState::Closing if flow.was_reset() => tcp.reset,
-        FlowState::Closing => tcp.fin,
-        FlowState::Single if flow.proto() == Proto::UDP => timeouts.udp,
-        FlowState::Single => timeouts.icmp,
-        FlowState::Stream => timeouts.udp_stream,
-        FlowState::Open => timeouts.other,
     }
 }
 
@@ -276,12 +287,11 @@ fn report_end(
     }
 }
 
-fn ghost_place(hash: u64) -> usize {
-    (hash >> 32) as usize % GHOSTS
-}
-
-/// `None` if an end of it is in no plan any more.
+/// `None` if it is no flow, or an end of it is in no plan any more.
 fn snapshot(flow: &Flow, enis: &[Option<EniIx>]) -> Option<FlowSnapshot> {
+    if flow.is_apart() {
+        return None;
+    }
     Some(FlowSnapshot {
         initiator: (*enis.get(flow.port(INITIATOR) as usize)?)?,
         target: (*enis.get(flow.port(TARGET) as usize)?)?,
@@ -292,7 +302,7 @@ fn snapshot(flow: &Flow, enis: &[Option<EniIx>]) -> Option<FlowSnapshot> {
         bytes_out: flow.bytes(INITIATOR),
         packets_in: flow.packets(TARGET),
         bytes_in: flow.bytes(TARGET),
-        way: flow.way,
+        way: flow.way(),
         started: flow.started(),
         last: flow.last(),
         expires: flow.expires(),

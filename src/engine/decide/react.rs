@@ -61,7 +61,7 @@ impl State {
         let quoted = translate::quoted(frame, packet);
         // The packet it quotes was let out before a gateway dropped it, so the groups know of it, flow or not.
         let known = quoted.is_some_and(|(tuple, icmp)| {
-            self.tracks(now, &FlowKey::of_tuple(port, &tuple, icmp))
+            self.tracks(program, now, &FlowKey::of_tuple(port, &tuple, icmp))
                 || sg::egress(program, to, &traffic_quoted(&tuple, icmp)).is_some_and(|allowed| !allowed.untracked)
         });
         if known {

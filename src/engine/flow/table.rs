@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use super::{COUNTED, Flow, FlowKey, FlowState, INITIATOR, LIVE, Side, TARGET};
+use super::{COUNTED, Flow, FlowKey, FlowState, INITIATOR, LIVE, PRESENT, Side, TARGET};
 use crate::base::Instant;
 use crate::engine::index::Index;
 use crate::engine::wheel::Wheel;
@@ -23,6 +23,8 @@ pub(crate) struct FlowTable {
     /// First of the free entries; each has the next in place of its initiator's port.
     free: u32,
     used: usize,
+    /// Of them, bindings of NAT gateways that no flow holds.
+    apart: usize,
     counted: usize,
     bound: usize,
     index: Index,
@@ -42,12 +44,18 @@ const TOGETHER: usize = 32;
 
 /// What else the end of a flow changes.
 pub(crate) trait Ends {
+    /// The time of something that it remembers is over. When is the next, if not of all?
+    fn due(&mut self, _: &mut Flow) -> Option<Instant> {
+        None
+    }
+
     /// Reads what `ended` will need from memory, and only that.
     fn near(&self, _: &Flow) -> u64 {
         0
     }
 
-    fn ended(&mut self, flow: Flow);
+    /// What is left of it: another entry.
+    fn ended(&mut self, flow: Flow) -> Option<Flow>;
 }
 
 impl FlowTable {
@@ -57,6 +65,7 @@ impl FlowTable {
             chunks: Vec::new(),
             free: NIL,
             used: 0,
+            apart: 0,
             counted: 0,
             bound: bound.min(MOST / (1 + UNTRACKED_ALLOWANCE)),
             index: Index::new(),
@@ -69,9 +78,15 @@ impl FlowTable {
         self.bound = bound.min(MOST / (1 + UNTRACKED_ALLOWANCE));
     }
 
-    /// Entries.
+    /// Flows.
     pub(crate) fn len(&self) -> usize {
-        self.used
+        self.used - self.apart
+    }
+
+    /// Entries that are bindings only.
+    #[inline]
+    pub(crate) fn apart(&self) -> usize {
+        self.apart
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -126,6 +141,7 @@ impl FlowTable {
             }
         }
         self.used += 1;
+        self.apart += usize::from(flow.is_apart());
         self.counted += usize::from(counted);
         self.wheel.schedule(id, flow.expires());
         *self.get_mut(id) = flow;
@@ -154,12 +170,26 @@ impl FlowTable {
         }
         self.wheel.cancel(id);
         self.used -= 1;
+        self.apart -= usize::from(flow.is_apart());
         self.counted -= usize::from(flow.has(COUNTED));
         let free = std::mem::replace(&mut self.free, id);
         let entry = self.get_mut(id);
         entry.set(LIVE, false);
         entry.ports[INITIATOR] = free;
         flow
+    }
+
+    /// One of its sides is no more; with the other, the entry.
+    pub(crate) fn forget_side(&mut self, id: u32, side: Side) {
+        let flow = self.get(id);
+        debug_assert!(flow.is_present(side) && flow.is_present(side ^ 1));
+        let hash = self.hash(&flow.key(side)) as u32;
+        self.index.remove(hash, id << 1 | side as u32);
+        let flow = self.get_mut(id);
+        flow.set(PRESENT << side, false);
+        flow.forget_courses();
+        let tracked = self.get(id).is_tracked(side ^ 1);
+        self.track(id, side ^ 1, tracked);
     }
 
     /// Is a side of this flow tracked from now on?
@@ -171,8 +201,8 @@ impl FlowTable {
         self.counted = self.counted + usize::from(counted) - usize::from(before);
     }
 
-    /// A packet now, and the flow ends so many milliseconds after it. An end that comes later than before costs
-    /// nothing: the wheel looks again when the old one is due.
+    /// A packet now, and so many milliseconds after it something of the flow is over. That it comes later than before
+    /// costs nothing: the wheel looks again when the old time is due. One that had come already was looked at.
     #[inline]
     pub(crate) fn touch(&mut self, id: u32, now: Instant, life: u32) {
         let flow = self.get_mut(id);
@@ -180,7 +210,7 @@ impl FlowTable {
         flow.last = now;
         flow.set_life(life);
         let expires = flow.expires();
-        if expires < before {
+        if expires < before || before <= now {
             self.wheel.cancel(id);
             self.wheel.schedule(id, expires);
         }
@@ -196,12 +226,15 @@ impl FlowTable {
             }
             let mut ending = 0;
             for &id in &due[..found] {
-                let expires = self.get(id).expires();
-                if expires <= now {
-                    over[ending] = (id, self.hashes(id));
-                    ending += 1;
-                } else {
-                    self.wheel.schedule(id, expires);
+                let flow = self.get_mut(id);
+                let expires = flow.expires();
+                let next = if expires <= now { ends.due(flow) } else { Some(expires) };
+                match next {
+                    Some(at) => self.wheel.schedule(id, at),
+                    None => {
+                        over[ending] = (id, self.hashes(id));
+                        ending += 1;
+                    }
                 }
             }
             let over = &over[..ending];
@@ -210,7 +243,9 @@ impl FlowTable {
             });
             black_box(read);
             for &(id, hashes) in over {
-                ends.ended(self.take_out(id, hashes));
+                if let Some(left) = ends.ended(self.take_out(id, hashes)) {
+                    self.insert(left);
+                }
             }
         }
     }
@@ -271,8 +306,9 @@ mod tests {
     struct Each<F>(F);
 
     impl<F: FnMut(Flow)> Ends for Each<F> {
-        fn ended(&mut self, flow: Flow) {
+        fn ended(&mut self, flow: Flow) -> Option<Flow> {
             (self.0)(flow);
+            None
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::records::{Binding, Key};
+use super::records::Binding;
 use super::walk::{Leaver, Walk};
 use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
@@ -136,28 +136,23 @@ impl Walk<'_> {
                 reaction: Some(Reaction::TimeExceeded { from: own }),
             });
         }
-        let binding = match self.bound_out(n) {
-            Some(binding) => {
-                self.renatted |= self.oracle.owner(&binding) != Some(self.from.0);
-                binding
-            }
+        let found = self.find_out(n);
+        let over = found.and_then(|b| b.over(self.plan, self.now));
+        let binding = match found.filter(|b| over.is_none() && !self.anew(b)) {
+            Some(binding) => binding,
             None => {
-                let forgotten =
-                    self.p.quote.is_none() && (self.was_bound_out(n) || self.forgotten) && self.may_say_idle();
                 let begins = match self.p.proto {
                     Proto::TCP => self.p.begins(),
                     Proto::ICMP => matches!(self.p.icmp, Some((8, _))),
                     _ => true,
                 };
                 if !begins {
-                    let tcp = self.p.proto == Proto::TCP;
-                    let code = if forgotten && tcp { DropCode::NatIdle } else { DropCode::NatNoState };
+                    let idle = self.p.proto == Proto::TCP && over == Some(true) && self.may_say_idle();
+                    let code = if idle { DropCode::NatIdle } else { DropCode::NatNoState };
                     self.crumbs.push(Crumb { stage, eni: None, outcome: Outcome::Drop(code) });
-                    let reaction = (forgotten && tcp).then_some(Reaction::Reset);
+                    let reaction = idle.then_some(Reaction::Reset);
                     return Err(Stop { code, decider: by, direction: Direction::Egress, reaction });
                 }
-                let sender = Key::of(self.from, &self.start, false);
-                self.renatted |= self.known && !self.oracle.has_no_port(&sender);
                 let token = self.tokens;
                 self.tokens += 1;
                 Binding::new(n, &self.p, (own, token), self.now)
@@ -175,44 +170,38 @@ impl Walk<'_> {
         self.leave(self.plan.nat_gateways[n].subnet, Leaver::Nat(n))
     }
 
-    fn bound_out(&self, n: usize) -> Option<Binding> {
-        self.find_out(n).filter(|b| self.oracle.binding_over(self.plan, self.now, b).is_none() && !self.anew(b))
-    }
-
-    fn was_bound_out(&self, n: usize) -> bool {
-        self.find_out(n).and_then(|b| self.oracle.binding_over(self.plan, self.now, &b)) == Some(true)
-    }
-
     /// A SYN begins a closing connection anew.
     fn anew(&self, binding: &Binding) -> bool {
-        self.p.begins() && self.oracle.is_closing(binding)
+        self.p.begins() && binding.closing()
     }
 
+    /// By the client and whom it sends to, whichever ENI the packet is from.
     fn find_out(&self, n: usize) -> Option<Binding> {
         let p = &self.p;
-        self.oracle.bindings().iter().copied().find(|b| {
-            let (proto, client, remote) = match p.quote {
-                // The client speaks of what it received.
-                Some(q) => (q.proto, (q.dst, q.dst_port), (q.src, q.src_port)),
-                None => (p.proto, (p.src, p.src_port), (p.dst, p.dst_port)),
-            };
-            let half = p.quote.is_some() || p.icmp.is_none_or(|(kind, _)| kind == 8);
-            let port = proto == Proto::ICMP || b.remote.1 == remote.1;
-            half && b.nat == n && b.proto == proto && b.client == client && b.remote.0 == remote.0 && port
-        })
+        let (proto, client, remote, asks) = match p.quote {
+            // The client speaks of what it received.
+            Some(q) => (q.proto, (q.dst, q.dst_port), (q.src, q.src_port), q.icmp.is_none_or(|kind| kind == 0)),
+            None => (p.proto, (p.src, p.src_port), (p.dst, p.dst_port), p.icmp.is_none_or(|(kind, _)| kind == 8)),
+        };
+        self.find(n, proto, remote, |b| asks && b.client == client)
     }
 
+    /// By the gateway's address and who sends to it.
     fn find_back(&self, n: usize) -> Option<Binding> {
         let p = &self.p;
-        self.oracle.bindings().iter().copied().find(|b| {
-            let (proto, own, remote) = match p.quote {
-                Some(q) => (q.proto, (q.src, q.src_port), (q.dst, q.dst_port)),
-                None => (p.proto, (p.dst, p.dst_port), (p.src, p.src_port)),
-            };
-            let half = p.quote.is_some() || p.icmp.is_none_or(|(kind, _)| kind == 0);
-            let port = proto == Proto::ICMP || b.remote.1 == remote.1;
-            half && b.nat == n && b.proto == proto && b.own == own && b.remote.0 == remote.0 && port
-        })
+        let (proto, own, remote, answers) = match p.quote {
+            Some(q) => (q.proto, (q.src, q.src_port), (q.dst, q.dst_port), q.icmp.is_none_or(|kind| kind == 8)),
+            None => (p.proto, (p.dst, p.dst_port), (p.src, p.src_port), p.icmp.is_none_or(|(kind, _)| kind == 0)),
+        };
+        self.find(n, proto, remote, |b| answers && b.own == own)
+    }
+
+    /// One that is not over, before one that is.
+    fn find(&self, n: usize, proto: Proto, remote: (Ipv4Addr, Port), is: impl Fn(&Binding) -> bool) -> Option<Binding> {
+        let port = |b: &Binding| proto == Proto::ICMP || b.remote.1 == remote.1;
+        let found = self.oracle.bindings().iter().copied();
+        let found = found.filter(|b| b.nat == n && b.proto == proto && b.remote.0 == remote.0 && port(b) && is(b));
+        found.max_by_key(|b| b.over(self.plan, self.now).is_none())
     }
 
     /// Something for the address of a NAT gateway: only what belongs to a binding goes on.
@@ -221,17 +210,17 @@ impl Walk<'_> {
         let nat = &plan.nat_gateways[n];
         let (stage, by, ingress) = (Stage::Nat { nat: n }, Decider::Nat(n), Direction::Ingress);
         let found = self.find_back(n);
-        let over = found.and_then(|b| self.oracle.binding_over(plan, self.now, &b));
-        let binding = match found.filter(|b| over.is_none() && !self.anew(b)) {
-            Some(binding) => binding,
-            None => {
-                let idle = over == Some(true) || over.is_none() && self.forgotten;
-                let code = if idle && self.may_say_idle() { DropCode::NatIdle } else { DropCode::NatNoState };
-                return self.stop_at(stage, None, code, by, ingress);
-            }
+        let over = found.and_then(|b| b.over(plan, self.now));
+        let Some(binding) = found.filter(|b| over.is_none() && !self.anew(b)) else {
+            let idle = over == Some(true) && self.may_say_idle();
+            let code = if idle { DropCode::NatIdle } else { DropCode::NatNoState };
+            return self.stop_at(stage, None, code, by, ingress);
         };
         if self.p.ttl <= 1 {
             return self.stop_at(stage, None, DropCode::TtlExpired, by, ingress);
+        }
+        if self.p.fragment.is_some() && self.p.proto != Proto::UDP {
+            return self.stop_at(stage, None, DropCode::NatFragment, by, ingress);
         }
         self.p.ttl -= 1;
         self.pass(stage, None, Rule::Destination(binding.client.0));

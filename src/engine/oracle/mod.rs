@@ -130,9 +130,6 @@ pub(super) struct Expected {
     /// It is cut into fragments of so many bytes; 0: not.
     pub(super) fragment: u16,
     pub(super) way: Way,
-    /// A NAT gateway gets a flow that another one has a port for, or that the other end began, or what another ENI
-    /// sends in the name of its client.
-    pub(super) renatted: bool,
 }
 
 /// What fragments have in common: sender, source, destination, protocol, identification (RFC 791).
@@ -160,7 +157,7 @@ impl Oracle {
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
-        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, renatted, .. } = walk;
+        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, .. } = walk;
         self.tokens = tokens;
         if let Some(flow) = replaced {
             self.end(flow);
@@ -169,7 +166,7 @@ impl Oracle {
             Ok(verdict) => {
                 self.remember(plan, now, notes, &start, &arrives);
                 let passed = matches!(verdict, Verdict::Deliver { .. } | Verdict::Endpoint { .. });
-                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way, renatted }
+                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way }
             }
             Err(stop) => {
                 let verdict = match stop.reaction {
@@ -177,7 +174,7 @@ impl Oracle {
                     None => Verdict::Drop { code: stop.code },
                 };
                 let why = Some((stop.code, stop.decider, stop.direction));
-                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way, renatted }
+                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way }
             }
         }
     }

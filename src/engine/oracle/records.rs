@@ -148,15 +148,38 @@ pub(super) struct Binding {
     /// The gateway's own, towards the remote end.
     pub(super) own: (Ipv4Addr, Port),
     last: Instant,
-    /// Of the client.
-    flow: u32,
+    /// Of the client, of the remote end.
+    fin: [bool; 2],
+    reset: bool,
 }
 
 impl Binding {
     pub(super) fn new(nat: usize, p: &Sent, own: (Ipv4Addr, Port), now: Instant) -> Binding {
         let remote = (p.dst, if p.proto == Proto::ICMP { 0 } else { p.dst_port });
         let client = (p.src, p.src_port);
-        Binding { nat, proto: p.proto, client, remote, own, last: now, flow: 0 }
+        Binding { nat, proto: p.proto, client, remote, own, last: now, fin: [false; 2], reset: false }
+    }
+
+    pub(super) fn closing(&self) -> bool {
+        self.reset || self.fin == [true; 2]
+    }
+
+    /// A packet went on by it.
+    fn note(&mut self, now: Instant, from_client: bool, flags: u8) {
+        self.reset |= flags & tcp_flags::RST != 0 && !self.closing();
+        self.fin[usize::from(!from_client)] |= flags & tcp_flags::FIN != 0;
+        self.last = now;
+    }
+
+    /// The gateway has forgotten it; if so, whether by idleness.
+    pub(super) fn over(&self, plan: &Plan, now: Instant) -> Option<bool> {
+        let secs = Duration::from_secs;
+        let life = match () {
+            () if self.reset => secs(2).min(plan.limits.nat_idle),
+            () if self.closing() => secs(10).min(plan.limits.nat_idle),
+            () => plan.limits.nat_idle,
+        };
+        (now.since(self.last) >= life).then_some(!self.closing())
     }
 
     pub(super) fn learn(&mut self, token: Port, port: Port) {
@@ -176,6 +199,11 @@ impl Oracle {
     /// A packet arrived: both ends and the gateways between remember it.
     pub(super) fn remember(&mut self, plan: &Plan, now: Instant, notes: Notes, sent: &Sent, arrived: &Sent) {
         let Some([(from, tracked_out), (to, tracked_in)]) = notes.ends.filter(|_| sent.quote.is_none()) else { return };
+        for (mut binding, from_client) in notes.bindings {
+            binding.note(now, from_client, sent.flags);
+            self.bindings.retain(|b| !b.is(&binding));
+            self.bindings.push(binding);
+        }
         let (mine, theirs) = (Key::of(from, sent, false), Key::of(to, arrived, true));
         let flow = match self.record(plan, now, &mine) {
             Some((record, _)) => record.flow,
@@ -213,11 +241,6 @@ impl Oracle {
             let other = self.flows.get_mut(&own).expect("it is there");
             other.note(now, usize::from(other.initiator == theirs), sent.flags);
         }
-        for (mut binding, _) in notes.bindings {
-            (binding.last, binding.flow) = (now, flow);
-            self.bindings.retain(|b| !b.is(&binding));
-            self.bindings.push(binding);
-        }
         let sender = self.flows.get_mut(&flow).expect("it is there");
         sender.note(now, usize::from(sender.initiator != mine), sent.flags);
     }
@@ -232,7 +255,6 @@ impl Oracle {
     pub(super) fn end(&mut self, flow: u32) {
         self.flows.remove(&flow);
         self.records.retain(|_, record| record.flow != flow);
-        self.bindings.retain(|binding| binding.flow != flow);
     }
 
     /// What an ENI knows, if it has not forgotten it.
@@ -257,31 +279,5 @@ impl Oracle {
 
     pub(super) fn bindings(&self) -> &[Binding] {
         &self.bindings
-    }
-
-    /// The ENI began the flow, and no NAT gateway has a port for it.
-    pub(super) fn has_no_port(&self, key: &Key) -> bool {
-        self.known(key).is_some_and(|(record, flow)| {
-            flow.initiator == *key && !self.bindings.iter().any(|binding| binding.flow == record.flow)
-        })
-    }
-
-    /// The ENI whose connection it is.
-    pub(super) fn owner(&self, binding: &Binding) -> Option<u32> {
-        self.flows.get(&binding.flow).map(|flow| flow.initiator.eni)
-    }
-
-    pub(super) fn is_closing(&self, binding: &Binding) -> bool {
-        self.flows.get(&binding.flow).is_some_and(Flow::closing)
-    }
-
-    /// A gateway has forgotten it; if so, whether by idleness.
-    pub(super) fn binding_over(&self, plan: &Plan, now: Instant, binding: &Binding) -> Option<bool> {
-        let closing = self.flows.get(&binding.flow).is_none_or(Flow::closing);
-        let gone = match self.flows.get(&binding.flow) {
-            Some(flow) if flow.closing() => flow.over(plan, &flow.initiator, now),
-            _ => now.since(binding.last) >= plan.limits.nat_idle,
-        };
-        gone.then_some(!closing)
     }
 }

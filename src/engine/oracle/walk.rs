@@ -42,10 +42,6 @@ pub(super) struct Walk<'a> {
     pub(super) by_nat: bool,
     /// It passed the router beyond the Internet gateways.
     pub(super) bordered: bool,
-    /// It belongs to a flow, or what it quotes does.
-    pub(super) known: bool,
-    /// See [`super::Expected::renatted`].
-    pub(super) renatted: bool,
     /// It belongs to a flow whose time is over.
     pub(super) forgotten: bool,
     /// It begins anew a flow that was closing.
@@ -97,8 +93,6 @@ impl<'a> Walk<'a> {
             router: Ipv4Addr::UNSPECIFIED,
             by_nat: false,
             bordered: false,
-            known: false,
-            renatted: false,
             forgotten: false,
             replaced: None,
             routed: Decider::Eni(from),
@@ -225,7 +219,6 @@ impl<'a> Walk<'a> {
     fn look_up(&mut self) {
         let key = Key::of(self.from, &self.p, false);
         let known = self.oracle.record(self.plan, self.now, &key);
-        self.known = known.is_some();
         self.forgotten = self.oracle.was_idle(self.plan, self.now, &key);
         self.replaced = known.filter(|(_, flow)| flow.closing() && self.p.begins()).map(|(record, _)| record.flow);
     }

@@ -145,11 +145,17 @@ fn behind_a_nat_instance_and_a_nat_gateway_no_port_is_left_behind() {
     lab.plan.enis[x.at()].source_dest_check = false;
     lab.plan.instances[0].forward = Some(Forward::Masquerade);
     let mut engine = engine(&lab);
+    // In the name of a client behind it.
+    let query = udp("10.0.1.77:4000", "198.51.100.7:53");
+    let (verdict, first) = arrives(&mut engine, T0, x, &query);
+    assert_eq!((verdict, first.src), (to(host), ip("203.0.113.30")));
+    let answer = udp("198.51.100.7:53", &format!("203.0.113.30:{}", first.src_port));
     for _ in 0..5 {
-        // In the name of a client behind it.
-        assert_eq!(engine.sent(T0, x, &udp("10.0.1.77:4000", "198.51.100.7:53")), to(host));
-        assert_eq!(engine.trace(T0, x, &mut udp("10.0.1.77:4000", "198.51.100.7:53")).0, to(host));
-        assert_eq!(engine.ports_held(), 1);
+        assert_eq!(arrives(&mut engine, T0, x, &query), (to(host), first));
+        assert_eq!(engine.trace(T0, x, &mut query.clone()).0, to(host));
+        let (verdict, back) = arrives(&mut engine, T0, host, &answer);
+        assert_eq!((verdict, back.dst, back.dst_port), (to(x), ip("10.0.1.77"), 4_000));
+        assert_eq!(engine.ports_held(), 2, "the instance's and the gateway's");
     }
     engine.expire(T0 + std::time::Duration::from_secs(6 * 86_400));
     assert_eq!((engine.flow_count(), engine.ports_held()), (0, 0));

@@ -246,7 +246,9 @@ fn udp_lives_30_seconds_and_180_as_a_stream() {
     // Idle for too long: the answer comes to nothing, and the log knows why.
     let late = engine.sent(after(181.0), s, &answer);
     assert_eq!(late, drop_of(DropCode::CtIdle));
+    engine.expire(after(181.0));
     assert_eq!(engine.next_closed().map(|c| c.end), Some(FlowEnd::Idle));
+    assert_eq!(engine.sent(after(181.0), s, &answer), drop_of(DropCode::CtIdle), "known when it is gone too");
     assert_eq!(engine.sent(after(181.0), c, &query), to(s), "the initiator's rule allows it anew");
     assert_eq!(engine.sent(after(181.0), s, &answer), to(c));
 }

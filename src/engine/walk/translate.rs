@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use super::super::bindings::{Bound, Found};
 use super::super::decide::{Trail, crumb, outcome};
-use super::super::flow::Binding;
+use super::super::flow::FlowKey;
 use super::super::steps::Refusal;
 use super::super::verdict::{Decider, DropCode, Outcome, Reaction, Rule, Stage};
 use super::{HEADERS, Next, Place, TRANSIT_MTU, Walk};
@@ -21,17 +22,11 @@ impl<T: Trail> Walk<'_, T> {
             self.trail.add(|| crumb(Stage::Fault, Some(gateway.eni), Outcome::Drop(DropCode::AzDown)));
             return Err(Refusal::egress(DropCode::AzDown, at));
         }
-        // A flow has room for one port: that of a gateway before this one goes back.
-        if let Some(first) = self.found.binding.take().filter(|_| self.found.fresh) {
-            self.nat.release(first.held);
-            self.found.fresh = false;
-        }
         let answer = self.translate(nat, at);
-        let rule = |binding: Binding| Rule::Source(binding.address.into());
-        self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(rule))));
-        let binding = answer?;
-        self.set_src(binding.address, Some(binding.held.port));
-        self.found.binding = Some(binding);
+        self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(source))));
+        let bound = answer?;
+        self.set_src(bound.address, Some(bound.held.port));
+        self.books.passed.push(bound);
         self.found.passage.ttl += 1;
         self.clamp(TRANSIT_MTU - HEADERS);
         self.by_nat = true;
@@ -42,7 +37,7 @@ impl<T: Trail> Walk<'_, T> {
     }
 
     /// VPC User Guide, "NAT gateways": TCP, UDP and ICMP; UDP's fragments only; 350 idle seconds.
-    fn translate(&mut self, nat: u32, at: Decider) -> Result<Binding, Refusal> {
+    fn translate(&mut self, nat: u32, at: Decider) -> Result<Bound, Refusal> {
         let gateway = &self.program.gateways.nats[nat as usize];
         let proto = self.traffic.proto;
         let refuse = |code| Refusal::egress(code, at);
@@ -58,15 +53,10 @@ impl<T: Trail> Walk<'_, T> {
             let reaction = Reaction::TimeExceeded { from: private };
             return Err(refuse(DropCode::TtlExpired).answered(reaction));
         }
-        let port = self.ports[gateway.eni.at()];
-        if let Some(binding) = self.known.binding.filter(|b| b.nat == port && self.known.client.is_none()) {
-            return Ok(binding);
-        }
-        // ICMP errors about a packet that came in by the gateway.
-        if self.known.related
-            && let Some(binding) = self.known.binding.filter(|b| b.nat == port)
-        {
-            return Ok(binding);
+        let key = self.key_at(self.books.ports[gateway.eni.at()]);
+        let found = self.books.out(key, self.load.syn);
+        if let Found::Bound(bound) = found {
+            return Ok(bound);
         }
         let begins = match proto {
             Proto::TCP => self.load.syn,
@@ -74,42 +64,37 @@ impl<T: Trail> Walk<'_, T> {
             _ => true,
         };
         if !begins {
-            return Err(if self.known.forgotten && proto == Proto::TCP {
+            return Err(if matches!(found, Found::Forgotten) && proto == Proto::TCP {
                 refuse(DropCode::NatIdle).answered(Reaction::Reset)
             } else {
                 refuse(DropCode::NatNoState)
             });
         }
-        let src = (self.traffic.src, self.tuple.src_port);
-        let dst = (self.traffic.dst, self.tuple.dst_port);
-        let taken = self.nat.allocate(port, &gateway.addresses, proto, src, dst);
-        let binding = Binding::new(port, taken.ok_or(refuse(DropCode::NatNoPort))?);
-        self.found.fresh = true;
-        self.found.binding = Some(binding);
-        Ok(binding)
+        self.books.take(key, &gateway.addresses, true).ok_or(refuse(DropCode::NatNoPort))
+    }
+
+    /// What finds a gateway's binding: the packet's tuple, or for an ICMP error that of the packet it is about turned
+    /// round (RFC 5508, 4.2).
+    fn key_at(&self, nat: u32) -> FlowKey {
+        match self.found.quoted {
+            Some((tuple, icmp)) => FlowKey::of_tuple(nat, &tuple, icmp).mirrored(nat),
+            None => FlowKey::of_tuple(nat, &self.tuple, self.load.icmp),
+        }
     }
 
     /// A NAT instance: its kernel forwards, and what it forwards goes on under its own address. The translation is the
     /// engine's, so that no tool is needed in the instance; its own captures show the packets before it.
     pub(super) fn masquerade(&mut self, own: u32) -> Result<(), Refusal> {
         let at = Decider::Eni(self.from);
-        let port = self.ports[self.from.at()];
-        let taken = match self.known.binding.filter(|b| b.nat == port) {
-            Some(binding) => Ok(binding),
-            None => {
-                let src = (self.traffic.src, self.tuple.src_port);
-                let dst = (self.traffic.dst, self.tuple.dst_port);
-                let taken = self.nat.allocate(port, &[own], self.traffic.proto, src, dst);
-                self.found.fresh = taken.is_some();
-                let taken = taken.map(|taken| Binding::new(port, taken));
-                taken.ok_or(Refusal::egress(DropCode::NatNoPort, at))
-            }
+        let port = self.books.ports[self.from.at()];
+        let taken = match self.books.masqueraded(port, false) {
+            Some(bound) => Ok(bound),
+            None => self.books.take(self.key_at(port), &[own], false).ok_or(Refusal::egress(DropCode::NatNoPort, at)),
         };
-        let rule = |binding: Binding| Rule::Source(binding.address.into());
-        self.trail.add(|| crumb(Stage::Masquerade, Some(self.from), outcome(taken.map(rule))));
-        let binding = taken?;
-        self.found.binding = Some(binding);
-        self.set_src(binding.address, Some(binding.held.port));
+        self.trail.add(|| crumb(Stage::Masquerade, Some(self.from), outcome(taken.map(source))));
+        let bound = taken?;
+        self.set_src(bound.address, Some(bound.held.port));
+        self.books.passed.push(bound);
         Ok(())
     }
 
@@ -118,31 +103,21 @@ impl<T: Trail> Walk<'_, T> {
         let gateway = &self.program.gateways.nats[nat as usize];
         let at = Decider::Nat(nat as usize);
         let refuse = |code| Refusal::ingress(code, at);
-        let port = self.ports[gateway.eni.at()];
-        let own_port = |b: &Binding| !self.has_ports() || b.held.port == self.tuple.dst_port;
-        // Answers come from whom the client sends to, at the gateway too.
-        let ports = matches!(self.traffic.proto, Proto::TCP | Proto::UDP);
-        let of_remote = !self.has_ports()
-            || self
-                .known
-                .remote
-                .is_some_and(|(addr, port)| addr == self.traffic.src && (!ports || port == self.tuple.src_port));
-        let mine = |b: &Binding| b.nat == port && b.address == self.traffic.dst && own_port(b) && of_remote;
-        let binding = self.known.binding.filter(mine);
-        let answer = match (binding, self.known.client) {
-            (Some(_), Some(_)) if self.load.ttl <= self.found.passage.ttl + 1 => Err(refuse(DropCode::TtlExpired)),
-            (Some(_), Some(_)) if self.load.fragment && self.traffic.proto != Proto::UDP => {
+        let key = self.key_at(self.books.ports[gateway.eni.at()]);
+        let answer = match self.books.back(key, self.load.syn) {
+            Found::Bound(_) if self.load.ttl <= self.found.passage.ttl + 1 => Err(refuse(DropCode::TtlExpired)),
+            Found::Bound(_) if self.load.fragment && self.traffic.proto != Proto::UDP => {
                 Err(refuse(DropCode::NatFragment))
             }
-            (Some(binding), Some(client)) => Ok((binding, client)),
-            _ if self.known.forgotten => Err(refuse(DropCode::NatIdle)),
-            _ => Err(refuse(DropCode::NatNoState)),
+            Found::Bound(bound) => Ok(bound),
+            Found::Forgotten => Err(refuse(DropCode::NatIdle)),
+            Found::Nothing => Err(refuse(DropCode::NatNoState)),
         };
-        let rule = |(_, client): (Binding, (u32, u16))| Rule::Destination(client.0.into());
+        let rule = |bound: Bound| Rule::Destination(bound.key.src.into());
         self.trail.add(|| crumb(Stage::Nat { nat: nat as usize }, None, outcome(answer.map(rule))));
-        let (binding, (addr, client_port)) = answer?;
-        self.set_dst(addr, Some(client_port));
-        self.found.binding = Some(binding);
+        let bound = answer?;
+        self.set_dst(bound.key.src, Some(bound.key.src_port));
+        self.books.passed.push(bound);
         self.found.passage.ttl += 1;
         self.found.passage.latency_us += self.program.latency.nat;
         self.clamp(TRANSIT_MTU - HEADERS);
@@ -202,4 +177,8 @@ impl<T: Trail> Walk<'_, T> {
             _ => false,
         }
     }
+}
+
+fn source(bound: Bound) -> Rule {
+    Rule::Source(bound.address.into())
 }
