@@ -7,7 +7,7 @@
 //! client's side it has the tuple as the client sends it, from the other as the remote end does, both at the gateway's
 //! ENI.
 
-use super::flow::{Flow, FlowKey, FlowState, FlowTable, INITIATOR, TARGET};
+use super::flow::{Flow, FlowKey, FlowState, FlowTable, INITIATOR, Side, TARGET};
 use super::lives::Lives;
 use super::nat::{Allocator, Held, Taken};
 use crate::base::{FiveTuple, Instant, Proto};
@@ -63,13 +63,19 @@ impl Books<'_> {
     /// By the client and whom it sends to. `begins`: a SYN.
     pub(super) fn out(&self, key: FlowKey, begins: bool) -> Found {
         let holds = |id: &u32| self.binds(*id, key.port) && self.get(*id).key(INITIATOR).at(key.port) == key;
-        self.best(key, false, begins, holds)
+        self.best(key, INITIATOR, begins, [Some(key), None, None, None], holds)
     }
 
     /// By the gateway's address and port and who sends to it.
     pub(super) fn back(&self, key: FlowKey, begins: bool) -> Found {
         let holds = |id: &u32| self.binds(*id, key.port) && binding_keys(self.nat, self.get(*id))[TARGET] == key;
-        self.best(key, true, begins, holds)
+        // As the remote end sends it: Internet gateways may be between.
+        let program = self.lives.program;
+        let private = program.gateways.public(key.src).map(|public| FlowKey { src: public.private, ..key });
+        let gateway = self.lives.enis.get(key.port as usize).copied().flatten();
+        let public = gateway.and_then(|eni| program.vpc_of(eni)?.public(key.dst));
+        let to_public = |key: FlowKey| public.map(|dst| FlowKey { dst, ..key });
+        self.best(key, TARGET, begins, [Some(key), private, to_public(key), private.and_then(to_public)], holds)
     }
 
     /// Takes a port. `None`: there is none.
@@ -91,17 +97,28 @@ impl Books<'_> {
         (self.nat.owner(held).0 == port).then(|| self.bound(id, held, back))
     }
 
-    fn best(&self, key: FlowKey, back: bool, begins: bool, holds: impl Fn(&u32) -> bool) -> Found {
-        let side = if back { TARGET } else { INITIATOR };
+    /// `sent`: how those may send it who have it from the flow that holds the binding.
+    fn best(
+        &self,
+        key: FlowKey,
+        side: Side,
+        begins: bool,
+        sent: [Option<FlowKey>; 4],
+        holds: impl Fn(&u32) -> bool,
+    ) -> Found {
         let own = self.own.filter(&holds);
         let apart = || {
             let (id, at) = self.flows.find(&key).filter(|_| self.flows.apart() > 0)?;
             (at == side && self.get(id).is_apart()).then_some(id)
         };
         let others = || {
-            let ports = self.lives.program.senders(key.src).map(|eni| self.ports[eni.at()]);
-            ports.filter_map(|port| self.flows.find(&key.at(port))).map(|(id, _)| id).filter(&holds)
+            let keys = sent.into_iter().flatten().flat_map(|key| {
+                let senders = self.lives.program.senders(key.src);
+                senders.map(move |eni| key.at(self.ports[eni.at()]))
+            });
+            keys.filter_map(|key| self.flows.find(&key)).map(|(id, _)| id).filter(&holds)
         };
+        let back = side == TARGET;
         let mut forgotten = false;
         for id in
             own.into_iter().chain(std::iter::once_with(apart).flatten()).chain(std::iter::once_with(others).flatten())

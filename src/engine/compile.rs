@@ -73,7 +73,7 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
     let numbered = || enis.iter().enumerate().map(|(at, eni)| (EniIx(at as u32), eni));
     let mut addresses: Vec<(u32, EniIx)> = numbered().map(|(at, eni)| (eni.ip, at)).collect();
     addresses.sort_unstable();
-    let forwards = |eni: &Eni| matches!(eni.kind, EniKind::Host) && !eni.source_dest_check;
+    let forwards = |eni: &Eni| eni.is_door() || matches!(eni.kind, EniKind::Host) && !eni.source_dest_check;
     let forwarders = numbered().filter(|(_, eni)| forwards(eni)).map(|(at, _)| at).collect();
     let zones = Zones::of(plan);
     let subnets = plan.subnets.iter().map(|subnet| Subnet {

@@ -34,7 +34,7 @@ pub(crate) struct FlowKey {
     pub(crate) proto: u8,
     /// ICMP: the type of the request, with `ANSWERS` set for who answers it; so a request the other way with the
     /// same identifier is another flow. Else 0.
-    class: u8,
+    pub(crate) class: u8,
 }
 
 impl FlowKey {

@@ -75,6 +75,8 @@ pub(super) struct Walk<'a, T> {
     by_nat: bool,
     by_igw: bool,
     by_gateway_endpoint: bool,
+    /// It passed the router beyond the Internet gateways.
+    bordered: bool,
     /// It came into the present VPC by a transit gateway.
     transit: bool,
     /// The NAT gateway that it has just left.
@@ -156,6 +158,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             by_nat: false,
             by_igw: false,
             by_gateway_endpoint: false,
+            bordered: false,
             transit: false,
             left_nat: None,
             last: Decider::Eni(from),
@@ -315,6 +318,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             return Err(refusal.answered(Reaction::TimeExceeded { from: router }));
         }
         self.found.passage.ttl += 1;
+        self.bordered = true;
         Ok(())
     }
 
@@ -347,14 +351,10 @@ impl<'a, T: Trail> Walk<'a, T> {
         eni.vpc == super::program::NONE && eni.site == super::program::NONE && matches!(eni.kind, EniKind::Host)
     }
 
-    fn starts_in_vpc(&self) -> bool {
-        self.program.eni(self.from).vpc != super::program::NONE
-    }
-
     fn igw_in(&mut self, public: u32, private: u32, eni: EniIx, igw: u32) -> Next {
         debug_assert_eq!(public, self.traffic.dst);
-        // Between two VPCs' public addresses it is one router.
-        if !self.starts_in_vpc() {
+        // Between two public addresses of VPCs it is one router.
+        if !self.bordered {
             self.border(self.program.gateways.igws[igw as usize].border)?;
         }
         let rule = Rule::Destination(private.into());

@@ -92,8 +92,8 @@ impl State {
         }
     }
 
-    /// May a flow hold what its packet passes? The gateway finds it by the flow's sides, so it is the first on the way
-    /// from the initiator; and what else belongs to a binding (what was sent, how it stands) is the flow's too.
+    /// May a flow hold what its packet passes? The gateway finds it by the flow's sides, so it is the only one on the
+    /// way from the initiator; and what else belongs to a binding (what was sent, how it stands) is the flow's too.
     fn may_hold(&self, sender: &Sender, at: usize, bound: &Bound) -> bool {
         let Sender { id, side, whole, new } = *sender;
         let flow = self.flows.get(id);
@@ -105,7 +105,7 @@ impl State {
         }
         let tcp = flow.proto() == Proto::TCP;
         let alike = if bound.entry.is_none() { new || !tcp } else { new && !tcp };
-        at == 0 && whole && alike && flow.key(INITIATOR).at(bound.key.port) == bound.key
+        at == 0 && self.passed.len() == 1 && whole && alike && flow.key(INITIATOR).at(bound.key.port) == bound.key
     }
 
     fn hold(&mut self, program: &Program, id: u32, bound: Bound) {

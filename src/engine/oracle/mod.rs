@@ -143,8 +143,8 @@ pub(super) struct Oracle {
     /// Who had a connection that ended by idleness.
     graves: HashSet<Key>,
     bindings: Vec<Binding>,
-    /// Ports and flags of first fragments, and when they came.
-    parts: HashMap<Datagram, (Port, Port, u8, Instant)>,
+    /// First fragments, and when they came.
+    parts: HashMap<Datagram, (Sent, Instant)>,
     tokens: Port,
 }
 
@@ -153,7 +153,7 @@ impl Oracle {
     /// a transit gateway chooses a zone by ports of which one is a token.
     pub(super) fn ask(&mut self, plan: &Plan, now: Instant, from: EniIx, p: &Sent, seen: &[Crumb]) -> Expected {
         if let Some(part) = p.fragment.filter(|part| part.first) {
-            self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (p.src_port, p.dst_port, p.flags, now));
+            self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (*p, now));
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();

@@ -258,7 +258,8 @@ fn plain(plan: &model::Plan, verdict: Verdict) -> (Verdict, u16) {
 fn learn(oracle: &mut Oracle, arrives: &Sent, got: &Sent, p: &Sent) -> Result<Sent, TestCaseError> {
     let mut whole = *arrives;
     if p.fragment.is_some_and(|part| !part.first) {
-        // A later fragment has no ports, and no flags.
+        // A later fragment has no ports, no flags, no type.
+        whole.icmp = None;
         (whole.src_port, whole.dst_port, whole.flags, whole.mss) = (0, 0, 0, None);
         return Ok(whole);
     }
