@@ -8,7 +8,7 @@ use self::bind::Sender;
 use super::bindings::{Books, Bound};
 use super::event::{ClosedLog, Counters, DropKey, DropLog, Way};
 use super::flow::{Course, Flow, FlowEnd, FlowKey, FlowState, FlowTable, INITIATOR, Passage, Side, TARGET};
-use super::fragments::Fragments;
+use super::fragments::{First, Fragments};
 use super::limiter::Limiter;
 use super::lives::Lives;
 use super::nat::Allocator;
@@ -89,6 +89,8 @@ struct Ctx<'a> {
     /// As it is sent: of a later fragment, with the ports of its first.
     tuple: FiveTuple,
     traffic: Traffic,
+    /// A TCP segment that begins a connection.
+    syn: bool,
     quoted: Option<Quoted>,
 }
 
@@ -181,14 +183,14 @@ impl State {
             }
         }
         let port = self.ports[from.at()];
-        let (key, traffic) = self.identify(now, port, packet, frame)?;
+        let First { key, traffic, syn } = self.identify(now, port, packet, frame)?;
         // A fragment is asked every question: who it is for, and NAT gateways, take whole packets only.
         if !T::ON
             && !packet.is_fragment()
             && let Some((id, side)) = self.flows.find(&key)
         {
             let flow = self.flows.get(id);
-            let over = now >= flow.expires() || (flow.state == FlowState::Closing && packet.is_tcp_syn());
+            let over = now >= flow.expires() || (flow.state == FlowState::Closing && syn);
             if let Some(course) = flow.course(side, self.epoch)
                 && let Some(to) = self.enis[flow.port(side ^ 1) as usize]
                 && !over
@@ -208,7 +210,7 @@ impl State {
         }
         let tuple = FiveTuple { src_port: key.src_port, dst_port: key.dst_port, ..packet.tuple() };
         let quoted = translate::quoted(frame, packet);
-        let ctx = Ctx { now, from, origin, packet, key, tuple, traffic, quoted };
+        let ctx = Ctx { now, from, origin, packet, key, tuple, traffic, syn, quoted };
         self.whole_way(program, &ctx, frame, trail)
     }
 
@@ -261,24 +263,18 @@ impl State {
 
     /// The flow's side this packet belongs to, and what rules see. A later fragment is what its first was.
     #[inline]
-    fn identify(
-        &mut self,
-        now: Instant,
-        port: u32,
-        packet: &Packet,
-        frame: &[u8],
-    ) -> Result<(FlowKey, Traffic), Refusal> {
-        let key = FlowKey::of(port, packet);
-        let traffic = traffic_of(packet);
+    fn identify(&mut self, now: Instant, port: u32, packet: &Packet, frame: &[u8]) -> Result<First, Refusal> {
+        let first = First { key: FlowKey::of(port, packet), traffic: traffic_of(packet), syn: packet.is_tcp_syn() };
         if !packet.is_fragment() {
-            return Ok((key, traffic));
+            return Ok(first);
         }
         let id = u16::from_be_bytes([frame[IP_OFFSET + 4], frame[IP_OFFSET + 5]]);
         if packet.fragment_offset() == 0 {
-            self.fragments.remember(now, id, packet, key, traffic);
-            return Ok((key, traffic));
+            self.fragments.remember(now, id, packet, first);
+            return Ok(first);
         }
-        self.fragments.later(now, id, packet, &key).map_err(|code| Refusal::egress(code, Decider::FlowTable))
+        let first = self.fragments.later(now, id, packet, &first.key);
+        first.map_err(|code| Refusal::egress(code, Decider::FlowTable))
     }
 
     /// Every question in AWS's order, then the flow is entered or brought up to date.
@@ -293,7 +289,7 @@ impl State {
         let mut entry = self.flows.find(&ctx.key);
         if let Some((id, _)) = entry
             && self.flows.get(id).state == FlowState::Closing
-            && ctx.packet.is_tcp_syn()
+            && ctx.syn
         {
             self.end(program, ctx.now, id, FlowEnd::Replaced);
             entry = None;
@@ -319,7 +315,7 @@ impl State {
             dont_fragment: ctx.packet.dont_fragment(),
             fragment: ctx.packet.is_fragment(),
             ttl: ctx.packet.ttl(),
-            syn: ctx.packet.is_tcp_syn(),
+            syn: ctx.syn,
             icmp: ctx.packet.icmp().map(|(kind, _)| kind),
             quoted: ctx.quoted,
         };
@@ -409,7 +405,7 @@ impl State {
         related: Hit,
         trail: &mut T,
     ) -> Result<(), Refusal> {
-        if ctx.traffic.proto != Proto::TCP || ctx.packet.is_tcp_syn() || there.is_some() || related.is_some() {
+        if ctx.traffic.proto != Proto::TCP || ctx.syn || there.is_some() || related.is_some() {
             return Ok(());
         }
         // The session as the firewall itself sends it on.
@@ -493,7 +489,7 @@ impl State {
         known: bool,
         key_there: &FlowKey,
     ) -> Result<(), Refusal> {
-        let begins = ctx.packet.is_tcp_syn();
+        let begins = ctx.syn;
         let taken = deliver::endpoint(program, to, traffic, begins, known, ctx.packet);
         let taken = taken.map_err(|refusal| match refusal.code {
             DropCode::VpceNoState if self.was_idle(program, ctx.now, key_there) => {
@@ -594,7 +590,7 @@ impl State {
             return Ok(());
         }
         let state = match ctx.traffic.proto {
-            Proto::TCP if ctx.packet.is_tcp_syn() => FlowState::New,
+            Proto::TCP if ctx.syn => FlowState::New,
             Proto::TCP => FlowState::Established,
             Proto::UDP | Proto::ICMP => FlowState::Single,
             _ => FlowState::Open,
@@ -654,7 +650,7 @@ impl State {
 
     /// The code for a packet that no rule of an ENI allows: was it part of something?
     fn why_not(&self, program: &Program, code: DropCode, ctx: &Ctx<'_>, entry: Hit, key: &FlowKey) -> DropCode {
-        if entry.is_some() || ctx.packet.is_tcp_syn() {
+        if entry.is_some() || ctx.syn {
             return code;
         }
         let answers = match ctx.traffic.proto {

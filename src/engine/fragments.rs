@@ -23,7 +23,16 @@ struct Place {
     until: Instant,
     /// Bytes of the packet's payload that came in their order.
     came: u32,
-    first: Option<(FlowKey, Traffic)>,
+    first: Option<First>,
+}
+
+/// What a packet is known by: of a later fragment, the first one's.
+#[derive(Clone, Copy)]
+pub(crate) struct First {
+    pub(crate) key: FlowKey,
+    pub(crate) traffic: Traffic,
+    /// A TCP segment that begins a connection.
+    pub(crate) syn: bool,
 }
 
 impl Fragments {
@@ -31,23 +40,18 @@ impl Fragments {
         Fragments { places: vec![Place { id: 0, until: Instant::ZERO, came: 0, first: None }; PLACES].into() }
     }
 
-    pub(crate) fn remember(&mut self, now: Instant, id: u16, packet: &Packet, key: FlowKey, traffic: Traffic) {
+    pub(crate) fn remember(&mut self, now: Instant, id: u16, packet: &Packet, first: First) {
         let until = Instant(now.0 + LIFE_NANOS);
-        self.places[place(id, &key)] = Place { id, until, came: payload_len(packet), first: Some((key, traffic)) };
+        self.places[place(id, &first.key)] = Place { id, until, came: payload_len(packet), first: Some(first) };
     }
 
     /// What the first fragment of this one was, or why this one is dropped; `key` is what can be read of it: port,
     /// addresses and protocol.
-    pub(crate) fn later(
-        &mut self,
-        now: Instant,
-        id: u16,
-        packet: &Packet,
-        key: &FlowKey,
-    ) -> Result<(FlowKey, Traffic), DropCode> {
+    pub(crate) fn later(&mut self, now: Instant, id: u16, packet: &Packet, key: &FlowKey) -> Result<First, DropCode> {
         let place = &mut self.places[place(id, key)];
-        let (first, traffic) = place.first.ok_or(DropCode::CtNoState)?;
-        let same = (first.port, first.src, first.dst, first.proto) == (key.port, key.src, key.dst, key.proto);
+        let first = place.first.ok_or(DropCode::CtNoState)?;
+        let sent = &first.key;
+        let same = (sent.port, sent.src, sent.dst, sent.proto) == (key.port, key.src, key.dst, key.proto);
         if place.id != id || now >= place.until || !same {
             return Err(DropCode::CtNoState);
         }
@@ -58,7 +62,7 @@ impl Fragments {
         if begins == place.came {
             place.came += payload_len(packet);
         }
-        Ok((first, traffic))
+        Ok(first)
     }
 }
 
