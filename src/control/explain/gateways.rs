@@ -126,7 +126,7 @@ pub(super) fn about(code: DropCode) -> &'static str {
         DropCode::TgwNoAssociation => "the attachment is associated with no route table",
         DropCode::TgwNoRoute => "no route",
         DropCode::TgwBlackhole => "blackhole",
-        DropCode::VgwTransit => "carries only between its VPC and the site",
+        DropCode::VgwTransit => "carries only between the ENIs of its VPC and the site",
         DropCode::VgwNoRoute => "no link leads there",
         DropCode::VpnDown => "no tunnel is up",
         DropCode::SiteNoRoute => "no route",

@@ -192,7 +192,7 @@ impl Walker<'_> {
         self.told.detail = detail;
         self.told.rule = rule;
         self.told.direction = Some(if record.direction == Direction::Egress { "egress" } else { "ingress" });
-        self.told.reachability_analyzer = record.code.reachability_analyzer();
+        self.told.reachability_analyzer = record.reachability_analyzer();
     }
 
     fn packet(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {

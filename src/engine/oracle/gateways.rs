@@ -315,9 +315,8 @@ impl Walk<'_> {
             return self.stop_at(stage, eni, DropCode::TgwNoAssociation, by, Direction::Egress);
         };
         self.pass(stage, eni, Rule::None);
-        if entered.is_some() {
-            self.clamp(8_460);
-        }
+        // "For all packets": whichever attachment they come by.
+        self.clamp(8_460);
         self.not_for_ever()?;
         let routes = &plan.tgw_route_tables[table];
         let route = lists::best_tgw_route(routes, self.p.dst);
@@ -330,7 +329,11 @@ impl Walk<'_> {
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
         self.routed = by;
         let to = match &plan.tgw_attachments[b].to {
-            AttachmentTo::Link(l) => return self.enter_site(*l, None),
+            AttachmentTo::Link(l) => {
+                // Path MTU discovery is for what comes by a VPC's attachment, and none of it for the others.
+                let known = entered.filter(|_| plan.transit_gateways[from.tgw].pmtud);
+                return self.enter_site(*l, known.map(|(_, eni)| plan.eni(eni).ip));
+            }
             AttachmentTo::Vpc(to) => to,
         };
         let zone = entered.map(|(subnet, _)| &plan.subnets[subnet].az_id);
@@ -365,7 +368,8 @@ impl Walk<'_> {
     pub(super) fn vgw_out(&mut self, v: usize) -> Result<Verdict, Stop> {
         let plan = self.plan;
         let (stage, by) = (Stage::Vgw { vgw: v }, Decider::Vgw(v));
-        if self.transit {
+        let sender = lists::host(plan, plan.vgws[v].vpc, self.p.src);
+        if self.transit || sender.is_none() {
             return self.stop(stage, DropCode::VgwTransit, by);
         }
         let blocks = |l: &usize| {
@@ -389,7 +393,7 @@ impl Walk<'_> {
     fn enter_site(&mut self, l: usize, router: Option<Ipv4Addr>) -> Result<Verdict, Stop> {
         let plan = self.plan;
         let site = plan.links[l].site;
-        self.link(l, true, router.unwrap_or(plan.sites[site].gateway))?;
+        self.link(l, true, router)?;
         match self.host_of_site(site) {
             Some(to) => self.arrive(to, None),
             None => self.stop(Stage::SiteRoute { site }, DropCode::NoHost, Decider::Site(site, None)),
@@ -401,8 +405,12 @@ impl Walk<'_> {
         Some(EniIx(at as u32))
     }
 
-    fn link(&mut self, l: usize, by_aws: bool, router: Ipv4Addr) -> Result<(), Stop> {
+    /// Without a router nobody tells the sender of what is too large.
+    fn link(&mut self, l: usize, by_aws: bool, router: Option<Ipv4Addr>) -> Result<(), Stop> {
         let plan = self.plan;
+        // What may be cut is cut, whoever tells or does not.
+        let tells = router.is_some() || !self.p.df;
+        let router = router.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let (stage, by) = (Stage::Link { link: l }, Decider::Link(l));
         self.routes += 1;
         if !by_aws {
@@ -410,14 +418,14 @@ impl Walk<'_> {
         }
         let tunnels = match &plan.links[l].kind {
             LinkKind::DirectConnect { mtu } => {
-                self.fits(*mtu, router, stage.clone(), None, by, true)?;
+                self.fits(*mtu, router, stage.clone(), None, by, tells)?;
                 self.pass(stage, None, Rule::None);
                 return Ok(());
             }
             LinkKind::Vpn { tunnels, .. } => tunnels,
         };
         let Some(i) = self.tunnel(l, tunnels, by_aws) else { return self.stop(stage, DropCode::VpnDown, by) };
-        self.fits(tunnels[i].mtu, router, stage.clone(), None, by, true)?;
+        self.fits(tunnels[i].mtu, router, stage.clone(), None, by, tells)?;
         self.pass(stage, None, Rule::Tunnel(i));
         if let Some(mss) = tunnels[i].mss {
             self.clamp(mss);
@@ -461,7 +469,7 @@ impl Walk<'_> {
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
         self.routes += 1;
-        self.link(l, false, plan.sites[site].gateway)?;
+        self.link(l, false, Some(plan.sites[site].gateway))?;
         let ingress = Direction::Ingress;
         match plan.links[l].end {
             LinkEnd::Tgw(a) => self.tgw_route(a, None),
