@@ -1,4 +1,4 @@
-//! The hand-checked truth: what the oracle says for each rule of the walk, one question each.
+//! The hand-checked truth: what oracle and engine say for each rule of the walk, one question each.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -40,8 +40,11 @@ fn answer(got: &Sent) -> Sent {
     Sent { src, src_port, dst, dst_port, icmp, flags, ttl: 64, ..*got }
 }
 
+#[track_caller]
 fn says(lab: &Lab, from: EniIx, p: &Sent) -> Expected {
-    Oracle::default().ask(&lab.plan, T0, from, p, &[])
+    let expected = Oracle::default().ask(&lab.plan, T0, from, p, &[]);
+    super::random::agree(lab, from, p);
+    expected
 }
 
 #[track_caller]

@@ -252,6 +252,14 @@ impl Pair {
     }
 }
 
+/// Of one packet that nothing went before.
+#[track_caller]
+pub(super) fn agree(lab: &Lab, from: EniIx, p: &Sent) {
+    if let Err(why) = Pair::new(lab.clone(), Disabled(None)).send(from, p) {
+        panic!("engine and oracle differ: {why}");
+    }
+}
+
 /// Where the engine is known to be wrong, nothing is compared, and the case ends: the list is to become empty.
 fn aside(expected: &Expected) -> bool {
     let nats = expected.crumbs.iter().filter(|c| matches!(c.stage, Stage::Nat { .. })).count();
