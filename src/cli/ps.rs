@@ -45,7 +45,7 @@ pub fn run(_args: Args) -> Done {
 pub fn render(ps: &Ps) -> String {
     let mut rows = Vec::new();
     for i in &ps.instances {
-        let ips: Vec<String> = i.ips.iter().map(ToString::to_string).collect();
+        let ips: Vec<String> = i.ips.iter().chain(&i.public_ips).map(ToString::to_string).collect();
         rows.push(vec![
             i.path.clone(),
             "instance".into(),

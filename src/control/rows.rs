@@ -249,6 +249,16 @@ fn end(t: FiveTuple, src: bool) -> String {
     }
 }
 
+/// A door is no object of its own: it is named as what it leads to, whoever of the two refuses.
+pub fn behind(plan: &Plan, decider: Decider) -> Decider {
+    let Decider::EndpointEni(eni) = decider else { return decider };
+    match plan.eni(eni).owner {
+        EniOwner::GatewayEndpoint(at) => Decider::GatewayEndpoint(at),
+        EniOwner::PublicSide => Decider::Internet,
+        _ => decider,
+    }
+}
+
 /// Kind and path of a gateway of any kind; empty for what is none.
 pub fn gateway(plan: &Plan, decider: Decider) -> (&'static str, String) {
     match decider {
@@ -309,7 +319,10 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
                 route.and_then(|r| table.routes.get(r)).map_or_else(|| "no route".to_owned(), |r| plan.route_text(r));
             (format!("rtb:{}", table.common.path), rule)
         }
-        Decider::EndpointEni(eni) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+        Decider::EndpointEni(eni) => match behind(plan, record.decider) {
+            Decider::EndpointEni(_) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+            door => (named(plan, door), String::new()),
+        },
         Decider::Resolver(eni) => {
             (format!("resolver:{}", plan.vpc_of(eni).map_or("public", |vpc| &vpc.common.path)), String::new())
         }
@@ -332,11 +345,14 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
             let rule = rule.map_or_else(none, |r| plan.site_route_text(r));
             (format!("site:{}", site.common.path), rule)
         }
-        other => {
-            let (kind, path) = gateway(plan, other);
-            (if path.is_empty() { kind.to_owned() } else { format!("{kind}:{path}") }, String::new())
-        }
+        other => (named(plan, other), String::new()),
     }
+}
+
+/// `gateway-endpoint:app.s3`, `internet`.
+fn named(plan: &Plan, gateway_of: Decider) -> String {
+    let (kind, path) = gateway(plan, gateway_of);
+    if path.is_empty() { kind.to_owned() } else { format!("{kind}:{path}") }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ fn ask(lab: &Lab, src: &str, dst: &str) -> Explanation {
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let engine = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
-    let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
+    let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false, from_port: None };
     answer(&facts, engine, &ask).expect("a question that can be answered")
 }
 
@@ -261,7 +261,7 @@ fn policies_of_role_and_endpoint_must_both_allow() {
         let engine = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
         let request = Some((action.to_owned(), "arn:aws:s3:::b/k".to_owned()));
         let dst = "https://s3.eu-west-1.amazonaws.com".into();
-        answer(&facts, engine, &ExplainAsk { src: "web".into(), dst, request, unsigned }).expect("answer")
+        answer(&facts, engine, &ExplainAsk { src: "web".into(), dst, request, unsigned, from_port: None }).expect("answer")
     };
     assert!(asked(&lab, "s3:GetObject", false).reachable);
     let put = asked(&lab, "s3:PutObject", false);
@@ -292,7 +292,7 @@ fn a_full_table_of_a_running_lab_is_seen_and_not_touched() {
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let dst = Destination::parse(&lab.plan, "https://s3.eu-west-1.amazonaws.com").expect("destination");
-    let told = explain(&facts, live.probe(), 0, dst, None);
+    let told = explain(&facts, live.probe(), (0, 40_000), dst, None);
     assert_eq!(told.code.as_deref(), Some("CT_FULL"));
     assert_eq!(told.smallest_change, ["limits.conntrack_max: 2"]);
     assert_eq!(told.notes, ["conntrack_max is 1 here, 262144 in AWS"]);
@@ -390,7 +390,7 @@ fn bad_questions_are_sentences() {
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let engine = || Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
     for (src, dst, part) in [("nobody", "10.0.0.1", "no instance is named `nobody`"), ("web", "gopher://x", "gopher")] {
-        let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
+        let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false, from_port: None };
         let error = answer(&facts, engine(), &ask).expect_err("refused");
         assert!(error.contains(part), "{error}");
     }
