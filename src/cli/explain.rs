@@ -43,8 +43,7 @@ pub fn run(args: Args) -> Done {
         [action, resource, ..] => Some((action.clone(), resource.clone())),
     };
     let Args { src, dst, unsigned, from_port, .. } = &args;
-    let ask =
-        ExplainAsk { src: src.clone(), dst: dst.clone(), request, unsigned: *unsigned, from_port: *from_port };
+    let ask = ExplainAsk { src: src.clone(), dst: dst.clone(), request, unsigned: *unsigned, from_port: *from_port };
     let (text, json, reachable) = if args.file.is_empty() { live(&args, ask)? } else { of_file(&args, &ask)? };
     if args.format.format == Format::Json {
         print_json(&json)?;

@@ -437,6 +437,101 @@ internet: { www: { ip: 192.0.2.10 } }
     }
 
     #[test]
+    fn a_dropped_icmp_error_belongs_to_the_flow_of_the_packet_it_quotes() {
+        use crate::base::Instant;
+        use crate::engine::{Engine, EngineLimits, compile};
+        use crate::wire::make;
+        use std::net::SocketAddrV4;
+
+        // The answers of api may be UDP only.
+        let (plan, _) = dropped_on_the_way_back();
+        let eni = |label: &str| {
+            let at = (0..plan.enis.len()).find(|at| plan.eni_label(EniIx(*at as u32)) == label);
+            EniIx(at.expect("an ENI") as u32)
+        };
+        let mut engine = Engine::new(std::sync::Arc::new(compile(&plan, 1)), EngineLimits::default());
+        let at = |ip: &str, port| SocketAddrV4::new(ip.parse().expect("an address"), port);
+        let mut asked = make::udp(at("10.0.1.10", 40_000), at("10.0.2.10", 53), b"?");
+        engine.handle(Instant(1), eni("web"), &mut asked);
+        let mut error = make::icmp_error(*at("10.0.2.10", 0).ip(), 3, 3, 0, &asked).expect("an error");
+        engine.handle(Instant(2), eni("api"), &mut error);
+        // Through a NAT gateway it quotes what the host got; the edge takes nothing from outside.
+        let mut asked = make::udp(at("10.0.1.10", 40_001), at("192.0.2.10", 53), b"?");
+        engine.handle(Instant(3), eni("web"), &mut asked);
+        let mut error = make::icmp_error(*at("192.0.2.10", 0).ip(), 3, 3, 0, &asked).expect("an error");
+        engine.handle(Instant(4), eni("www"), &mut error);
+        // Of a packet that nobody sent: it is the sender's own.
+        let stray = make::udp(at("10.0.1.10", 40_002), at("10.0.2.10", 53), b"?");
+        let mut error = make::icmp_error(*at("10.0.2.10", 0).ip(), 3, 1, 0, &stray).expect("an error");
+        engine.handle(Instant(5), eni("api"), &mut error);
+        let rows: Vec<DropRow> = engine.drops().map(|r| drop_row(&plan, r, &|at| at.0)).collect();
+        let [own, by_nat] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((own.from.as_str(), own.code.as_str(), own.proto.as_str()), ("api", "NACL_OUT", "icmp"));
+        assert_eq!((own.began.as_str(), own.began_at.as_str(), own.back), ("web", "10.0.1.10:40000", true));
+        assert_eq!((by_nat.from.as_str(), by_nat.code.as_str()), ("www", "NACL_IN"));
+        assert_eq!((by_nat.began.as_str(), by_nat.began_at.as_str()), ("web", "10.0.1.10:40001"));
+        let filter = Filter { from: Some("web".into()), ..Filter::default() };
+        assert!(rows.iter().all(|row| drop_passes(&plan, &filter, row, 10)));
+    }
+
+    #[test]
+    fn a_door_is_named_as_the_gateway_it_is_of() {
+        use crate::engine::{Engine, EngineLimits, compile};
+        use crate::model::{Around, Source, load};
+        use crate::wire::make::{self, TcpSpec};
+        use crate::wire::packet::tcp_flags;
+        use std::net::SocketAddrV4;
+
+        let text = "version: 1
+name: t
+region: eu-west-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets:
+      a: { cidr: 10.0.1.0/24, az: a, route_table: r }
+    route_tables: { r: { routes: [ { to: 0.0.0.0/0, via: igw } ] } }
+    instances: { web: { subnet: a, ip: 10.0.1.10, public_ip: true } }
+    endpoints: { s3gw: { service: s3, type: gateway, route_tables: [r] } }
+";
+        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
+            .unwrap_or_else(|r| panic!("{}", r.render(false)))
+            .plan;
+        let mut engine = Engine::new(std::sync::Arc::new(compile(&plan, 1)), EngineLimits::default());
+        let public = |name: &str| plan.public_blocks.addr(name).expect("a service");
+        let client = SocketAddrV4::new("10.0.1.10".parse().expect("an address"), 40_000);
+        let (s3, sqs) = (public("s3.eu-west-1.amazonaws.com"), public("sqs.eu-west-1.amazonaws.com"));
+        for (at, (addr, port, flags)) in
+            [(s3, 443, tcp_flags::ACK), (s3, 22, tcp_flags::SYN), (sqs, 443, tcp_flags::ACK), (sqs, 22, tcp_flags::SYN)]
+                .into_iter()
+                .enumerate()
+        {
+            let segment = TcpSpec::new(client, SocketAddrV4::new(addr, port), flags);
+            engine.handle(crate::base::Instant(at as u64 + 1), EniIx(0), &mut make::tcp(&segment));
+        }
+        let rows: Vec<(String, String)> = engine
+            .drops()
+            .map(|record| {
+                let row = drop_row(&plan, record, &|at| at.0);
+                let told = crate::control::explain::refusal(&plan, record);
+                assert!(told.starts_with(&format!("{} at {}", row.code, row.object.replace(':', " "))), "{told}");
+                (row.code, row.object)
+            })
+            .collect();
+        let of = |code: &str, object: &str| (code.to_owned(), object.to_owned());
+        assert_eq!(
+            rows,
+            [
+                of("VPCE_NO_STATE", "gateway-endpoint:app.s3gw"),
+                of("VPCE_PORT", "gateway-endpoint:app.s3gw"),
+                of("VPCE_NO_STATE", "internet"),
+                of("PUBLIC_PORT", "internet"),
+            ]
+        );
+    }
+
+    #[test]
     fn a_filter_of_a_word_that_names_nothing_is_refused() {
         let plan = demo().plan;
         let from = |word: &str| Filter { from: Some(word.into()), ..Filter::default() };
