@@ -8,8 +8,9 @@ use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
+use crate::model::latency::{PathKind, between_regions};
 use crate::model::plan::{
-    AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
+    AttachmentTo, EndpointKind, EniOwner, Fault, Home, Latency, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
     TunnelPlan,
 };
 
@@ -58,6 +59,9 @@ impl Walk<'_> {
         let plan = self.plan;
         let stage = Stage::Internet;
         let dst = self.p.dst;
+        let outside = |e: &crate::model::plan::EniPlan| e.home == Home::Internet && !e.owner.is_door();
+        let theirs = outside(plan.eni(self.from)) || plan.enis.iter().any(|e| outside(e) && e.ip == dst);
+        self.takes(if theirs { PathKind::Internet } else { PathKind::Public });
         if let Some(public) = plan.public_addresses.iter().find(|a| a.addr == dst) {
             self.pass(stage, None, Rule::None);
             // Once, from one VPC to another or to itself.
@@ -66,8 +70,7 @@ impl Walk<'_> {
             }
             return self.igw_in(public.eni, public.private);
         }
-        let outside = |e: &crate::model::plan::EniPlan| e.home == Home::Internet && !e.owner.is_door() && e.ip == dst;
-        if let Some(at) = plan.enis.iter().position(outside) {
+        if let Some(at) = plan.enis.iter().position(|e| outside(e) && e.ip == dst) {
             self.pass(stage, None, Rule::None);
             return self.arrive(EniIx(at as u32), None);
         }
@@ -165,6 +168,7 @@ impl Walk<'_> {
         };
         self.p.ttl -= 1;
         self.pass(stage, None, Rule::Source(binding.own.0));
+        self.takes(PathKind::NatGateway);
         if self.p.quote.is_none() {
             self.notes.bindings.push((binding, true));
         }
@@ -235,6 +239,7 @@ impl Walk<'_> {
         }
         self.p.ttl -= 1;
         self.pass(stage, None, Rule::Destination(binding.client.0));
+        self.takes(PathKind::NatGateway);
         if self.p.quote.is_none() {
             self.notes.bindings.push((binding, false));
         }
@@ -275,6 +280,11 @@ impl Walk<'_> {
         self.in_vpc(other, stage.clone(), DropCode::PeerTransit, by, Direction::Egress)?;
         self.fits(peering.mtu(), self.router, stage.clone(), None, by, true)?;
         self.pass(stage, None, Rule::None);
+        self.takes(PathKind::Peering);
+        if self.plan.latency == Latency::Aws {
+            let region = |vpc: usize| self.plan.vpcs[vpc].region.as_str();
+            self.latency += between_regions(region(vpc), region(other)).unwrap_or_default();
+        }
         match lists::host(self.plan, other, self.p.dst) {
             Some(to) => self.arrive(to, None),
             None => self.nobody(other, by),
@@ -328,6 +338,7 @@ impl Walk<'_> {
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
         self.routed = by;
+        self.takes(PathKind::TransitGateway);
         let to = match &plan.tgw_attachments[b].to {
             AttachmentTo::Link(l) => {
                 // Path MTU discovery is for what comes by a VPC's attachment, and none of it for the others.
@@ -420,6 +431,7 @@ impl Walk<'_> {
             LinkKind::DirectConnect { mtu } => {
                 self.fits(*mtu, router, stage.clone(), None, by, tells)?;
                 self.pass(stage, None, Rule::None);
+                self.takes(PathKind::DirectConnect);
                 return Ok(());
             }
             LinkKind::Vpn { tunnels, .. } => tunnels,
@@ -427,6 +439,7 @@ impl Walk<'_> {
         let Some(i) = self.tunnel(l, tunnels, by_aws) else { return self.stop(stage, DropCode::VpnDown, by) };
         self.fits(tunnels[i].mtu, router, stage.clone(), None, by, tells)?;
         self.pass(stage, None, Rule::Tunnel(i));
+        self.takes(PathKind::Vpn);
         if let Some(mss) = tunnels[i].mss {
             self.clamp(mss);
         }
@@ -498,6 +511,7 @@ impl Walk<'_> {
             return self.stop(stage, DropCode::GweProto, by);
         }
         self.pass(stage, None, Rule::None);
+        self.takes(PathKind::GatewayEndpoint);
         let EndpointKind::Gateway { door, .. } = plan.endpoints[e].kind else {
             unreachable!("a route leads to a gateway endpoint")
         };

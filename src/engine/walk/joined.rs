@@ -76,7 +76,6 @@ impl<T: Trail> Walk<'_, T> {
         });
         self.trail.add(|| crumb(stage, Some(*eni), outcome(answer.map(|()| Rule::None))));
         answer?;
-        self.found.passage.latency_us += program.latency.tgw;
         Ok(Place::Tgw { attachment, entered: Some((here.zone, router)) })
     }
 
@@ -108,6 +107,7 @@ impl<T: Trail> Walk<'_, T> {
         let rule = route.map_or(Rule::None, Rule::Route);
         self.trail.add(|| crumb(Stage::TgwRoute { table: table as usize }, None, outcome(next.map(|_| rule))));
         let to = next?;
+        self.found.passage.latency_us += program.latency.tgw;
         let (subnets, appliance) = match &gateways.attachments[to as usize].to {
             Attached::Link(link) => {
                 // The gateway tells whose packet came out of a VPC, and nobody who sends by a VPN or Direct Connect
