@@ -172,6 +172,10 @@ fn a_vpn_has_its_own_mtu() {
 #[test]
 fn s3_is_reached_by_nat_the_internet_gateway_an_endpoint_or_a_door() {
     let lab = Lab::up_file("t-solo.yaml");
+    let ps = json(&lab, "ps", &[]);
+    let public_ips = |name: &str| rows(&named(&ps["instances"], name)["public_ips"]).to_vec();
+    assert!(public_ips("web")[0].as_str().expect("an address").starts_with("203.0.113."), "{ps}");
+    assert!(public_ips("app-a").is_empty(), "{ps}");
     let get = |from: &str| {
         let url = "https://s3.us-east-1.amazonaws.com/lab/x";
         let said = lab.exec(from, &["curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{remote_ip}", url]).ok();

@@ -27,6 +27,9 @@ pub struct Args {
     /// The request carries no signature
     #[arg(long)]
     pub unsigned: bool,
+    /// The client's port: a transit gateway may choose the zone by it
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), env = "VPCLAB_FROM_PORT")]
+    pub from_port: Option<u16>,
     /// An instance, or a host on premises or of the Internet: NAME, VPC.NAME, SITE.NAME
     pub src: String,
     /// URL, host name, address, endpoint:NAME or instance:NAME, with :PORT[/PROTO]
@@ -39,7 +42,8 @@ pub fn run(args: Args) -> Done {
         [action] => Some((action.clone(), "*".to_owned())),
         [action, resource, ..] => Some((action.clone(), resource.clone())),
     };
-    let ask = ExplainAsk { src: args.src.clone(), dst: args.dst.clone(), request, unsigned: args.unsigned };
+    let Args { src, dst, unsigned, from_port, .. } = &args;
+    let ask = ExplainAsk { src: src.clone(), dst: dst.clone(), request, unsigned: *unsigned, from_port: *from_port };
     let (text, json, reachable) = if args.file.is_empty() { live(&args, ask)? } else { of_file(&args, &ask)? };
     if args.format.format == Format::Json {
         print_json(&json)?;

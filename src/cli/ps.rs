@@ -45,7 +45,7 @@ pub fn run(_args: Args) -> Done {
 pub fn render(ps: &Ps) -> String {
     let mut rows = Vec::new();
     for i in &ps.instances {
-        let ips: Vec<String> = i.ips.iter().map(ToString::to_string).collect();
+        let ips: Vec<String> = i.ips.iter().chain(&i.public_ips).map(ToString::to_string).collect();
         rows.push(vec![
             i.path.clone(),
             "instance".into(),
@@ -110,5 +110,17 @@ mod tests {
             render(&ps)
         );
         assert_eq!(render(&Ps::default()).lines().count(), 1);
+    }
+
+    #[test]
+    fn an_instance_is_shown_with_its_public_address_as_a_nat_gateway_is() {
+        use crate::control::api::PsInstance;
+        let ip = |text: &str| text.parse().expect("an address");
+        let (ips, public_ips) = (vec![ip("10.0.0.10")], vec![ip("203.0.113.7")]);
+        let instance = PsInstance { path: "app.web".into(), ips, public_ips, ..PsInstance::default() };
+        let ps = Ps { instances: vec![instance], ..Ps::default() };
+        assert!(render(&ps).contains(" 10.0.0.10,203.0.113.7 "), "{}", render(&ps));
+        let json = serde_json::to_value(&ps).expect("json");
+        assert_eq!(json["instances"][0]["public_ips"], serde_json::json!(["203.0.113.7"]));
     }
 }

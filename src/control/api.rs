@@ -199,6 +199,9 @@ pub struct ExplainAsk {
     pub request: Option<(String, String)>,
     /// The request carries no signature.
     pub unsigned: bool,
+    /// The client's port; left out: one in the middle of Linux's range.
+    #[serde(default)]
+    pub from_port: Option<u16>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -229,6 +232,9 @@ pub struct PsInstance {
     pub subnet: String,
     pub az: String,
     pub ips: Vec<Ipv4Addr>,
+    /// Public and Elastic IPs that stand for them.
+    #[serde(default)]
+    pub public_ips: Vec<Ipv4Addr>,
     pub state: String,
     /// `/run/netns/LAB.VPC.INSTANCE` where it is shown there.
     pub netns: Option<String>,

@@ -249,6 +249,16 @@ fn end(t: FiveTuple, src: bool) -> String {
     }
 }
 
+/// A door is no object of its own: it is named as what it leads to, whoever of the two refuses.
+pub fn behind(plan: &Plan, decider: Decider) -> Decider {
+    let Decider::EndpointEni(eni) = decider else { return decider };
+    match plan.eni(eni).owner {
+        EniOwner::GatewayEndpoint(at) => Decider::GatewayEndpoint(at),
+        EniOwner::PublicSide => Decider::Internet,
+        _ => decider,
+    }
+}
+
 /// Kind and path of a gateway of any kind; empty for what is none.
 pub fn gateway(plan: &Plan, decider: Decider) -> (&'static str, String) {
     match decider {
@@ -309,7 +319,10 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
                 route.and_then(|r| table.routes.get(r)).map_or_else(|| "no route".to_owned(), |r| plan.route_text(r));
             (format!("rtb:{}", table.common.path), rule)
         }
-        Decider::EndpointEni(eni) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+        Decider::EndpointEni(eni) => match behind(plan, record.decider) {
+            Decider::EndpointEni(_) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+            door => (named(plan, door), String::new()),
+        },
         Decider::Resolver(eni) => {
             (format!("resolver:{}", plan.vpc_of(eni).map_or("public", |vpc| &vpc.common.path)), String::new())
         }
@@ -332,11 +345,14 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
             let rule = rule.map_or_else(none, |r| plan.site_route_text(r));
             (format!("site:{}", site.common.path), rule)
         }
-        other => {
-            let (kind, path) = gateway(plan, other);
-            (if path.is_empty() { kind.to_owned() } else { format!("{kind}:{path}") }, String::new())
-        }
+        other => (named(plan, other), String::new()),
     }
+}
+
+/// `gateway-endpoint:app.s3`, `internet`.
+fn named(plan: &Plan, gateway_of: Decider) -> String {
+    let (kind, path) = gateway(plan, gateway_of);
+    if path.is_empty() { kind.to_owned() } else { format!("{kind}:{path}") }
 }
 
 #[cfg(test)]
@@ -418,6 +434,101 @@ internet: { www: { ip: 192.0.2.10 } }
         assert!(!passes(Some("www"), None) && !passes(None, Some("www")));
         assert_eq!((nat.from.as_str(), nat.code.as_str(), nat.object.as_str()), ("www", "NACL_IN", "nacl:app.edge"));
         assert_eq!((nat.began.as_str(), nat.began_at.as_str()), ("web", "10.0.1.10:40001"), "whoever it is sent to");
+    }
+
+    #[test]
+    fn a_dropped_icmp_error_belongs_to_the_flow_of_the_packet_it_quotes() {
+        use crate::base::Instant;
+        use crate::engine::{Engine, EngineLimits, compile};
+        use crate::wire::make;
+        use std::net::SocketAddrV4;
+
+        // The answers of api may be UDP only.
+        let (plan, _) = dropped_on_the_way_back();
+        let eni = |label: &str| {
+            let at = (0..plan.enis.len()).find(|at| plan.eni_label(EniIx(*at as u32)) == label);
+            EniIx(at.expect("an ENI") as u32)
+        };
+        let mut engine = Engine::new(std::sync::Arc::new(compile(&plan, 1)), EngineLimits::default());
+        let at = |ip: &str, port| SocketAddrV4::new(ip.parse().expect("an address"), port);
+        let mut asked = make::udp(at("10.0.1.10", 40_000), at("10.0.2.10", 53), b"?");
+        engine.handle(Instant(1), eni("web"), &mut asked);
+        let mut error = make::icmp_error(*at("10.0.2.10", 0).ip(), 3, 3, 0, &asked).expect("an error");
+        engine.handle(Instant(2), eni("api"), &mut error);
+        // Through a NAT gateway it quotes what the host got; the edge takes nothing from outside.
+        let mut asked = make::udp(at("10.0.1.10", 40_001), at("192.0.2.10", 53), b"?");
+        engine.handle(Instant(3), eni("web"), &mut asked);
+        let mut error = make::icmp_error(*at("192.0.2.10", 0).ip(), 3, 3, 0, &asked).expect("an error");
+        engine.handle(Instant(4), eni("www"), &mut error);
+        // Of a packet that nobody sent: it is the sender's own.
+        let stray = make::udp(at("10.0.1.10", 40_002), at("10.0.2.10", 53), b"?");
+        let mut error = make::icmp_error(*at("10.0.2.10", 0).ip(), 3, 1, 0, &stray).expect("an error");
+        engine.handle(Instant(5), eni("api"), &mut error);
+        let rows: Vec<DropRow> = engine.drops().map(|r| drop_row(&plan, r, &|at| at.0)).collect();
+        let [own, by_nat] = &rows[..] else { panic!("{rows:?}") };
+        assert_eq!((own.from.as_str(), own.code.as_str(), own.proto.as_str()), ("api", "NACL_OUT", "icmp"));
+        assert_eq!((own.began.as_str(), own.began_at.as_str(), own.back), ("web", "10.0.1.10:40000", true));
+        assert_eq!((by_nat.from.as_str(), by_nat.code.as_str()), ("www", "NACL_IN"));
+        assert_eq!((by_nat.began.as_str(), by_nat.began_at.as_str()), ("web", "10.0.1.10:40001"));
+        let filter = Filter { from: Some("web".into()), ..Filter::default() };
+        assert!(rows.iter().all(|row| drop_passes(&plan, &filter, row, 10)));
+    }
+
+    #[test]
+    fn a_door_is_named_as_the_gateway_it_is_of() {
+        use crate::engine::{Engine, EngineLimits, compile};
+        use crate::model::{Around, Source, load};
+        use crate::wire::make::{self, TcpSpec};
+        use crate::wire::packet::tcp_flags;
+        use std::net::SocketAddrV4;
+
+        let text = "version: 1
+name: t
+region: eu-west-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets:
+      a: { cidr: 10.0.1.0/24, az: a, route_table: r }
+    route_tables: { r: { routes: [ { to: 0.0.0.0/0, via: igw } ] } }
+    instances: { web: { subnet: a, ip: 10.0.1.10, public_ip: true } }
+    endpoints: { s3gw: { service: s3, type: gateway, route_tables: [r] } }
+";
+        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
+            .unwrap_or_else(|r| panic!("{}", r.render(false)))
+            .plan;
+        let mut engine = Engine::new(std::sync::Arc::new(compile(&plan, 1)), EngineLimits::default());
+        let public = |name: &str| plan.public_blocks.addr(name).expect("a service");
+        let client = SocketAddrV4::new("10.0.1.10".parse().expect("an address"), 40_000);
+        let (s3, sqs) = (public("s3.eu-west-1.amazonaws.com"), public("sqs.eu-west-1.amazonaws.com"));
+        for (at, (addr, port, flags)) in
+            [(s3, 443, tcp_flags::ACK), (s3, 22, tcp_flags::SYN), (sqs, 443, tcp_flags::ACK), (sqs, 22, tcp_flags::SYN)]
+                .into_iter()
+                .enumerate()
+        {
+            let segment = TcpSpec::new(client, SocketAddrV4::new(addr, port), flags);
+            engine.handle(crate::base::Instant(at as u64 + 1), EniIx(0), &mut make::tcp(&segment));
+        }
+        let rows: Vec<(String, String)> = engine
+            .drops()
+            .map(|record| {
+                let row = drop_row(&plan, record, &|at| at.0);
+                let told = crate::control::explain::refusal(&plan, record);
+                assert!(told.starts_with(&format!("{} at {}", row.code, row.object.replace(':', " "))), "{told}");
+                (row.code, row.object)
+            })
+            .collect();
+        let of = |code: &str, object: &str| (code.to_owned(), object.to_owned());
+        assert_eq!(
+            rows,
+            [
+                of("VPCE_NO_STATE", "gateway-endpoint:app.s3gw"),
+                of("VPCE_PORT", "gateway-endpoint:app.s3gw"),
+                of("VPCE_NO_STATE", "internet"),
+                of("PUBLIC_PORT", "internet"),
+            ]
+        );
     }
 
     #[test]

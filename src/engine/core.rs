@@ -179,7 +179,7 @@ impl Engine {
     /// Records a drop that something after the engine decided: the stack, IMDS, an impaired link.
     pub fn note_drop(&mut self, now: Instant, drop: &DropRecord) {
         let DropRecord { from, tuple, code, decider, direction, count, .. } = *drop;
-        self.state.note(now, DropKey { from, tuple, code, decider, direction }, count);
+        self.state.note(now, DropKey { from, tuple, code, decider, direction }, None, count);
     }
 
     /// Ends flows whose time has come, a bounded number of them.

@@ -141,12 +141,15 @@ impl State {
                 let code = if why == Malformed::Ipv6 { DropCode::Ipv6 } else { DropCode::Malformed };
                 let refusal = Refusal::egress(code, Decider::Eni(from));
                 trail.add(|| crumb(Stage::SourceDestCheck, Some(from), Outcome::Drop(code)));
-                return self.refuse(now, from, unread_tuple(frame, why), 1, refusal);
+                return self.refuse(now, from, unread_tuple(frame, why), 1, None, refusal);
             }
         };
         match self.decide(program, now, from, origin, &packet, frame, trail) {
             Ok(verdict) => verdict,
-            Err(refusal) => self.refuse(now, from, packet.tuple(), packet.segments(), refusal),
+            Err(refusal) => {
+                let quoted = translate::quoted(frame, &packet);
+                self.refuse(now, from, packet.tuple(), packet.segments(), quoted, refusal)
+            }
         }
     }
 
@@ -667,36 +670,52 @@ impl State {
         }
     }
 
-    fn refuse(&mut self, now: Instant, from: EniIx, tuple: FiveTuple, packets: u32, refusal: Refusal) -> Verdict {
+    fn refuse(
+        &mut self,
+        now: Instant,
+        from: EniIx,
+        tuple: FiveTuple,
+        packets: u32,
+        quoted: Option<Quoted>,
+        refusal: Refusal,
+    ) -> Verdict {
         let Refusal { code, decider, direction, reaction } = refusal;
         if let Decider::Nat(nat) = decider
             && let Some(nat) = self.counters.nats.get(nat)
         {
             if code == DropCode::NatNoPort { nat.port_errors.add(1) } else { nat.drops.add(u64::from(packets)) }
         }
-        self.note(now, DropKey { from, tuple, code, decider, direction }, u64::from(packets));
+        self.note(now, DropKey { from, tuple, code, decider, direction }, quoted, u64::from(packets));
         match reaction {
             None => Verdict::Drop { code },
             Some(reaction) => Verdict::Reject { code, reaction },
         }
     }
 
-    pub(super) fn note(&mut self, now: Instant, drop: DropKey, packets: u64) {
+    pub(super) fn note(&mut self, now: Instant, drop: DropKey, quoted: Option<Quoted>, packets: u64) {
         self.counters.drops[drop.code as usize].add(packets);
         if let Some(eni) = self.counters.enis.get(drop.from.at()) {
             eni.dropped.add(packets);
         }
-        let answers = self.answered(&drop);
+        let answers = self.answered(&drop, quoted);
         self.drops.note(now, drop, answers, packets);
     }
 
-    /// Who began the flow that a dropped packet answers.
-    fn answered(&self, drop: &DropKey) -> Option<(EniIx, SocketAddrV4)> {
-        let tuple = &drop.tuple;
-        // Of ICMP, only what answers a ping: other answers have no tuple that would tell.
-        let icmp = (tuple.proto == Proto::ICMP).then_some(0);
-        let key = FlowKey::of_tuple(*self.ports.get(drop.from.at())?, tuple, icmp);
-        let (id, side) = self.flows.find(&key)?;
+    /// Who began the flow that a dropped packet answers; of an ICMP error, the flow of the packet it quotes.
+    fn answered(&self, drop: &DropKey, quoted: Option<Quoted>) -> Option<(EniIx, SocketAddrV4)> {
+        let port = *self.ports.get(drop.from.at())?;
+        let (id, side) = match quoted {
+            // Received by who sends the error, or sent by who is to get it: then a router made the error.
+            Some((tuple, icmp)) => {
+                let sent = FlowKey::of_tuple(port, &tuple, icmp);
+                self.flows.find(&sent.mirrored(port)).or_else(|| self.flows.find(&sent))?
+            }
+            // Of other ICMP only what answers a ping has a tuple that tells.
+            None => {
+                let icmp = (drop.tuple.proto == Proto::ICMP).then_some(0);
+                self.flows.find(&FlowKey::of_tuple(port, &drop.tuple, icmp))?
+            }
+        };
         let began = self.flows.get(id).key(INITIATOR);
         let eni = self.enis.get(began.port as usize).copied().flatten()?;
         (side == TARGET).then_some((eni, SocketAddrV4::new(Ipv4Addr::from_bits(began.src), began.src_port)))

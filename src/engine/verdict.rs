@@ -269,6 +269,14 @@ pub struct DropRecord {
 }
 
 impl DropRecord {
+    /// [`DropCode::reachability_analyzer`], where AWS has one for each direction.
+    pub const fn reachability_analyzer(&self) -> Option<&'static str> {
+        match (self.code, self.direction) {
+            (DropCode::VgwTransit, Direction::Egress) => Some("VGW_PRIVATE_IP_ASSOCIATION_FOR_EGRESS"),
+            (code, _) => code.reachability_analyzer(),
+        }
+    }
+
     /// Of the many whose addresses and ports are not kept any more: how many a sender's were, by code and decider.
     pub fn is_sum(&self) -> bool {
         // What cannot be read has no addresses either.

@@ -99,15 +99,17 @@ enum Place {
         eni: EniIx,
         igw: u32,
     },
-    /// At a transit gateway, by an attachment; the number of the zone it came from.
+    /// At a transit gateway, by an attachment; out of a VPC with the number of the zone it came from, and the address of
+    /// the attachment's ENI there.
     Tgw {
         attachment: u32,
-        zone: Option<u16>,
+        entered: Option<(u16, Ipv4Addr)>,
     },
+    /// Without a router nobody tells the sender that its packet is too large.
     Link {
         link: u32,
         by_aws: bool,
-        router: Ipv4Addr,
+        router: Option<Ipv4Addr>,
     },
     Site {
         site: u32,
@@ -183,7 +185,7 @@ impl<'a, T: Trail> Walk<'a, T> {
                 Place::Leave { subnet, gateway } => self.leave(subnet, gateway)?,
                 Place::Internet => self.internet()?,
                 Place::IgwIn { public, private, eni, igw } => self.igw_in(public, private, eni, igw)?,
-                Place::Tgw { attachment, zone } => self.tgw(attachment, zone)?,
+                Place::Tgw { attachment, entered } => self.tgw(attachment, entered)?,
                 Place::Link { link, by_aws, router } => self.link(link, by_aws, router)?,
                 Place::Site { site } => self.site(site)?,
                 Place::Arrive { to, left } => self.arrive(to, left)?,
@@ -477,14 +479,16 @@ impl<'a, T: Trail> Walk<'a, T> {
         answer.map(|_| ())
     }
 
-    /// A link takes packets up to `mtu`: larger ones are cut, or their sender is told that they may not be.
-    fn limit(&mut self, mtu: u16, router: Ipv4Addr, at: Decider) -> Result<(), Refusal> {
+    /// A link takes packets up to `mtu`: larger ones are cut, or their sender is told that they may not be, by `router`
+    /// if there is one that does.
+    fn limit(&mut self, mtu: u16, router: impl Into<Option<Ipv4Addr>>, at: Decider) -> Result<(), Refusal> {
         self.found.mtu = self.found.mtu.min(mtu);
         if self.load.size <= usize::from(mtu) {
             return Ok(());
         }
         if self.load.dont_fragment {
-            let reaction = Reaction::FragNeeded { from: router, mtu, hops: self.found.passage.ttl };
+            let Some(from) = router.into() else { return Err(Refusal::egress(DropCode::MtuDropSilent, at)) };
+            let reaction = Reaction::FragNeeded { from, mtu, hops: self.found.passage.ttl };
             return Err(Refusal::egress(DropCode::MtuFragNeeded, at).answered(reaction));
         }
         self.found.fragment = self.found.mtu;

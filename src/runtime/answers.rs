@@ -150,6 +150,10 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
             subnet: subnet.map(|s| s.common.name.clone()).unwrap_or_default(),
             az: subnet.map(|s| s.az.to_string()).unwrap_or_default(),
             ips: i.enis.iter().map(|&eni| plan.eni(eni).ip).collect(),
+            public_ips: {
+                let own = plan.public_addresses.iter().filter(|public| i.enis.contains(&public.eni));
+                own.map(|public| public.addr).collect()
+            },
             state: "running".into(),
             netns: Some(made.netns_path.display().to_string()),
             pid: Some(shared.keeper_info.pid),

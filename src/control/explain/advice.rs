@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use super::gateways::BY_HASH;
 use super::path::{self, CLIENT_PORT, eni_at};
 use super::{Explanation, Facts, Target, routes};
 use crate::base::{Cidr, EniIx, PortRange, Proto};
@@ -91,6 +92,14 @@ fn other_address(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &mut Explanation
     if let Some(EniOwner::Instance(at, _)) = eni_at(plan, from, dst).map(|eni| plan.eni(eni).owner) {
         let path = &plan.instances[at].common.path;
         told.notes.push(format!("{path} has no public address: nothing of the Internet reaches it"));
+    }
+}
+
+/// Another connection of the same kind may take another zone.
+pub(super) fn zone_by_hash(told: &mut Explanation) {
+    if told.steps.iter().any(|step| step.detail.ends_with(BY_HASH)) {
+        let port = told.source.port;
+        told.notes.push(format!("a zone is chosen {BY_HASH}: from port {port} here; --from-port asks for another"));
     }
 }
 
@@ -234,7 +243,7 @@ fn changes(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Vec<S
             break;
         }
         let engine = Engine::new(Arc::new(compile(&plan, 1)), EngineLimits::default());
-        let mut again = super::blank(&plan, plan_instance(&plan, from), told.destination.clone());
+        let mut again = super::blank(&plan, (plan_instance(&plan, from), told.source.port), told.destination.clone());
         path::walk(&plan, engine, from, dst, &mut again);
         told = again;
     }
@@ -347,13 +356,19 @@ const _: () = assert!(EPHEMERAL.contains(CLIENT_PORT));
 fn answer_traffic(told: &Explanation) -> String {
     match told.destination.proto {
         Proto::ICMP => "icmp 0".into(),
-        proto => format!("{proto} {EPHEMERAL}"),
+        proto => format!("{proto} {}", client_ports(told)),
     }
+}
+
+/// Where answers go to: what clients' kernels choose from, unless another port was asked for.
+fn client_ports(told: &Explanation) -> PortRange {
+    let port = told.source.port;
+    if EPHEMERAL.contains(port) { EPHEMERAL } else { PortRange::one(port) }
 }
 
 fn traffic_match(told: &Explanation, answer: bool) -> TrafficMatch {
     let proto = told.destination.proto;
-    let ports = if answer { EPHEMERAL } else { PortRange::one(told.destination.port) };
+    let ports = if answer { client_ports(told) } else { PortRange::one(told.destination.port) };
     match proto {
         Proto::ICMP => {
             let icmp = (Some(if answer { 0 } else { 8 }), None);

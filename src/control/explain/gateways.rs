@@ -1,9 +1,12 @@
 //! Gateways of all kinds as lines of the page.
 
 use crate::base::EniIx;
-use crate::engine::{Decider, DropCode, DropRecord, Outcome, Rule, Stage};
+use crate::engine::{Crumb, Decider, DropCode, DropRecord, Outcome, Rule, Stage};
 use crate::model::Plan;
-use crate::model::plan::LinkKind;
+use crate::model::plan::{AttachmentTo, LinkKind};
+
+/// How a transit gateway chose a zone where the sender's does not say it.
+pub(super) const BY_HASH: &str = "by hash of addresses and ports";
 
 /// Place, question, answer and detail of a gateway's step.
 pub(super) fn step(
@@ -23,6 +26,21 @@ pub(super) fn step(
             (at, what, "DENY", detail)
         }
     }
+}
+
+/// `zone b, by hash of addresses and ports`: where a transit gateway enters a VPC by one of several zones, in appliance
+/// mode or because none of them is the sender's.
+pub(super) fn zone_by_hash(plan: &Plan, crumb: &Crumb, before: &[Crumb]) -> Option<String> {
+    let (Stage::TgwAttachment { attachment }, Some(Stage::TgwRoute { .. })) =
+        (&crumb.stage, before.last().map(|crumb| &crumb.stage))
+    else {
+        return None;
+    };
+    let AttachmentTo::Vpc(to) = &plan.tgw_attachments[*attachment].to else { return None };
+    let zone = |crumb: &Crumb| plan.subnet_of(crumb.eni?);
+    let (came, chosen) = (before.iter().rev().nth(1).and_then(zone), zone(crumb)?);
+    let own = came.is_some_and(|came| came.az_id == chosen.az_id);
+    (to.subnets.len() > 1 && (to.appliance_mode || !own)).then(|| format!("zone {}, {BY_HASH}", chosen.az))
 }
 
 /// What a packet passes, as checks name it: `nat:app.natgw-a`, `igw`, `peering:a-b`, `tgw:core`, `vpn`, `vgw`.
@@ -126,7 +144,7 @@ pub(super) fn about(code: DropCode) -> &'static str {
         DropCode::TgwNoAssociation => "the attachment is associated with no route table",
         DropCode::TgwNoRoute => "no route",
         DropCode::TgwBlackhole => "blackhole",
-        DropCode::VgwTransit => "carries only between its VPC and the site",
+        DropCode::VgwTransit => "carries only between the ENIs of its VPC and the site",
         DropCode::VgwNoRoute => "no link leads there",
         DropCode::VpnDown => "no tunnel is up",
         DropCode::SiteNoRoute => "no route",

@@ -90,6 +90,8 @@ pub struct Source {
     /// `app.web`.
     pub path: String,
     pub address: Ipv4Addr,
+    /// That the packet is sent from; of a ping, its identifier.
+    pub port: u16,
     /// `app.private-a`.
     pub subnet: String,
     /// `a`.
@@ -132,18 +134,20 @@ pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Exp
         return Err(format!("{action} is no action: it is written service:Action, as s3:GetObject"));
     }
     let request = ask.request.clone().map(|(action, resource)| Request { action, resource, unsigned: ask.unsigned });
-    Ok(explain(facts, engine, src, destination, request.as_ref()))
+    let port = ask.from_port.unwrap_or(path::CLIENT_PORT);
+    Ok(explain(facts, engine, (src, port), destination, request.as_ref()))
 }
 
-/// Explains the way from an instance (index in `Plan::instances`) to a destination.
+/// Explains the way from an instance (index in `Plan::instances`) and a port of it to a destination.
 pub fn explain(
     facts: &Facts<'_>,
     engine: Engine,
-    src: usize,
+    from: (usize, u16),
     destination: Destination,
     request: Option<&Request>,
 ) -> Explanation {
-    let mut told = stages(facts, engine, src, destination, request);
+    let mut told = stages(facts, engine, from, destination, request);
+    advice::zone_by_hash(&mut told);
     advice::limits(&facts.plan.limits, &mut told);
     advice::delays(facts.plan, &mut told);
     told
@@ -152,12 +156,12 @@ pub fn explain(
 fn stages(
     facts: &Facts<'_>,
     engine: Engine,
-    src: usize,
+    (src, port): (usize, u16),
     destination: Destination,
     request: Option<&Request>,
 ) -> Explanation {
     let plan = facts.plan;
-    let mut told = blank(plan, src, destination);
+    let mut told = blank(plan, (src, port), destination);
     let Some((addr, endpoint)) = name_stage(facts, src, &mut told) else {
         advice::after_name(plan, src, &mut told);
         later_stages_not_reached(&mut told);
@@ -172,8 +176,7 @@ fn stages(
         return told;
     }
     let from = path::eni_towards(plan, src, addr);
-    let source = source_of(plan, src, from);
-    told.source = source;
+    told.source = source_of(plan, (src, port), from);
     let walked = path::walk(plan, engine, from, addr, &mut told);
     if !walked.reached {
         advice::after_path(facts, src, from, addr, &mut told);
@@ -230,7 +233,7 @@ pub fn explain_json(told: &Explanation) -> serde_json::Value {
     told.json()
 }
 
-fn blank(plan: &Plan, src: usize, destination: Destination) -> Explanation {
+fn blank(plan: &Plan, (src, port): (usize, u16), destination: Destination) -> Explanation {
     let eni = plan.instances[src].enis[0];
     Explanation {
         verdict: "YES",
@@ -246,7 +249,7 @@ fn blank(plan: &Plan, src: usize, destination: Destination) -> Explanation {
         passed: Vec::new(),
         reachability_analyzer: None,
         client_sees: None,
-        source: source_of(plan, src, eni),
+        source: source_of(plan, (src, port), eni),
         destination,
         name: None,
         steps: Vec::new(),
@@ -255,12 +258,13 @@ fn blank(plan: &Plan, src: usize, destination: Destination) -> Explanation {
     }
 }
 
-fn source_of(plan: &Plan, src: usize, eni: EniIx) -> Source {
+fn source_of(plan: &Plan, (src, port): (usize, u16), eni: EniIx) -> Source {
     let (instance, subnet) = (&plan.instances[src], plan.subnet_of(eni));
     Source {
         label: plan.eni_label(eni),
         path: instance.common.path.clone(),
         address: plan.eni(eni).ip,
+        port,
         subnet: subnet.map(|s| s.common.path.clone()).unwrap_or_else(|| outside(plan, instance)),
         zone: subnet.map_or('-', |s| s.az),
     }

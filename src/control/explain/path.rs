@@ -11,7 +11,7 @@ use crate::model::plan::{EniOwner, EniPlan};
 use crate::wire::make::{self, Echo, TcpSpec};
 use crate::wire::packet::{Packet, tcp_flags};
 
-/// The client's port in explained packets: in the middle of Linux's range.
+/// The client's port in explained packets, where none is asked for: in the middle of Linux's range.
 pub(super) const CLIENT_PORT: u16 = 40_000;
 /// Middle instances that a packet may pass before it is said to go round.
 const MIDDLE_MAX: usize = 8;
@@ -192,15 +192,16 @@ impl Walker<'_> {
         self.told.detail = detail;
         self.told.rule = rule;
         self.told.direction = Some(if record.direction == Direction::Egress { "egress" } else { "ingress" });
-        self.told.reachability_analyzer = record.code.reachability_analyzer();
+        self.told.reachability_analyzer = record.reachability_analyzer();
     }
 
     fn packet(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
-        let (src_at, dst_at) = (SocketAddrV4::new(src, CLIENT_PORT), SocketAddrV4::new(dst, self.dst));
+        let port = self.told.source.port;
+        let (src_at, dst_at) = (SocketAddrV4::new(src, port), SocketAddrV4::new(dst, self.dst));
         match self.proto {
             Proto::TCP => make::tcp(&TcpSpec::syn(src_at, dst_at)),
             Proto::UDP => make::udp(src_at, dst_at, b""),
-            _ => make::icmp_echo(src, dst, Echo::Request, CLIENT_PORT, 1, &[]),
+            _ => make::icmp_echo(src, dst, Echo::Request, port, 1, &[]),
         }
     }
 

@@ -98,7 +98,10 @@ impl Teller<'_> {
             (Stage::Imds, _) => self.step(stage, &at, "instance metadata", "ok", "never filtered"),
             (Stage::Endpoint | Stage::Deliver, _) => {}
             (gateway, outcome) => {
-                let (at, what, word, detail) = gateways::step(plan, gateway, crumb.eni, outcome, record);
+                let (at, what, word, mut detail) = gateways::step(plan, gateway, crumb.eni, outcome, record);
+                if let Some(zone) = gateways::zone_by_hash(plan, crumb, before) {
+                    detail = if detail.is_empty() { zone } else { format!("{detail}: {zone}") };
+                }
                 self.step(stage, &at, &what, word, detail);
             }
         }
@@ -206,7 +209,7 @@ pub(super) fn refused(plan: &Plan, record: &DropRecord) -> Refused {
         let zone = plan.subnet_of(eni)?.az;
         Some(format!("ENI {} (zone {zone})", plan.eni(eni).ip))
     };
-    let (kind, object, detail, rule) = match record.decider {
+    let (kind, object, detail, rule) = match crate::control::rows::behind(plan, record.decider) {
         Decider::Eni(eni) | Decider::Imds(eni) => {
             let (kind, object) = owner(plan, eni);
             (kind, object, None, None)
@@ -311,6 +314,8 @@ pub(super) fn about(code: DropCode) -> &'static str {
         DropCode::DnsPps => "over the limit of packets per second",
         DropCode::MtuDropSilent => "too large",
         DropCode::CtNoState => "belongs to no flow",
+        DropCode::VpceNoState => "begins no connection and belongs to none",
+        DropCode::VpceIdle => "its connection was idle for too long",
         DropCode::CtIdle => "its flow has expired",
         DropCode::CtFull => "the flow table is full",
         DropCode::AzDown | DropCode::VpceAzDown => "its zone has failed",

@@ -18,10 +18,14 @@ fn names_of(plan: &Plan, endpoint: usize) -> Vec<String> {
 }
 
 fn ask(lab: &Lab, src: &str, dst: &str) -> Explanation {
+    ask_from(lab, src, None, dst)
+}
+
+fn ask_from(lab: &Lab, src: &str, from_port: Option<u16>, dst: &str) -> Explanation {
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let engine = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
-    let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
+    let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false, from_port };
     answer(&facts, engine, &ask).expect("a question that can be answered")
 }
 
@@ -261,7 +265,8 @@ fn policies_of_role_and_endpoint_must_both_allow() {
         let engine = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
         let request = Some((action.to_owned(), "arn:aws:s3:::b/k".to_owned()));
         let dst = "https://s3.eu-west-1.amazonaws.com".into();
-        answer(&facts, engine, &ExplainAsk { src: "web".into(), dst, request, unsigned }).expect("answer")
+        answer(&facts, engine, &ExplainAsk { src: "web".into(), dst, request, unsigned, from_port: None })
+            .expect("answer")
     };
     assert!(asked(&lab, "s3:GetObject", false).reachable);
     let put = asked(&lab, "s3:PutObject", false);
@@ -292,7 +297,7 @@ fn a_full_table_of_a_running_lab_is_seen_and_not_touched() {
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let dst = Destination::parse(&lab.plan, "https://s3.eu-west-1.amazonaws.com").expect("destination");
-    let told = explain(&facts, live.probe(), 0, dst, None);
+    let told = explain(&facts, live.probe(), (0, 40_000), dst, None);
     assert_eq!(told.code.as_deref(), Some("CT_FULL"));
     assert_eq!(told.smallest_change, ["limits.conntrack_max: 2"]);
     assert_eq!(told.notes, ["conntrack_max is 1 here, 262144 in AWS"]);
@@ -384,13 +389,126 @@ fn the_internet_hears_of_the_public_address_and_everybody_of_emulated_delays() {
 }
 
 #[test]
+fn appliance_mode_chooses_a_zone_by_the_clients_port_and_the_page_says_so() {
+    let lab = shipped(include_str!("../../../topologies/t-insp.yaml"));
+    let by = |told: &Explanation| {
+        let middle = told.passed.iter().find_map(|way| way.strip_prefix("instance:insp."));
+        middle.expect("an appliance").to_owned()
+    };
+    let zone = |told: &Explanation| {
+        let chosen = told.steps.iter().find(|step| step.detail.ends_with("by hash of addresses and ports"));
+        chosen.map(|step| (step.at.clone(), step.detail.clone()))
+    };
+    let mut seen = std::collections::BTreeMap::new();
+    for port in 40_000..40_064 {
+        let told = ask_from(&lab, "app1-a", Some(port), "instance:app2-b:80");
+        assert!(told.reachable, "{}", told.text());
+        assert_eq!((told.source.port, told.json()["source"]["port"].as_u64()), (port, Some(port.into())));
+        let note = format!(
+            "a zone is chosen by hash of addresses and ports: from port {port} here; --from-port asks for another"
+        );
+        assert!(told.notes.contains(&note), "{:?}", told.notes);
+        let (at, detail) = zone(&told).expect("a choice");
+        let appliance = by(&told);
+        let letter = appliance.strip_prefix("fw-").expect("fw-a or fw-b");
+        assert_eq!(at, format!("insp@{letter}"));
+        assert_eq!(detail, format!("zone {letter}, by hash of addresses and ports"));
+        *seen.entry(appliance).or_insert(0) += 1;
+        // Both directions by one.
+        assert!(!told.notes.iter().any(|note| note.starts_with("asymmetric")), "{:?}", told.notes);
+    }
+    assert!(seen.len() == 2 && seen.values().all(|n| *n > 16), "{seen:?}");
+    let usual = ask(&lab, "app1-a", "instance:app2-b:80");
+    assert_eq!(usual.source.port, 40_000);
+
+    // Without appliance mode it is the sender's zone, and there is nothing to choose.
+    let text = include_str!("../../../topologies/t-insp.yaml").replace("appliance_mode: true", "appliance_mode: false");
+    let told = ask(&shipped(&text), "app1-a", "instance:app2-a:80");
+    assert_eq!((told.reachable, by(&told), zone(&told)), (true, "fw-a".to_owned(), None), "{}", told.text());
+    assert_eq!(told.notes, [""; 0]);
+}
+
+#[test]
+fn answers_to_a_port_that_was_asked_for_are_let_in_by_that_port() {
+    let mut lab = closed();
+    let vpc = lab.plan.subnets[0].vpc;
+    let open = lab.group(vpc, "open");
+    lab.allow(open, "all to 10.0.0.0/16");
+    lab.allow(open, "all from 10.0.0.0/16");
+    let far = lab.subnet(vpc, "far", "10.0.9.0/24", 'a');
+    let far = lab.instance("far", far, "10.0.9.10", &[open]);
+    lab.plan.enis[0].security_groups = lab.plan.eni(far).security_groups.clone();
+    for (from, ports) in [(None, "32768-60999"), (Some(50_000), "32768-60999"), (Some(1_023), "1023")] {
+        let told = ask_from(&lab, "x", from, "instance:far:80");
+        let egress = "app.network_acls.outer.egress += { 100: allow tcp 80 to 10.0.9.0/24 }".to_owned();
+        let ingress = format!("app.network_acls.outer.ingress += {{ 100: allow tcp {ports} from 10.0.9.0/24 }}");
+        assert_eq!(told.smallest_change, [egress, ingress], "{}", told.text());
+    }
+}
+
+/// What `fault az a` breaks, and how it ends: by its number in a running lab, by the file where that broke it.
+#[test]
+fn after_a_zone_fault_the_advice_is_to_end_it() {
+    use crate::model::plan::{Fault, FaultPlan};
+    let mut lab = shipped(include_str!("../../../topologies/t-solo.yaml"));
+    let az_id = lab.plan.subnets.iter().find(|subnet| subnet.az == 'a').expect("zone a").az_id.clone();
+    let what = Fault::Zone { az_id };
+    lab.plan.faults.push(FaultPlan { id: 7, title: "az a".into(), what, after: None, lasts: None });
+    let sts = lab.plan.endpoints[0].enis.iter().find(|eni| lab.plan.subnet_of(**eni).is_some_and(|s| s.az == 'a'));
+    let sts = format!("{}:443", lab.plan.eni(*sts.expect("in zone a")).ip);
+    let cases = [
+        // The sender, the receiver, a gateway between them, an endpoint's ENI.
+        ("app-a", "instance:app-b:80", "AZ_DOWN", "instance vpc.app-a"),
+        ("app-b", "instance:app-a:80", "AZ_DOWN", "instance vpc.app-a"),
+        ("app-b", "192.0.2.10:80", "AZ_DOWN", "nat vpc.natgw-a"),
+        ("app-b", sts.as_str(), "VPCE_AZ_DOWN", "endpoint vpc.sts"),
+    ];
+    for (ends, advice) in [(7, "vpclab fault clear 7    # az a"), (0, "faults -= { az a }")] {
+        lab.plan.faults[0].id = ends;
+        for (src, dst, code, at) in cases {
+            let told = ask(&lab, src, dst);
+            assert_eq!(short(&lab, src, dst), format!("{code} at {at}"), "{}", told.text());
+            assert_eq!(told.smallest_change, [advice], "{src} to {dst}: {}", told.text());
+            assert!(told.text().contains("zone has failed"), "{}", told.text());
+            assert!(told.client_sees.is_some_and(|seen| seen.starts_with("nothing, then a timeout")));
+        }
+    }
+    // The other zone is as it was, and the name of the endpoint leads there.
+    assert_eq!(short(&lab, "app-b", "https://sts.us-east-1.amazonaws.com"), "YES endpoint vpc.sts");
+    lab.plan.faults.clear();
+    for (src, dst, ..) in cases {
+        assert!(ask(&lab, src, dst).reachable, "{src} to {dst}");
+    }
+}
+
+#[test]
+fn after_a_zone_fault_an_attachment_is_named_by_the_fault_too() {
+    use crate::model::plan::{Fault, FaultPlan};
+    let mut lab = shipped(include_str!("../../../topologies/t-insp.yaml"));
+    let subnet = lab.plan.subnets.iter().find(|s| s.common.path == "insp.tgw-b").expect("zone b");
+    let what = Fault::Zone { az_id: subnet.az_id.clone() };
+    lab.plan.faults.push(FaultPlan { id: 3, title: "az b".into(), what, after: None, lasts: None });
+    // From one port by the zone that stands, from another by the one that fell.
+    let told: Vec<Explanation> =
+        (40_000..40_064).map(|port| ask_from(&lab, "app1-a", Some(port), "instance:app2-a:80")).collect();
+    let refused: Vec<&Explanation> = told.iter().filter(|told| !told.reachable).collect();
+    assert!(refused.len() > 16 && refused.len() < 48, "{}", refused.len());
+    for told in refused {
+        assert_eq!((told.code.as_deref(), told.kind.as_deref()), (Some("AZ_DOWN"), Some("tgw-attachment")));
+        assert_eq!(told.smallest_change, ["vpclab fault clear 3    # az b"], "{}", told.text());
+        let page = told.text();
+        assert!(page.contains("the zone has failed: zone b, by hash of addresses and ports"), "{page}");
+    }
+}
+
+#[test]
 fn bad_questions_are_sentences() {
     let lab = demo();
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let engine = || Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
     for (src, dst, part) in [("nobody", "10.0.0.1", "no instance is named `nobody`"), ("web", "gopher://x", "gopher")] {
-        let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false };
+        let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false, from_port: None };
         let error = answer(&facts, engine(), &ask).expect_err("refused");
         assert!(error.contains(part), "{error}");
     }

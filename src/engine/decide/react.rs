@@ -32,7 +32,7 @@ impl State {
                 let terminates = program.eni(to).terminates();
                 if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }
             }
-            Err(refusal) => self.refuse(now, to, packet.tuple(), 1, refusal),
+            Err(refusal) => self.refuse(now, to, packet.tuple(), 1, translate::quoted(frame, &packet), refusal),
         }
     }
 

@@ -8,8 +8,9 @@ use super::{Port, Sent, Stop, TOKENS, lists};
 use crate::base::{EniIx, FiveTuple, Proto, steer::steer};
 use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
+use crate::model::latency::{PathKind, between_regions};
 use crate::model::plan::{
-    AttachmentTo, EndpointKind, EniOwner, Fault, Home, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
+    AttachmentTo, EndpointKind, EniOwner, Fault, Home, Latency, LinkEnd, LinkKind, RouteTarget, SiteTarget, TgwTarget,
     TunnelPlan,
 };
 
@@ -58,6 +59,9 @@ impl Walk<'_> {
         let plan = self.plan;
         let stage = Stage::Internet;
         let dst = self.p.dst;
+        let outside = |e: &crate::model::plan::EniPlan| e.home == Home::Internet && !e.owner.is_door();
+        let theirs = outside(plan.eni(self.from)) || plan.enis.iter().any(|e| outside(e) && e.ip == dst);
+        self.takes(if theirs { PathKind::Internet } else { PathKind::Public });
         if let Some(public) = plan.public_addresses.iter().find(|a| a.addr == dst) {
             self.pass(stage, None, Rule::None);
             // Once, from one VPC to another or to itself.
@@ -66,8 +70,7 @@ impl Walk<'_> {
             }
             return self.igw_in(public.eni, public.private);
         }
-        let outside = |e: &crate::model::plan::EniPlan| e.home == Home::Internet && !e.owner.is_door() && e.ip == dst;
-        if let Some(at) = plan.enis.iter().position(outside) {
+        if let Some(at) = plan.enis.iter().position(|e| outside(e) && e.ip == dst) {
             self.pass(stage, None, Rule::None);
             return self.arrive(EniIx(at as u32), None);
         }
@@ -160,6 +163,7 @@ impl Walk<'_> {
         };
         self.p.ttl -= 1;
         self.pass(stage, None, Rule::Source(binding.own.0));
+        self.takes(PathKind::NatGateway);
         if self.p.quote.is_none() {
             self.notes.bindings.push((binding, true));
         }
@@ -224,6 +228,7 @@ impl Walk<'_> {
         }
         self.p.ttl -= 1;
         self.pass(stage, None, Rule::Destination(binding.client.0));
+        self.takes(PathKind::NatGateway);
         if self.p.quote.is_none() {
             self.notes.bindings.push((binding, false));
         }
@@ -264,6 +269,11 @@ impl Walk<'_> {
         self.in_vpc(other, stage.clone(), DropCode::PeerTransit, by, Direction::Egress)?;
         self.fits(peering.mtu(), self.router, stage.clone(), None, by, true)?;
         self.pass(stage, None, Rule::None);
+        self.takes(PathKind::Peering);
+        if self.plan.latency == Latency::Aws {
+            let region = |vpc: usize| self.plan.vpcs[vpc].region.as_str();
+            self.latency += between_regions(region(vpc), region(other)).unwrap_or_default();
+        }
         match lists::host(self.plan, other, self.p.dst) {
             Some(to) => self.arrive(to, None),
             None => self.nobody(other, by),
@@ -304,9 +314,8 @@ impl Walk<'_> {
             return self.stop_at(stage, eni, DropCode::TgwNoAssociation, by, Direction::Egress);
         };
         self.pass(stage, eni, Rule::None);
-        if entered.is_some() {
-            self.clamp(8_460);
-        }
+        // "For all packets": whichever attachment they come by.
+        self.clamp(8_460);
         self.not_for_ever()?;
         let routes = &plan.tgw_route_tables[table];
         let route = lists::best_tgw_route(routes, self.p.dst);
@@ -318,8 +327,13 @@ impl Walk<'_> {
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
         self.routed = by;
+        self.takes(PathKind::TransitGateway);
         let to = match &plan.tgw_attachments[b].to {
-            AttachmentTo::Link(l) => return self.enter_site(*l, None),
+            AttachmentTo::Link(l) => {
+                // Path MTU discovery is for what comes by a VPC's attachment, and none of it for the others.
+                let known = entered.filter(|_| plan.transit_gateways[from.tgw].pmtud);
+                return self.enter_site(*l, known.map(|(_, eni)| plan.eni(eni).ip));
+            }
             AttachmentTo::Vpc(to) => to,
         };
         let zone = entered.map(|(subnet, _)| &plan.subnets[subnet].az_id);
@@ -354,7 +368,8 @@ impl Walk<'_> {
     pub(super) fn vgw_out(&mut self, v: usize) -> Result<Verdict, Stop> {
         let plan = self.plan;
         let (stage, by) = (Stage::Vgw { vgw: v }, Decider::Vgw(v));
-        if self.transit {
+        let sender = lists::host(plan, plan.vgws[v].vpc, self.p.src);
+        if self.transit || sender.is_none() {
             return self.stop(stage, DropCode::VgwTransit, by);
         }
         let blocks = |l: &usize| {
@@ -378,7 +393,7 @@ impl Walk<'_> {
     fn enter_site(&mut self, l: usize, router: Option<Ipv4Addr>) -> Result<Verdict, Stop> {
         let plan = self.plan;
         let site = plan.links[l].site;
-        self.link(l, true, router.unwrap_or(plan.sites[site].gateway))?;
+        self.link(l, true, router)?;
         match self.host_of_site(site) {
             Some(to) => self.arrive(to, None),
             None => self.stop(Stage::SiteRoute { site }, DropCode::NoHost, Decider::Site(site, None)),
@@ -390,8 +405,12 @@ impl Walk<'_> {
         Some(EniIx(at as u32))
     }
 
-    fn link(&mut self, l: usize, by_aws: bool, router: Ipv4Addr) -> Result<(), Stop> {
+    /// Without a router nobody tells the sender of what is too large.
+    fn link(&mut self, l: usize, by_aws: bool, router: Option<Ipv4Addr>) -> Result<(), Stop> {
         let plan = self.plan;
+        // What may be cut is cut, whoever tells or does not.
+        let tells = router.is_some() || !self.p.df;
+        let router = router.unwrap_or(Ipv4Addr::UNSPECIFIED);
         let (stage, by) = (Stage::Link { link: l }, Decider::Link(l));
         self.routes += 1;
         if !by_aws {
@@ -399,15 +418,17 @@ impl Walk<'_> {
         }
         let tunnels = match &plan.links[l].kind {
             LinkKind::DirectConnect { mtu } => {
-                self.fits(*mtu, router, stage.clone(), None, by, true)?;
+                self.fits(*mtu, router, stage.clone(), None, by, tells)?;
                 self.pass(stage, None, Rule::None);
+                self.takes(PathKind::DirectConnect);
                 return Ok(());
             }
             LinkKind::Vpn { tunnels, .. } => tunnels,
         };
         let Some(i) = self.tunnel(l, tunnels, by_aws) else { return self.stop(stage, DropCode::VpnDown, by) };
-        self.fits(tunnels[i].mtu, router, stage.clone(), None, by, true)?;
+        self.fits(tunnels[i].mtu, router, stage.clone(), None, by, tells)?;
         self.pass(stage, None, Rule::Tunnel(i));
+        self.takes(PathKind::Vpn);
         if let Some(mss) = tunnels[i].mss {
             self.clamp(mss);
         }
@@ -450,7 +471,7 @@ impl Walk<'_> {
         };
         self.pass(stage, None, Rule::Route(route.expect("a target has a route")));
         self.routes += 1;
-        self.link(l, false, plan.sites[site].gateway)?;
+        self.link(l, false, Some(plan.sites[site].gateway))?;
         let ingress = Direction::Ingress;
         match plan.links[l].end {
             LinkEnd::Tgw(a) => self.tgw_route(a, None),
@@ -479,6 +500,7 @@ impl Walk<'_> {
             return self.stop(stage, DropCode::GweProto, by);
         }
         self.pass(stage, None, Rule::None);
+        self.takes(PathKind::GatewayEndpoint);
         let EndpointKind::Gateway { door, .. } = plan.endpoints[e].kind else {
             unreachable!("a route leads to a gateway endpoint")
         };

@@ -7,7 +7,7 @@ use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::verdict::DropCode;
 use crate::model::Plan;
 use crate::model::plan::{EndpointKind, NaclRule, RouteOrigin, RouteTarget, SgPeer, TrafficMatch};
-use crate::model::plan::{EniOwner, Fault, RouteDest, RouteTablePlan, TgwRouteTablePlan};
+use crate::model::plan::{EniOwner, Fault, Impair, RouteDest, RouteTablePlan, TgwRouteTablePlan};
 
 pub(super) fn matches(rule: &TrafficMatch, p: &Sent) -> bool {
     let Some(proto) = rule.proto else { return true };
@@ -134,10 +134,27 @@ pub(super) fn failed(plan: &Plan, at: EniIx) -> Option<DropCode> {
         }
         EniOwner::Instance(i, _) => {
             let down = plan.faults.iter().any(|fault| fault.what == Fault::Instance(i));
-            if down { Some(DropCode::InstanceDown) } else { zone.then_some(DropCode::AzDown) }
+            match () {
+                () if down => Some(DropCode::InstanceDown),
+                () if impairment(plan, at).is_some_and(|impair| impair.down) => Some(DropCode::LinkImpaired),
+                () => zone.then_some(DropCode::AzDown),
+            }
         }
         _ => zone.then_some(DropCode::AzDown),
     }
+}
+
+/// What an instance's links do to packets: as the last fault says, else as the file does.
+pub(super) fn impairment(plan: &Plan, at: EniIx) -> Option<Impair> {
+    let EniOwner::Instance(i, _) = plan.eni(at).owner else { return None };
+    let mut impaired = plan.instances[i].impair;
+    for fault in &plan.faults {
+        match fault.what {
+            Fault::Link { instance, impair } if instance == i => impaired = Some(impair),
+            _ => {}
+        }
+    }
+    impaired
 }
 
 /// RFC 1918 and RFC 6598.

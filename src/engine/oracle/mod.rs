@@ -16,12 +16,14 @@ mod walk;
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use self::records::{Binding, Flow, Key, Record};
 use super::event::Way;
-use super::verdict::{Crumb, Decider, Direction, DropCode, Reaction, Verdict};
+use super::verdict::{Crumb, Decider, Direction, DropCode, Reaction, Rule, Stage, Verdict};
 use crate::base::{EniIx, Instant, Proto};
 use crate::model::Plan;
+use crate::model::plan::{EniOwner, Impair};
 use crate::wire::packet::tcp_flags;
 
 /// A port, or the token of one that is not known.
@@ -129,6 +131,10 @@ pub(super) struct Expected {
     pub(super) arrives: Option<Sent>,
     /// It is cut into fragments of so many bytes; 0: not.
     pub(super) fragment: u16,
+    /// What its way takes where the plan has AWS's delays.
+    pub(super) latency: Duration,
+    /// By the links of who sends it and who gets it.
+    pub(super) impaired: [Option<Impair>; 2],
     pub(super) way: Way,
 }
 
@@ -157,7 +163,7 @@ impl Oracle {
         }
         let mut walk = walk::Walk::new(self, plan, now, from, *p, seen);
         let result = walk.run();
-        let walk::Walk { crumbs, fragment, way, p: arrives, start, tokens, notes, replaced, .. } = walk;
+        let walk::Walk { crumbs, fragment, latency, way, p: arrives, start, tokens, notes, replaced, .. } = walk;
         self.tokens = tokens;
         if let Some(flow) = replaced {
             self.end(flow);
@@ -165,16 +171,68 @@ impl Oracle {
         match result {
             Ok(verdict) => {
                 self.remember(plan, now, notes, &start, &arrives);
-                let passed = matches!(verdict, Verdict::Deliver { .. } | Verdict::Endpoint { .. });
-                Expected { verdict, why: None, crumbs, arrives: passed.then_some(arrives), fragment, way }
+                let to = match verdict {
+                    Verdict::Deliver { to } | Verdict::Endpoint { eni: to } => Some(to),
+                    _ => None,
+                };
+                let impaired = [Some(from), to].map(|eni| lists::impairment(plan, eni?));
+                let arrives = to.map(|_| arrives);
+                Expected { verdict, why: None, crumbs, arrives, fragment, latency, impaired, way }
             }
             Err(stop) => {
                 let verdict = match stop.reaction {
                     Some(reaction) => Verdict::Reject { code: stop.code, reaction },
                     None => Verdict::Drop { code: stop.code },
                 };
-                let why = Some((stop.code, stop.decider, stop.direction));
-                Expected { verdict, why, crumbs, arrives: None, fragment: 0, way }
+                Expected {
+                    verdict,
+                    why: Some((stop.code, stop.decider, stop.direction)),
+                    crumbs,
+                    arrives: None,
+                    fragment: 0,
+                    latency,
+                    impaired: [None; 2],
+                    way,
+                }
+            }
+        }
+    }
+
+    /// What becomes of the answer `told` of a router or gateway to `sent`, which `to` has sent and which was dropped:
+    /// into its subnet, and of ICMP also past its groups, who know of what they have let out (EC2 User Guide, "path MTU
+    /// discovery").
+    pub(super) fn react(
+        &self,
+        plan: &Plan,
+        now: Instant,
+        to: EniIx,
+        sent: &Sent,
+        told: &Sent,
+    ) -> (Verdict, Option<Why>, Vec<Crumb>) {
+        let mut walk = walk::Walk::new(self, plan, now, to, *told, &[]);
+        let mut before = walk::Walk::new(self, plan, now, to, *sent, &[]);
+        let mut into = || {
+            if let Some(subnet) = plan.eni(to).subnet() {
+                walk.nacl(subnet, Direction::Ingress, false)?;
+            }
+            let asked = matches!(plan.eni(to).owner, EniOwner::Instance(..) | EniOwner::Endpoint(_));
+            if told.proto == Proto::TCP || plan.eni(to).vpc().is_none() || !asked {
+                return Ok(());
+            }
+            if before.groups(to, Direction::Egress).is_ok_and(|tracked| tracked) {
+                walk.pass(Stage::Tracked, Some(to), Rule::None);
+                return Ok(());
+            }
+            walk.groups(to, Direction::Ingress).map(|_| ())
+        };
+        let result: Result<(), Stop> = into();
+        let ends = !matches!(plan.eni(to).owner, EniOwner::Instance(..));
+        match result {
+            Ok(()) if ends => (Verdict::Endpoint { eni: to }, None, walk.crumbs),
+            Ok(()) => (Verdict::Deliver { to }, None, walk.crumbs),
+            Err(stop) => {
+                let why = (stop.code, stop.decider, stop.direction);
+                (Verdict::Drop { code: stop.code }, Some(why), walk.crumbs)
             }
         }
     }

@@ -7,8 +7,10 @@ use crate::engine::event::Way;
 use crate::engine::verdict::{Crumb, Decider, Direction, DropCode, Outcome, Reaction, Rule, Stage, Verdict};
 use crate::model::Plan;
 use crate::model::catalogue::PUBLIC_RESOLVER;
-use crate::model::plan::{EniOwner, Forward, Home, RouteTarget};
+use crate::model::latency::{PathKind, one_way};
+use crate::model::plan::{EniOwner, Forward, Home, Latency, RouteTarget};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// What is remembered of a packet once it has arrived.
 #[derive(Default)]
@@ -31,6 +33,8 @@ pub(super) struct Walk<'a> {
     pub(super) crumbs: Vec<Crumb>,
     pub(super) seen: &'a [Crumb],
     pub(super) fragment: u16,
+    /// Of `latency: aws`: the parts of the way add up.
+    pub(super) latency: Duration,
     pub(super) way: Way,
     pub(super) tokens: Port,
     pub(super) notes: Notes,
@@ -82,6 +86,7 @@ impl<'a> Walk<'a> {
             crumbs: Vec::new(),
             seen,
             fragment: 0,
+            latency: Duration::ZERO,
             way: if plan.eni(from).home == Home::Internet && !plan.eni(from).owner.is_door() {
                 Way::Internet
             } else {
@@ -121,6 +126,7 @@ impl<'a> Walk<'a> {
             (_, EniOwner::GatewayEndpoint(e)) => {
                 self.way = Way::GatewayEndpoint;
                 self.pass(Stage::GatewayEndpoint { endpoint: e }, None, Rule::None);
+                self.takes(PathKind::GatewayEndpoint);
                 match lists::host(plan, plan.endpoints[e].vpc, self.p.dst) {
                     Some(to) => self.arrive(to, None),
                     None => self.nobody(plan.endpoints[e].vpc, Decider::GatewayEndpoint(e)),
@@ -373,6 +379,15 @@ impl<'a> Walk<'a> {
         self.firewall(to)?;
         self.ends_tcp(to)?;
         let tracked_in = self.groups(to, ingress)?;
+        let zones = [self.from, to].map(|eni| plan.eni(eni).subnet().map(|s| &plan.subnets[s].az_id));
+        match zones {
+            [Some(a), Some(b)] if a == b => self.takes(PathKind::SameZone),
+            [Some(_), Some(_)] => self.takes(PathKind::CrossZone),
+            _ => {}
+        }
+        if [self.from, to].iter().any(|eni| matches!(plan.eni(*eni).owner, EniOwner::Endpoint(_))) {
+            self.takes(PathKind::InterfaceEndpoint);
+        }
         self.pass(Stage::Deliver, Some(to), Rule::None);
         // NAT gateways, and private endpoints at either end: always tracked.
         let always = self.by_nat || endpoint || matches!(plan.eni(self.from).owner, EniOwner::Endpoint(_));
@@ -486,6 +501,12 @@ impl<'a> Walk<'a> {
         };
         self.crumbs.push(Crumb { stage, eni, outcome: Outcome::Drop(code) });
         Err(Stop { code, decider: by, direction: Direction::Egress, reaction })
+    }
+
+    pub(super) fn takes(&mut self, part: PathKind) {
+        if self.plan.latency == Latency::Aws {
+            self.latency += one_way(part);
+        }
     }
 
     pub(super) fn clamp(&mut self, mss: u16) {

@@ -160,3 +160,78 @@ fn behind_a_nat_instance_and_a_nat_gateway_no_port_is_left_behind() {
     engine.expire(T0 + std::time::Duration::from_secs(6 * 86_400));
     assert_eq!((engine.flow_count(), engine.ports_held()), (0, 0));
 }
+
+/// A client behind a NAT gateway with one Elastic IP, and two hosts outside.
+fn behind_nat() -> (Lab, EniIx, [EniIx; 2]) {
+    let (mut lab, [x, host]) = outside();
+    let vpc = lab.plan.subnets[0].vpc;
+    let public = lab.subnet(vpc, "public", "10.0.0.0/24", 'a');
+    let gateway = lab.nat("nat", public, "10.0.0.5", Some("203.0.113.30"));
+    let table = lab.table(vpc, "public");
+    lab.plan.subnets[public].route_table = table;
+    lab.route(table, "0.0.0.0/0", RouteTarget::Igw(0));
+    lab.plan.route_tables[0].routes.last_mut().expect("the default route").target = RouteTarget::Nat(gateway);
+    let other = lab.internet_host("other", "198.51.100.8");
+    (lab, x, [host, other])
+}
+
+#[test]
+fn a_nat_gateway_takes_answers_from_whom_the_client_asked_only() {
+    let (lab, x, [host, other]) = behind_nat();
+    let mut engine = engine(&lab);
+    let refused = |engine: &mut Engine, from, frame: &[u8]| {
+        drops(engine, from, frame, DropCode::NatNoState, Decider::Nat(0));
+    };
+    let (_, asked) = arrives(&mut engine, T0, x, &udp("10.0.1.10:4000", "198.51.100.7:53"));
+    let door = format!("203.0.113.30:{}", asked.src_port);
+    refused(&mut engine, host, &udp("198.51.100.7:54", &door));
+    refused(&mut engine, other, &udp("198.51.100.8:53", &door));
+    refused(&mut engine, host, &tcp("198.51.100.7:53", &door, SYN_ACK));
+    refused(&mut engine, host, &udp("198.51.100.7:53", &format!("203.0.113.30:{}", asked.src_port ^ 1)));
+    let (verdict, got) = arrives(&mut engine, T0, host, &udp("198.51.100.7:53", &door));
+    assert_eq!((verdict, got.dst, got.dst_port), (to(x), ip("10.0.1.10"), 4_000));
+
+    let (_, begun) = arrives(&mut engine, T0, x, &syn("10.0.1.10:4000", "198.51.100.7:80"));
+    let door = format!("203.0.113.30:{}", begun.src_port);
+    refused(&mut engine, host, &tcp("198.51.100.7:81", &door, SYN_ACK));
+    refused(&mut engine, host, &syn("198.51.100.7:81", &door));
+    refused(&mut engine, other, &tcp("198.51.100.8:80", &door, SYN_ACK));
+    assert_eq!(arrives(&mut engine, T0, host, &tcp("198.51.100.7:80", &door, SYN_ACK)).0, to(x));
+
+    let ping = |half, src: &str, dst: &str, id| make::icmp_echo(ip(src), ip(dst), half, id, 1, b"ping");
+    let (_, pinged) = arrives(&mut engine, T0, x, &ping(Echo::Request, "10.0.1.10", "198.51.100.7", 9));
+    let pong = |src: &str| ping(Echo::Reply, src, "203.0.113.30", pinged.src_port);
+    refused(&mut engine, other, &pong("198.51.100.8"));
+    refused(&mut engine, host, &ping(Echo::Request, "198.51.100.7", "203.0.113.30", pinged.src_port));
+    assert_eq!(arrives(&mut engine, T0, host, &pong("198.51.100.7")).0, to(x));
+    assert_eq!((engine.flow_count(), engine.ports_held()), (3, 3), "strangers left nothing");
+}
+
+#[test]
+fn a_segment_of_nothing_that_is_no_syn_takes_no_port_and_a_reset_of_nothing_begins_no_flow() {
+    let (mut lab, x, [host, _]) = behind_nat();
+    let mut by_gateway = engine(&lab);
+    for flags in [ACK, SYN_ACK, FIN_ACK, RST, RST | ACK] {
+        let stray = tcp("10.0.1.10:4000", "198.51.100.7:80", flags);
+        drops(&mut by_gateway, x, &stray, DropCode::NatNoState, Decider::Nat(0));
+        assert_eq!((by_gateway.flow_count(), by_gateway.ports_held()), (0, 0), "flags {flags:#x}");
+    }
+    let nat = &by_gateway.counters().nats[0];
+    assert_eq!((nat.active.get(), nat.attempts.get(), nat.drops.get()), (0, 0, 5));
+
+    let y = lab.instance("y", 0, "10.0.1.11", &[1]);
+    let mut between = engine(&lab);
+    for flags in [RST, RST | ACK] {
+        assert_eq!(between.sent(T0, x, &tcp("10.0.1.10:4000", "10.0.1.11:80", flags)), to(y));
+        assert_eq!(between.flow_count(), 0);
+    }
+
+    // A NAT instance translates it, and keeps nothing either.
+    lab.plan.enis[x.at()].source_dest_check = false;
+    lab.plan.instances[0].forward = Some(Forward::Masquerade);
+    lab.plan.route_tables[0].routes.last_mut().expect("the default route").target = RouteTarget::Igw(0);
+    let mut by_instance = engine(&lab);
+    let (verdict, got) = arrives(&mut by_instance, T0, x, &tcp("10.0.1.77:4000", "198.51.100.7:80", RST));
+    assert_eq!((verdict, got.src), (to(host), ip("203.0.113.20")));
+    assert_eq!((by_instance.flow_count(), by_instance.ports_held()), (0, 0));
+}

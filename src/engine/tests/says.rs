@@ -1,4 +1,4 @@
-//! The hand-checked truth: what the oracle says for each rule of the walk, one question each.
+//! The hand-checked truth: what oracle and engine say for each rule of the walk, one question each.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -40,8 +40,11 @@ fn answer(got: &Sent) -> Sent {
     Sent { src, src_port, dst, dst_port, icmp, flags, ttl: 64, ..*got }
 }
 
+#[track_caller]
 fn says(lab: &Lab, from: EniIx, p: &Sent) -> Expected {
-    Oracle::default().ask(&lab.plan, T0, from, p, &[])
+    let expected = Oracle::default().ask(&lab.plan, T0, from, p, &[]);
+    super::random::agree(lab, from, p);
+    expected
 }
 
 #[track_caller]
@@ -554,6 +557,90 @@ fn the_mtu_of_a_link_is_told_by_the_router_on_the_senders_side() {
     let (net, dc) = hybrid(Some(LinkKind::DirectConnect { mtu: 9_001 }));
     let got = delivers(&says(&net.lab, dc, &Sent { size: 9_001, ..udp(DC, PRIVATE) }), net.private);
     assert_eq!(got.size, 9_001);
+}
+
+/// Two sites at a transit gateway beside both VPCs: `dc` by a VPN, `far` by Direct Connect. Attachments 2 and 3.
+fn hub_with_sites() -> (Net, [EniIx; 2]) {
+    let (mut net, tgw) = hub();
+    let kinds = [None, Some(LinkKind::DirectConnect { mtu: 8_500 })];
+    let hosts = [("dc", "172.16.0.0/16", DC), ("far", "172.17.0.0/16", FAR)];
+    let sites = hosts.into_iter().zip(kinds).map(|((name, block, host), kind)| {
+        let site = net.lab.site(name, block);
+        let eni = net.lab.site_host(&format!("{name}1"), site, host);
+        let link = match kind {
+            Some(kind) => net.lab.link(site, LinkEnd::Tgw(tgw), kind),
+            None => net.lab.vpn(site, LinkEnd::Tgw(tgw)),
+        };
+        net.lab.site_route(site, "0.0.0.0/0", SiteTarget::Link(link));
+        net.lab.tgw_route(0, block, TgwTarget::Attachment(2 + link));
+        eni
+    });
+    let sites: Vec<EniIx> = sites.collect();
+    net.lab.route(TO_NAT, "172.16.0.0/12", RouteTarget::Tgw(tgw));
+    (net, [sites[0], sites[1]])
+}
+
+const FAR: &str = "172.17.0.10";
+
+#[test]
+fn a_transit_gateway_clamps_segments_of_every_attachment() {
+    let (mut net, [dc, far]) = hub_with_sites();
+    let mss = |net: &Net, from, src: &str, dst: &str, to| delivers(&says(&net.lab, from, &syn(src, dst)), to).mss;
+    assert_eq!(mss(&net, far, FAR, PRIVATE, net.private), Some(8_460));
+    assert_eq!(mss(&net, net.private, PRIVATE, FAR, far), Some(8_460));
+    // A tunnel clamps more.
+    assert_eq!(mss(&net, dc, DC, PRIVATE, net.private), Some(1_406));
+    assert_eq!(mss(&net, net.private, PRIVATE, DC, dc), Some(1_406));
+    assert_eq!(mss(&net, far, FAR, DC, dc), Some(1_406));
+    if let LinkKind::Vpn { tunnels, .. } = &mut net.lab.plan.links[0].kind {
+        tunnels[0].mss = None;
+    }
+    assert_eq!(mss(&net, dc, DC, PRIVATE, net.private), Some(8_460), "and one that does not, leaves the gateway's");
+    assert_eq!(mss(&net, net.private, PRIVATE, DC, dc), Some(8_460));
+}
+
+/// Transit Gateway guide, "MTU": path MTU discovery for what comes by a VPC's attachment; by VPN and Direct Connect none.
+#[test]
+fn a_transit_gateway_tells_senders_in_vpcs_of_a_vpns_mtu_and_others_nothing() {
+    let (mut net, [dc, far]) = hub_with_sites();
+    let (by, egress) = (Decider::Link(0), Direction::Egress);
+    let large = |src: &str, dst: &str| Sent { size: 1_447, ..udp(src, dst) };
+    let said = refuses(&net.lab, net.private, &large(PRIVATE, DC), DropCode::MtuFragNeeded, by, egress);
+    let reaction = Reaction::FragNeeded { from: ip("10.0.1.7"), mtu: 1_446, hops: 0 };
+    assert_eq!(said.verdict, Verdict::Reject { code: DropCode::MtuFragNeeded, reaction });
+    // On the site's side it is the site's own gateway.
+    let said = refuses(&net.lab, dc, &large(DC, PRIVATE), DropCode::MtuFragNeeded, by, egress);
+    let reaction = Reaction::FragNeeded { from: ip("172.16.0.1"), mtu: 1_446, hops: 0 };
+    assert_eq!(said.verdict, Verdict::Reject { code: DropCode::MtuFragNeeded, reaction });
+    refuses(&net.lab, far, &large(FAR, DC), DropCode::MtuDropSilent, by, egress);
+    let cut = Sent { df: false, ..large(FAR, DC) };
+    assert_eq!(says(&net.lab, far, &cut).fragment, 1_446);
+    delivers(&says(&net.lab, far, &cut), dc);
+    net.lab.plan.transit_gateways[0].pmtud = false;
+    refuses(&net.lab, net.private, &large(PRIVATE, DC), DropCode::MtuDropSilent, by, egress);
+}
+
+/// Reachability Analyzer, `VGW_PRIVATE_IP_ASSOCIATION_FOR_EGRESS` and `..._FOR_INGRESS`.
+#[test]
+fn a_virtual_private_gateway_carries_only_what_is_from_or_for_an_eni_of_its_vpc() {
+    let (mut net, dc) = hybrid(None);
+    net.lab.plan.enis[net.private.at()].source_dest_check = false;
+    let (by, egress, ingress) = (Decider::Vgw(0), Direction::Egress, Direction::Ingress);
+    for stranger in ["10.1.0.10", "172.16.0.11", HOST, "10.0.1.77"] {
+        refuses(&net.lab, net.private, &syn(stranger, DC), DropCode::VgwTransit, by, egress);
+    }
+    delivers(&says(&net.lab, net.private, &syn(PUBLIC, DC)), dc);
+    // A private NAT gateway's address is one.
+    let nat = net.lab.nat("private-nat", 0, "10.0.0.6", None);
+    net.lab.route(TO_IGW, "172.16.0.0/16", RouteTarget::Vgw(0));
+    let there = net.lab.plan.route_tables[TO_NAT].routes.iter_mut().find(|r| r.target == RouteTarget::Vgw(0));
+    there.expect("the route").target = RouteTarget::Nat(nat);
+    let mut oracle = Oracle::default();
+    let got = delivers(&oracle.ask(&net.lab.plan, T0, net.private, &syn(PRIVATE, DC), &[]), dc);
+    assert_eq!(got.src, ip("10.0.0.6"));
+    delivers(&oracle.ask(&net.lab.plan, T0, dc, &answer(&got), &[]), net.private);
+    refuses(&net.lab, dc, &syn(DC, "10.1.0.10"), DropCode::VgwTransit, by, ingress);
+    refuses(&net.lab, dc, &syn(DC, "10.0.1.77"), DropCode::NoEni, by, egress);
 }
 
 #[test]

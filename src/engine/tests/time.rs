@@ -331,3 +331,42 @@ fn a_way_decided_65535_publications_ago_is_not_followed() {
     // The other side was decided under that number too.
     drops(&mut engine, s, &tcp(THERE.1, THERE.0, ACK), DropCode::NaclIn, Decider::Nacl(nacl, 100));
 }
+
+#[test]
+fn only_who_had_a_side_of_an_idle_flow_says_idle() {
+    // Straight there, back by a middle instance: the flow of the answers has a side at the instance, none at the server.
+    let mut lab = Lab::new();
+    let vpc = lab.vpc("app", "10.0.0.0/16");
+    let [a, b, m] = ["1", "2", "3"].map(|n| lab.subnet(vpc, n, &format!("10.0.{n}.0/24"), 'a'));
+    let [client, server, middle] = ["client", "server", "middle"].map(|name| lab.group(vpc, name));
+    lab.allow(client, "all to 10.0.0.0/16");
+    lab.allow(server, "tcp 80 from 10.0.1.0/24");
+    lab.allow(middle, "all from 10.0.0.0/16");
+    lab.allow(middle, "all to 10.0.0.0/16");
+    let c = lab.instance("c", a, "10.0.1.10", &[client]);
+    let s = lab.instance("s", b, "10.0.2.10", &[server]);
+    let m = lab.instance("m", m, "10.0.3.10", &[middle]);
+    lab.plan.enis[m.at()].source_dest_check = false;
+    let table = lab.table(vpc, "inspected");
+    lab.route(table, "10.0.1.0/24", crate::model::plan::RouteTarget::Eni(m));
+    lab.plan.subnets[b].route_table = table;
+    let mut engine = engine(&lab);
+    assert_eq!(engine.sent(T0, c, &syn(THERE.0, THERE.1)), to(s));
+    let answer = tcp(THERE.1, THERE.0, SYN_ACK);
+    assert_eq!(engine.sent(T0, s, &answer), to(m));
+    assert_eq!(engine.sent(T0, m, &answer), to(c));
+    // The server's own flow ends by a reset; the instance's is left to idleness.
+    assert_eq!(engine.sent(T0, c, &tcp(THERE.0, THERE.1, RST)), to(s));
+    let late = after(6.0 * 86_400.0);
+    while engine.flow_count() > 0 {
+        engine.expire(late);
+    }
+    let ack = tcp(THERE.1, THERE.0, ACK);
+    assert_eq!(engine.sent(late, s, &ack), drop_of(DropCode::CtNoState), "it had none that was idle");
+    // At the instance there was one.
+    lab.allow(server, "all to 10.0.0.0/16");
+    lab.plan.security_groups[middle].ingress.clear();
+    publish(&mut engine, &lab);
+    assert_eq!(engine.sent(late, s, &ack), drop_of(DropCode::CtIdle));
+    assert_eq!(last_drop(&engine).decider, Decider::SecurityGroups(m));
+}

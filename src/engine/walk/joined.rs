@@ -76,10 +76,10 @@ impl<T: Trail> Walk<'_, T> {
         });
         self.trail.add(|| crumb(stage, Some(*eni), outcome(answer.map(|()| Rule::None))));
         answer?;
-        self.found.passage.latency_us += program.latency.tgw;
-        Ok(Place::Tgw { attachment, zone: Some(here.zone) })
+        Ok(Place::Tgw { attachment, entered: Some((here.zone, router)) })
     }
 
+    /// Of what comes out of a VPC. Segments are clamped whichever attachment they come by (Transit Gateway guide, "MTU").
     fn tgw_limit(&mut self, tgw: u32, router: Ipv4Addr, at: Decider) -> Result<(), Refusal> {
         self.clamp(TRANSIT_MTU - HEADERS);
         if !self.program.gateways.tgws[tgw as usize].pmtud && self.load.size > usize::from(TRANSIT_MTU) {
@@ -89,7 +89,7 @@ impl<T: Trail> Walk<'_, T> {
     }
 
     /// The table of the attachment it came by, and out of another.
-    pub(super) fn tgw(&mut self, attachment: u32, zone: Option<u16>) -> Next {
+    pub(super) fn tgw(&mut self, attachment: u32, entered: Option<(u16, Ipv4Addr)>) -> Next {
         let program = self.program;
         let gateways = &program.gateways;
         let Some(table) = gateways.attachments[attachment as usize].table else {
@@ -107,14 +107,19 @@ impl<T: Trail> Walk<'_, T> {
         let rule = route.map_or(Rule::None, Rule::Route);
         self.trail.add(|| crumb(Stage::TgwRoute { table: table as usize }, None, outcome(next.map(|_| rule))));
         let to = next?;
+        self.found.passage.latency_us += program.latency.tgw;
         let (subnets, appliance) = match &gateways.attachments[to as usize].to {
             Attached::Link(link) => {
-                let router = gateways.sites[gateways.links[*link as usize].site as usize].gateway;
+                // The gateway tells whose packet came out of a VPC, and nobody who sends by a VPN or Direct Connect
+                // (Transit Gateway guide, "MTU").
+                let tells = gateways.tgws[gateways.attachments[to as usize].tgw as usize].pmtud;
+                let router = entered.filter(|_| tells).map(|(_, router)| router);
                 return Ok(Place::Link { link: *link, by_aws: true, router });
             }
             Attached::Vpc { subnets, appliance } => (subnets, *appliance),
         };
         let by_hash = || subnets.get(steer(&self.tuple, subnets.len() as u32) as usize);
+        let zone = entered.map(|(zone, _)| zone);
         let in_zone = || subnets.iter().find(|(at, _)| Some(program.subnet(*at).zone) == zone);
         let chosen = if appliance { by_hash() } else { in_zone().or_else(by_hash) };
         let decider = Decider::TgwAttachment(to as usize);
@@ -131,21 +136,24 @@ impl<T: Trail> Walk<'_, T> {
         Ok(Place::Leave { subnet, gateway: true })
     }
 
-    /// To a site, by the link that leads there.
+    /// To a site, by the link that leads there, and only what an ENI of the VPC has the address of: neither what came by
+    /// a transit gateway, nor what an instance forwards in somebody else's name (Reachability Analyzer,
+    /// `VGW_PRIVATE_IP_ASSOCIATION_FOR_EGRESS`).
     pub(super) fn vgw_out(&mut self, vgw: u32, router: Ipv4Addr) -> Next {
         let at = Decider::Vgw(vgw as usize);
-        let link = self.program.gateways.vgws[vgw as usize].links.lookup(self.traffic.dst);
-        let answer = match link {
-            _ if self.transit => Err(Refusal::egress(DropCode::VgwTransit, at)),
+        let compiled = &self.program.gateways.vgws[vgw as usize];
+        let own = self.program.vpcs[compiled.vpc as usize].host(self.traffic.src).is_some();
+        let answer = match compiled.links.lookup(self.traffic.dst) {
+            _ if self.transit || !own => Err(Refusal::egress(DropCode::VgwTransit, at)),
             None => Err(Refusal::egress(DropCode::VgwNoRoute, at)),
             Some(link) => Ok(link),
         };
         self.trail.add(|| crumb(Stage::Vgw { vgw: vgw as usize }, None, outcome(answer.map(|_| Rule::None))));
-        answer.map(|link| Place::Link { link, by_aws: true, router })
+        answer.map(|link| Place::Link { link, by_aws: true, router: Some(router) })
     }
 
     /// Through a VPN's tunnel or a Direct Connect interface, either way.
-    pub(super) fn link(&mut self, link: u32, by_aws: bool, router: Ipv4Addr) -> Next {
+    pub(super) fn link(&mut self, link: u32, by_aws: bool, router: Option<Ipv4Addr>) -> Next {
         let program = self.program;
         let compiled = &program.gateways.links[link as usize];
         let site = &program.gateways.sites[compiled.site as usize];
@@ -190,7 +198,8 @@ impl<T: Trail> Walk<'_, T> {
                 let stage = Stage::TgwAttachment { attachment: attachment as usize };
                 self.trail.add(|| crumb(stage, None, outcome(answer)));
                 answer?;
-                Ok(Place::Tgw { attachment, zone: None })
+                self.clamp(TRANSIT_MTU - HEADERS);
+                Ok(Place::Tgw { attachment, entered: None })
             }
             End::Vgw(vgw) => self.vgw_in(vgw),
         }
@@ -240,6 +249,6 @@ impl<T: Trail> Walk<'_, T> {
         let next = route.and_then(|route| compiled.routes[route]).ok_or(Refusal::egress(DropCode::SiteNoRoute, at));
         let rule = route.map_or(Rule::None, Rule::Route);
         self.trail.add(|| crumb(Stage::SiteRoute { site: site as usize }, None, outcome(next.map(|_| rule))));
-        next.map(|link| Place::Link { link, by_aws: false, router: compiled.gateway })
+        next.map(|link| Place::Link { link, by_aws: false, router: Some(compiled.gateway) })
     }
 }

@@ -22,6 +22,8 @@ use super::*;
 use crate::engine::Stage;
 use crate::engine::event::Way;
 use crate::engine::oracle::{Expected, Oracle, Sent, TOKENS};
+use crate::engine::shape::Shape as Link;
+use crate::engine::verdict::{Reaction, Via};
 use crate::model::plan::EniOwner;
 
 #[derive(Clone, Debug)]
@@ -68,9 +70,21 @@ struct Seen {
     verdicts: BTreeMap<String, u64>,
     stages: BTreeMap<String, u64>,
     ways: BTreeMap<&'static str, u64>,
+    /// Answers to drops, and what became of them.
+    told: BTreeMap<String, u64>,
 }
 
 impl Seen {
+    fn told(&mut self, reaction: Reaction, verdict: Verdict) {
+        let what = match reaction {
+            Reaction::FragNeeded { .. } => "frag-needed",
+            Reaction::TimeExceeded { .. } => "time-exceeded",
+            Reaction::Reset => "reset",
+        };
+        let end = verdict.dropped().map_or("told", DropCode::as_str);
+        *self.told.entry(format!("{what} {end}")).or_default() += 1;
+    }
+
     fn note(&mut self, expected: &Expected) {
         self.packets += 1;
         let name = match expected.verdict {
@@ -99,12 +113,14 @@ impl Seen {
             let missing: Vec<_> = OFTEN.iter().filter(|name| !self.verdicts.contains_key(**name)).collect();
             assert!(missing.is_empty(), "never seen: {missing:?}");
             assert_eq!(self.ways.len(), 4, "ways: {:?}", self.ways);
+            let missing: Vec<_> = TOLD.iter().filter(|what| !self.told.contains_key(**what)).collect();
+            assert!(missing.is_empty(), "never told: {missing:?} of {:?}", self.told);
         }
     }
 }
 
 /// What a run of 100,000 packets sees many times.
-const OFTEN: [&str; 45] = [
+const OFTEN: [&str; 46] = [
     "AZ_DOWN",
     "BROADCAST",
     "CT_IDLE",
@@ -114,6 +130,7 @@ const OFTEN: [&str; 45] = [
     "IGW_NO_PUBLIC_IP",
     "IGW_PRIVATE_DST",
     "INSTANCE_DOWN",
+    "LINK_IMPAIRED",
     "MTU_DROP_SILENT",
     "MTU_FRAG_NEEDED",
     "MULTICAST",
@@ -151,6 +168,8 @@ const OFTEN: [&str; 45] = [
     "imds",
     "resolver",
 ];
+
+const TOLD: [&str; 3] = ["frag-needed told", "reset told", "time-exceeded told"];
 
 /// Runs both and compares each packet.
 struct Pair {
@@ -207,10 +226,13 @@ impl Pair {
         let expected = self.oracle.ask(plan, self.now, from, p, &crumbs);
         let label = plan.eni_label(from);
         prop_assert_eq!(&crumbs, &expected.crumbs, "steps of {:?} from {}", p, label);
-        let (plain, fragment) = plain(plan, verdict);
+        let (plain, via) = plain(plan, verdict);
         prop_assert_eq!(plain, expected.verdict, "{:?} from {}", p, label);
         prop_assert_eq!(again, verdict, "traced {:?} from {}", p, label);
-        prop_assert_eq!(fragment, expected.fragment, "fragments of {:?} from {}: {:?}", p, label, crumbs);
+        prop_assert_eq!(via.fragment, expected.fragment, "fragments of {:?} from {}: {:?}", p, label, crumbs);
+        let late = expected.arrives.map_or(Duration::ZERO, |_| expected.latency);
+        let micros = Duration::from_micros(via.latency_us.into());
+        prop_assert_eq!(micros, late, "delay of {:?} from {}: {:?}", p, label, crumbs);
         if let Some(why) = expected.why {
             let named = self.engine.drops().any(|r| r.last == self.now && (r.code, r.decider, r.direction) == why);
             prop_assert!(named, "{why:?} for {p:?} from {label}: {:?}", last_drop(&self.engine));
@@ -228,7 +250,37 @@ impl Pair {
             Verdict::Deliver { to } | Verdict::Endpoint { eni: to } => to,
             _ => return Ok((expected, None)),
         };
+        let link = |ix: EniIx, impair| Link::new(&impair, &plan.eni(ix).common.id);
+        let [out, into] = expected.impaired;
+        let impaired = [out.map(|impair| link(from, impair)), into.map(|impair| link(to, impair)), None];
+        let shapes = self.engine.program().shapes();
+        let seen = via.shapes.map(|at| usize::from(at).checked_sub(1).map(|at| shapes[at]));
+        prop_assert_eq!(seen, impaired, "links of {:?} from {}", p, label);
         Ok((expected, Some((to, got))))
+    }
+
+    /// A drop is answered: what becomes of the answer, if there is one to such a packet.
+    fn react(&mut self, to: EniIx, p: &Sent, reaction: Reaction) -> Result<Option<Verdict>, TestCaseError> {
+        let bytes = frame(p);
+        let made = match reaction {
+            Reaction::FragNeeded { from, mtu, .. } => make::icmp_error(from, 3, 4, mtu.into(), &bytes),
+            Reaction::TimeExceeded { from } => make::icmp_error(from, 11, 0, 0, &bytes),
+            Reaction::Reset => make::rst_for(&bytes),
+        };
+        let Some(made) = made else { return Ok(None) };
+        let (plan, now) = (&self.lab.plan, self.now);
+        let label = plan.eni_label(to);
+        let verdict = self.engine.handle_reaction(now, to, &made);
+        let (again, crumbs) = self.tracer.trace_reaction(now, to, &made);
+        let told = arrived(&made, p);
+        let (expected, why, steps) = self.oracle.react(plan, now, to, p, &told);
+        prop_assert_eq!(crumbs, steps, "steps of {:?} about {:?} of {}", reaction, p, label);
+        prop_assert_eq!((verdict, again), (expected, expected), "{:?} about {:?} of {}", reaction, p, label);
+        if let Some(why) = why {
+            let named = self.engine.drops().any(|r| r.last == now && (r.code, r.decider, r.direction) == why);
+            prop_assert!(named, "{why:?} for {reaction:?} about {p:?} of {label}: {:?}", last_drop(&self.engine));
+        }
+        Ok(Some(verdict))
     }
 
     /// A flow that has just begun is marked with its way.
@@ -247,11 +299,19 @@ impl Pair {
     }
 }
 
-/// Without what is left to do, and the size of fragments.
-fn plain(plan: &model::Plan, verdict: Verdict) -> (Verdict, u16) {
-    let Verdict::Shaped { to, via } = verdict else { return (verdict, 0) };
+/// Of one packet that nothing went before.
+#[track_caller]
+pub(super) fn agree(lab: &Lab, from: EniIx, p: &Sent) {
+    if let Err(why) = Pair::new(lab.clone(), Disabled(None)).send(from, p) {
+        panic!("engine and oracle differ: {why}");
+    }
+}
+
+/// Without what is left to do, and that.
+fn plain(plan: &model::Plan, verdict: Verdict) -> (Verdict, Via) {
+    let Verdict::Shaped { to, via } = verdict else { return (verdict, Via::default()) };
     let ends = !matches!(plan.eni(to).owner, EniOwner::Instance(..));
-    (if ends { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }, via.fragment)
+    (if ends { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }, via)
 }
 
 /// What should arrive, with the ports that the engine's NAT gateways chose.
@@ -331,6 +391,11 @@ fn run(
             log.push(format!("    {:?} {:?}", expected.verdict, expected.arrives));
         }
         seen.borrow_mut().note(&expected);
+        if let Verdict::Reject { reaction, .. } = expected.verdict
+            && let Some(told) = pair.react(from, &p, reaction)?
+        {
+            seen.borrow_mut().told(reaction, told);
+        }
         if let Some((to, got)) = got {
             known.push((from, p, false));
             known.push((to, got, true));
@@ -371,7 +436,10 @@ fn engine_and_oracle_agree_on_every_verdict_rule_and_step() {
     let cases = cases(2_000);
     let result = runner(cases, seed).run(&case(), |case| run(&case, &seen, Disabled(None), None));
     let seen = seen.into_inner();
-    println!("{} packets, seed {seed:016x}\n{:?}\n{:?}\n{:?}", seen.packets, seen.verdicts, seen.stages, seen.ways);
+    println!(
+        "{} packets, seed {seed:016x}\n{:?}\n{:?}\n{:?}\n{:?}",
+        seen.packets, seen.verdicts, seen.stages, seen.ways, seen.told
+    );
     match result {
         Ok(()) => seen.complete(),
         Err(TestError::Fail(why, case)) => {

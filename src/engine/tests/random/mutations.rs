@@ -7,7 +7,8 @@ use super::*;
 use crate::base::Cidr;
 use crate::model::Plan;
 use crate::model::plan::{
-    AttachmentTo, EndpointKind, LinkKind, RouteOrigin, RouteTarget, SgPeer, SgRule, TgwTarget, TrafficMatch,
+    AttachmentTo, EndpointKind, Fault, Latency, LinkKind, RouteOrigin, RouteTarget, SgPeer, SgRule, TgwTarget,
+    TrafficMatch,
 };
 
 type Mutation = fn(&mut Plan);
@@ -106,6 +107,11 @@ const MUTATIONS: &[(&str, Mutation)] = &[
             }
         }
     }),
+    ("impaired links", |plan| {
+        plan.instances.iter_mut().for_each(|instance| instance.impair = None);
+        plan.faults.retain(|fault| !matches!(fault.what, Fault::Link { .. }));
+    }),
+    ("delays", |plan| plan.latency = Latency::Off),
     ("DNS support", |plan| plan.vpcs.iter_mut().for_each(|vpc| vpc.dns_support = true)),
     ("AWS's public side", |plan| plan.public_side = None),
 ];

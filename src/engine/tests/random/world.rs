@@ -1,5 +1,7 @@
 //! Random topologies: VPCs and everything between them, some of it wrong.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -7,8 +9,8 @@ use super::super::builder::Lab;
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::model::catalogue::public_addr;
 use crate::model::plan::{
-    AttachmentTo, EniOwner, Fault, Forward, LinkEnd, LinkKind, NaclRule, RouteDest, RouteOrigin, RouteTarget, SgPeer,
-    SgRule, SiteTarget, TgwTarget, TrafficMatch,
+    AttachmentTo, EniOwner, Fault, Forward, Impair, Latency, LinkEnd, LinkKind, NaclRule, RouteDest, RouteOrigin,
+    RouteTarget, SgPeer, SgRule, SiteTarget, TgwTarget, TrafficMatch,
 };
 
 /// What stays while a case runs: who is where.
@@ -61,6 +63,9 @@ pub struct Rules {
     tunnel: (bool, u16),
     faults: Vec<(usize, Index)>,
     dns: bool,
+    /// Of each instance, by its number.
+    impaired: Vec<Option<usize>>,
+    latency: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +78,26 @@ struct RuleShape {
 /// Groups of a VPC: the first two are open, untracked and tracked.
 const GROUPS: usize = 4;
 const TABLES: usize = 5;
+
+const IMPAIRS: [Impair; 3] = [
+    Impair {
+        delay: Duration::from_millis(20),
+        jitter: Duration::from_millis(3),
+        loss_ppm: 0,
+        rate: None,
+        down: false,
+        seed: None,
+    },
+    Impair {
+        delay: Duration::ZERO,
+        jitter: Duration::ZERO,
+        loss_ppm: 10_000,
+        rate: Some(1_000_000),
+        down: false,
+        seed: Some(7),
+    },
+    Impair { delay: Duration::ZERO, jitter: Duration::ZERO, loss_ppm: 0, rate: None, down: true, seed: None },
+];
 
 pub fn world() -> impl Strategy<Value = World> {
     let joined = prop_oneof![
@@ -127,10 +152,11 @@ pub fn rules() -> impl Strategy<Value = Rules> {
     );
     let faults = prop_oneof![
         3 => Just(Vec::new()),
-        1 => vec((0usize..5, any::<Index>()), 1..3),
+        1 => vec((0usize..6, any::<Index>()), 1..3),
     ];
-    (security, subnets, joined, faults, prop::bool::weighted(0.9)).prop_map(
-        |(security, subnets, joined, faults, dns)| {
+    let links = vec(prop::option::weighted(0.15, 0..IMPAIRS.len()), 20);
+    (security, subnets, joined, faults, prop::bool::weighted(0.9), links, any::<bool>()).prop_map(
+        |(security, subnets, joined, faults, dns, impaired, latency)| {
             let (groups, acls, members, unchecked, stateful) = security;
             let (acl_of, table_of, routes, propagated, edge) = subnets;
             let (associations, appliance, tgw_routes, site_routes, (pmtud, far), tunnel) = joined;
@@ -154,6 +180,8 @@ pub fn rules() -> impl Strategy<Value = Rules> {
                 tunnel,
                 faults,
                 dns,
+                impaired,
+                latency,
             }
         },
     )
@@ -311,6 +339,10 @@ pub fn build(world: &World, rules: &Rules) -> Lab {
             lab.gateway_endpoint(v, "s3", services, &[first_table + 1, first_table + 3], &[443, 80]);
         }
         make_routes(&mut lab, v, *block, first_table, rules, corp);
+    }
+    lab.plan.latency = if rules.latency { Latency::Aws } else { Latency::Off };
+    for (instance, impaired) in lab.plan.instances.iter_mut().zip(&rules.impaired) {
+        instance.impair = impaired.map(|at| IMPAIRS[at]);
     }
     make_faults(&mut lab, rules);
     lab
@@ -566,6 +598,10 @@ fn make_faults(lab: &mut Lab, rules: &Rules) {
             0 => Fault::Zone { az_id: ["euw1-az1", "euw1-az2", "euw1-az3"][at.index(3)].into() },
             1 => Fault::Endpoint { endpoint: 0, enis: vec![lab.plan.endpoints[0].enis[at.index(2)]] },
             2 => Fault::Instance(at.index(lab.plan.instances.len())),
+            5 => {
+                let instance = at.index(lab.plan.instances.len());
+                Fault::Link { instance, impair: IMPAIRS[instance % IMPAIRS.len()] }
+            }
             _ if lab.plan.links.is_empty() => continue,
             n => Fault::Tunnel { link: 0, tunnel: n - 3 },
         };
