@@ -519,7 +519,19 @@ impl State {
         key_there: &FlowKey,
         tracks: [bool; 2],
     ) -> Result<(), Refusal> {
-        let ([entry, hit], [entry_there, mut there]) = (here, there);
+        let ([entry, hit], [mut entry_there, mut there]) = (here, there);
+        if let Some((id, side)) = hit
+            && there.is_none()
+            && self.flows.get(id).key(side ^ 1) == *key_there
+            && !self.flows.get(id).is_present(side ^ 1)
+        {
+            // The other end knew something else by this key, and has forgotten it.
+            if let Some((other, at)) = entry_there {
+                self.end_side(program, ctx.now, other, at);
+            }
+            self.flows.remember_side(id, side ^ 1);
+            entry_there = Some((id, side ^ 1));
+        }
         if let (Some((id, side)), Some((other, _))) = (hit, entry_there)
             && id == other
         {

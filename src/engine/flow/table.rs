@@ -179,6 +179,16 @@ impl FlowTable {
         flow
     }
 
+    /// The side that it had not is there, and no other entry's; see [`FlowTable::track`].
+    pub(crate) fn remember_side(&mut self, id: u32, side: Side) {
+        debug_assert!(!self.get(id).is_present(side));
+        let hash = self.hash(&self.get(id).key(side)) as u32;
+        self.index.insert(hash, id << 1 | side as u32);
+        let flow = self.get_mut(id);
+        flow.set_tracked(side, false);
+        flow.set(PRESENT << side, true);
+    }
+
     /// One of its sides is no more; with the other, the entry.
     pub(crate) fn forget_side(&mut self, id: u32, side: Side) {
         let flow = self.get(id);
