@@ -230,8 +230,6 @@ const TRANSLATED: u16 = 1;
 const TERMINATES: u16 = 1 << 1;
 const ENDPOINT: u16 = 1 << 2;
 const RESET: u16 = 1 << 3;
-/// Counts against the table's bound: tracked at one side at least.
-const COUNTED: u16 = 1 << 4;
 /// Is in the table.
 const LIVE: u16 = 1 << 5;
 /// Two bits each: the initiator's side and the target's.

@@ -197,6 +197,11 @@ impl Eni {
         matches!(self.kind, EniKind::Endpoint(_) | EniKind::GatewayDoor(..) | EniKind::PublicDoor)
     }
 
+    /// It tracks so many connections and no more: an instance of EC2's.
+    pub(crate) fn has_allowance(&self) -> bool {
+        matches!(self.kind, EniKind::Host) && self.vpc != NONE
+    }
+
     /// Stands for addresses of its own.
     pub(crate) fn is_door(&self) -> bool {
         matches!(self.kind, EniKind::GatewayDoor(..) | EniKind::PublicDoor)
