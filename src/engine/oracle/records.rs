@@ -79,7 +79,7 @@ pub(super) struct Flow {
     last: Instant,
     /// Packets of the initiator, of the other; up to 3.
     seen: [u8; 2],
-    /// It began with a SYN, and the initiator has not said yet that it has the answer.
+    /// It began with a SYN, and the initiator has sent nothing else.
     opening: bool,
     fin: [bool; 2],
     /// Before both had sent FIN.
@@ -93,8 +93,7 @@ impl Flow {
 
     /// A packet from one side: 0 for who began it.
     fn note(&mut self, now: Instant, side: usize, flags: u8) {
-        let begins = flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::FIN | tcp_flags::RST) == tcp_flags::SYN;
-        self.opening &= side == 1 || self.seen[1] == 0 || begins;
+        self.opening &= side == 1 || self.seen[0] == 0;
         self.seen[side] = (self.seen[side] + 1).min(3);
         self.reset |= flags & tcp_flags::RST != 0 && !self.closing();
         self.fin[side] |= flags & tcp_flags::FIN != 0;
@@ -111,10 +110,9 @@ impl Flow {
         self.reset || self.fin == [true; 2]
     }
 
-    /// Its time is over, as the ENI counts that forgets first: there are no halves of connections.
-    fn over(&self, plan: &Plan, now: Instant) -> bool {
-        let idle = [&self.initiator, &self.target].map(|key| self.idle(plan, key));
-        now.since(self.last) >= idle[0].min(idle[1])
+    /// Its time is over, as the ENI of `key` counts.
+    fn over(&self, plan: &Plan, key: &Key, now: Instant) -> bool {
+        now.since(self.last) >= self.idle(plan, key)
     }
 
     fn idle(&self, plan: &Plan, key: &Key) -> Duration {
@@ -130,8 +128,8 @@ impl Flow {
             Proto::TCP if self.opening => secs(60),
             Proto::TCP if matches!(owner, Some(EniOwner::Endpoint(_))) => plan.limits.endpoint_idle,
             Proto::TCP => tracking.tcp_idle.unwrap_or(plan.limits.sg_tcp_idle),
-            // A second request and a second answer.
-            Proto::UDP if self.seen[0].min(self.seen[1]) > 1 => tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream),
+            // A second answer.
+            Proto::UDP if self.seen[1] > 1 => tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream),
             Proto::UDP => tracking.udp_idle.unwrap_or(plan.limits.sg_udp_idle),
             Proto::ICMP => secs(30),
             _ => secs(600),
@@ -239,12 +237,12 @@ impl Oracle {
 
     /// What an ENI knows, if it has not forgotten it.
     pub(super) fn record(&self, plan: &Plan, now: Instant, key: &Key) -> Option<(Record, Flow)> {
-        self.known(key).filter(|(_, flow)| !flow.over(plan, now))
+        self.known(key).filter(|(_, flow)| !flow.over(plan, key, now))
     }
 
     /// What an ENI knew, if nothing came for too long.
     pub(super) fn forgotten(&self, plan: &Plan, now: Instant, key: &Key) -> Option<u32> {
-        self.known(key).filter(|(_, f)| !f.closing() && f.over(plan, now)).map(|(record, _)| record.flow)
+        self.known(key).filter(|(_, f)| !f.closing() && f.over(plan, key, now)).map(|(record, _)| record.flow)
     }
 
     /// It had something that was idle for too long, now or before.
@@ -281,7 +279,7 @@ impl Oracle {
     pub(super) fn binding_over(&self, plan: &Plan, now: Instant, binding: &Binding) -> Option<bool> {
         let closing = self.flows.get(&binding.flow).is_none_or(Flow::closing);
         let gone = match self.flows.get(&binding.flow) {
-            Some(flow) if flow.closing() => flow.over(plan, now),
+            Some(flow) if flow.closing() => flow.over(plan, &flow.initiator, now),
             _ => now.since(binding.last) >= plan.limits.nat_idle,
         };
         gone.then_some(!closing)

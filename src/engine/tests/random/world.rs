@@ -22,8 +22,6 @@ pub struct World {
     /// Zones of the subnets.
     pub zones: [usize; 3],
     pub igw: [bool; 3],
-    /// Without any, times are compared too that NAT gateways' bindings have a part in.
-    pub nat: bool,
     pub private_nat: bool,
     pub tgw: bool,
     pub site: Joined,
@@ -115,14 +113,14 @@ pub fn world() -> impl Strategy<Value = World> {
         prop::bool::weighted(0.3),
         prop::array::uniform3(0usize..3),
         prop::array::uniform3(often()),
-        (often(), any::<bool>()),
+        any::<bool>(),
         prop::bool::weighted(0.6),
         joined,
         often(),
     )
-        .prop_map(|(vpcs, overlap, zones, igw, (nat, private_nat), tgw, site, public_side)| {
+        .prop_map(|(vpcs, overlap, zones, igw, private_nat, tgw, site, public_side)| {
             let tgw = tgw || matches!(site, Joined::VpnToTgw | Joined::DxToTgw);
-            World { vpcs, overlap, zones, igw, nat, private_nat, tgw, site, public_side }
+            World { vpcs, overlap, zones, igw, private_nat, tgw, site, public_side }
         })
 }
 
@@ -156,7 +154,7 @@ pub fn rules() -> impl Strategy<Value = Rules> {
         3 => Just(Vec::new()),
         1 => vec((0usize..6, any::<Index>()), 1..3),
     ];
-    let links = vec(prop::option::weighted(0.15, prop_oneof![6 => 0usize..2, 1 => Just(2)]), 20);
+    let links = vec(prop::option::weighted(0.15, 0..IMPAIRS.len()), 20);
     (security, subnets, joined, faults, prop::bool::weighted(0.9), links, any::<bool>()).prop_map(
         |(security, subnets, joined, faults, dns, impaired, latency)| {
             let (groups, acls, members, unchecked, stateful) = security;
@@ -323,11 +321,9 @@ pub fn build(world: &World, rules: &Rules) -> Lab {
         }
         if world.igw[v] {
             lab.igw(vpc);
-        }
-        if world.igw[v] && world.nat {
             lab.nat("nat", subnets[0], &format!("10.{n}.0.5"), Some(&format!("203.0.113.{}", 20 + v)));
         }
-        if world.private_nat && world.nat {
+        if world.private_nat {
             lab.nat("private", subnets[1], &format!("10.{n}.1.6"), None);
         }
     }
