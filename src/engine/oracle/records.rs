@@ -129,7 +129,9 @@ impl Flow {
             Proto::TCP if matches!(owner, Some(EniOwner::Endpoint(_))) => plan.limits.endpoint_idle,
             Proto::TCP => tracking.tcp_idle.unwrap_or(plan.limits.sg_tcp_idle),
             // More than one exchange.
-            Proto::UDP if self.seen[0] > 1 && self.seen[1] > 1 => tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream),
+            Proto::UDP if self.seen[0] > 1 && self.seen[1] > 1 => {
+                tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream)
+            }
             Proto::UDP => tracking.udp_idle.unwrap_or(plan.limits.sg_udp_idle),
             Proto::ICMP => secs(30),
             _ => secs(600),
