@@ -297,7 +297,7 @@ fn fate(plan: &Plan, foretold: &Foretold) -> Fate {
     let drop = foretold.drop.as_ref().map(|(record, leg)| {
         let row = rows::drop_row(plan, record, &|_| 0);
         let (code, object, rule, direction, from) = (row.code, row.object, row.rule, row.direction, row.from);
-        Dropped { code, object, rule, direction, from, back: *leg == Leg::Back }
+        Dropped { code, object, rule, direction, from, back: *leg != Leg::There }
     });
     Fate { answer: foretold.answer.map(str::to_owned), drop }
 }
