@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use vpclab::host::client::{InstanceFds, KeeperClient};
@@ -21,18 +21,28 @@ use vpclab::host::rundir::{self, ClaimError, RunDir};
 use vpclab::host::tun::{MAX_FRAME, Tun};
 use vpclab::host::{cleanup, doctor, netns, status, userns};
 
+#[path = "support/ordinary.rs"]
+mod ordinary;
+#[path = "support/waiting.rs"]
+mod waiting;
+
+use ordinary::NOBODY;
+use waiting::await_that;
+
 /// The program; where these tests run again as an ordinary user, a copy that the user may read.
 static BIN: LazyLock<PathBuf> =
     LazyLock::new(|| std::env::var_os(COPY_OF_PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_vpclab").into()).into());
 const COPY_OF_PROGRAM: &str = "HOST_TEST_PROGRAM";
+/// How long is waited for what comes at once on a machine that is not busy.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A keeper of this process and what it was asked to make.
 struct Lab {
     name: String,
     handle: Option<KeeperHandle>,
     client: Option<KeeperClient>,
-    /// How often the keeper said that the lab ends.
-    told: Arc<AtomicU32>,
+    /// Holds something when the keeper has said that the lab ends, or has ended itself.
+    told: mpsc::Receiver<()>,
 }
 
 impl Lab {
@@ -54,10 +64,9 @@ impl Lab {
         };
         let mut handle = keeper::spawn(options).expect("spawn");
         assert_eq!(handle.wait_ready(Duration::from_secs(10)).expect("ready"), status::Status::Ready);
-        let told = Arc::new(AtomicU32::new(0));
-        let tell = Arc::clone(&told);
+        let (tell, told) = mpsc::channel();
         let on_end = move |_| {
-            tell.fetch_add(1, Ordering::Relaxed);
+            tell.send(()).ok();
         };
         let client = KeeperClient::new(handle.take_socket().expect("socket"), on_end).expect("client");
         Lab { name, handle: Some(handle), client: Some(client), told }
@@ -211,14 +220,6 @@ fn traces(lab: &str) -> Vec<String> {
     found
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 fn root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -262,15 +263,9 @@ fn as_an_ordinary_user(prepare: &str, tests: &[&str]) {
     let program = copy(&BIN, "vpclab");
     let us = copy(&std::env::current_exe().expect("this program"), "host-tests");
     std::fs::create_dir(folder.path().join("run")).expect("folder");
-    std::os::unix::fs::chown(folder.path().join("run"), Some(65534), Some(65534)).expect("chown");
+    std::os::unix::fs::chown(folder.path().join("run"), Some(NOBODY), Some(NOBODY)).expect("chown");
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
-    let script = format!(
-        "mount -t tmpfs vpclab-test /mnt && mknod -m 666 /mnt/tun c 10 200 && \
-         mount --bind /mnt/tun /dev/net/tun && {prepare} && \
-         exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\""
-    );
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"])
+    let output = ordinary::as_ordinary_user(prepare)
         .arg(us)
         .args(["--exact", "--test-threads", "2"])
         .args(tests)
@@ -354,6 +349,13 @@ fn user_root_may_become_others() {
     let other = ExecOptions { user: Some("www-data".into()), ..options() };
     let shown = text(&lab.exec(&lab.info("app.web"), &fds, &["sh", "-c", "id -un; echo $HOME"], &other));
     assert_eq!(shown, "www-data\n/var/www\n");
+    // the kernel's sockets for pings are open to every group that is mapped
+    for user in ["root", "www-data"] {
+        let as_user = ExecOptions { user: Some(user.into()), ..options() };
+        let open = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)";
+        let opened = lab.exec(&lab.info("app.web"), &fds, &["python3", "-c", open], &as_user);
+        assert!(opened.status.success(), "{user}: {}", text(&opened));
+    }
 }
 
 #[test]
@@ -476,13 +478,17 @@ fn the_end_of_the_peer_removes_everything_and_ends_what_runs_inside() {
     let lab = Lab::up("peer");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let name = lab.name.clone();
-    let argv = ["sleep", "1000"].map(OsString::from);
+    let argv = ["sh", "-c", "echo inside; exec sleep 1000"].map(OsString::from);
     let mut sleeper = exec::command(&lab.info("app.web"), &lab.namespaces(&fds), &argv, &options())
         .expect("command")
+        .stdout(Stdio::piped())
         .spawn()
         .expect("spawn");
+    let mut said = [0; 7];
+    sleeper.stdout.take().expect("piped").read_exact(&mut said).expect("it says so");
+    assert_eq!(&said, b"inside\n");
     let netns = netns::identity(&fds.netns).unwrap();
-    wait_until("the sleeper is inside", || vpclab::host::procs::in_namespaces(&[netns]).contains(&sleeper.id()));
+    assert!(vpclab::host::procs::in_namespaces(&[netns]).contains(&sleeper.id()));
     drop(fds);
     lab.down();
     assert_eq!(exec::exit_code(sleeper.wait().unwrap()), 128 + 15);
@@ -500,10 +506,10 @@ fn a_lab_ends_with_the_leash_that_holds_it() {
     let handle = lab.handle.take().unwrap();
     drop(handle); // as the death of the process that has it would
     // the client is told, and lets go as the router process would
-    wait_until("the client is told", || lab.told.load(Ordering::Relaxed) > 0);
+    lab.told.recv_timeout(PATIENCE).expect("the client is told");
     lab.client = None;
     drop(fds);
-    wait_until("the lab is gone", || traces(&name).is_empty());
+    await_that("the lab is gone", || traces(&name).is_empty());
 }
 
 #[test]
@@ -536,7 +542,8 @@ fn a_killed_keeper_leaves_only_what_clean_removes() {
     )
     .unwrap();
     handle.wait().unwrap();
-    wait_until("the client sees it", || lab.client().hello().is_err());
+    lab.told.recv_timeout(PATIENCE).expect("the client sees it");
+    assert!(lab.client().hello().is_err());
     drop(fds);
     assert!(!traces(&name).is_empty(), "a kill leaves the name at least, or this test proves nothing");
     let (removed, errors) = cleanup::clean();
@@ -635,7 +642,7 @@ fn a_command_ends_at_its_deadline_with_its_children() {
     let late = ExecOptions { timeout: Some(Duration::from_millis(200)), ..options() };
     let code = exec::run(&lab.info("app.web"), &lab.namespaces(&fds), &argv, &late).expect("run");
     assert_eq!(code, exec::TIMED_OUT);
-    wait_until("its children are gone", || vpclab::host::procs::in_namespaces(&[identity]).is_empty());
+    await_that("its children are gone", || vpclab::host::procs::in_namespaces(&[identity]).is_empty());
 }
 
 #[test]

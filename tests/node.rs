@@ -17,6 +17,9 @@ use vpclab::model::Plan;
 use vpclab::model::plan::*;
 use vpclab::runtime::node::Node;
 
+#[path = "support/waiting.rs"]
+mod waiting;
+
 const BIN: &str = env!("CARGO_BIN_EXE_vpclab");
 
 struct Lab {
@@ -69,12 +72,13 @@ impl Lab {
         self.node.as_ref().expect("up").shared.router.gauges()
     }
 
+    /// The router counts and tells nobody.
+    #[track_caller]
     fn await_gauges(&self, what: &str, good: impl Fn(&Gauges) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !good(&self.gauges()) {
-            assert!(Instant::now() < deadline, "{what}: {:?}", self.gauges());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        waiting::await_state(what, || {
+            let gauges = self.gauges();
+            if good(&gauges) { Ok(()) } else { Err(gauges) }
+        });
     }
 }
 
@@ -218,7 +222,7 @@ fn a_refusing_backend_resets_a_silent_one_stays_silent_and_a_port_not_served_too
 
 #[test]
 fn a_reset_of_the_backend_reaches_the_client_and_one_of_the_client_the_backend() {
-    use std::io::Read;
+    use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
     let addr = listener.local_addr().expect("bound");
     let lab = Lab::up(|plan| endpoint(plan, "raw", 22, Backend::Tcp(UpstreamAddr::Loopback(addr)), &[443]));
@@ -230,13 +234,14 @@ fn a_reset_of_the_backend_reaches_the_client_and_one_of_the_client_the_backend()
         let (mut second, _) = listener.accept().expect("accept");
         let mut buf = [0; 64];
         assert_eq!(second.read(&mut buf).expect("bytes"), 5);
+        second.write_all(b"read").expect("answer");
         second.read(&mut buf).expect_err("reset").kind()
     });
     let script = "python3 -c \"import socket; s = socket.create_connection(('10.0.1.22', 443)); s.send(b'hello')\n\
         try: print(s.recv(9))\nexcept ConnectionResetError: print('reset')\"";
     assert_eq!(lab.sh("web", script).1, "reset\n");
-    let script = "python3 -c \"import socket, struct, time; s = socket.create_connection(('10.0.1.22', 443))\n\
-        s.send(b'hello'); time.sleep(0.3)\n\
+    let script = "python3 -c \"import socket, struct; s = socket.create_connection(('10.0.1.22', 443))\n\
+        s.send(b'hello'); assert s.recv(4) == b'read'\n\
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()\"";
     assert_eq!(lab.sh("web", script), (0, String::new()));
     assert_eq!(backend.join().expect("backend"), std::io::ErrorKind::ConnectionReset);
