@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{NOBODY, Said, VPCLAB, as_ordinary_user, is_root, run, vpclab};
+use common::{NOBODY, Said, VPCLAB, as_ordinary_user, copy_program, is_root, run, vpclab};
 
 /// Labs at once: most of their time is waiting for timeouts.
 const JOBS: &str = "8";
@@ -44,7 +44,7 @@ fn every_lab_is_proved_without_root() {
         return; // the test above is the same then
     }
     let dir = tempfile::Builder::new().prefix("vpclab-labs").tempdir_in("/tmp").expect("folder");
-    std::fs::copy(VPCLAB, dir.path().join("vpclab")).expect("program copied");
+    copy_program(VPCLAB.as_ref(), &dir.path().join("vpclab"));
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
     std::fs::create_dir(dir.path().join("run")).expect("run directory");
     run(Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(dir.path())).ok();

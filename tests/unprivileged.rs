@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{NOBODY, Said, as_ordinary_user, aws2, is_root, run, topology};
+use common::{NOBODY, Said, as_ordinary_user, aws2, copy_program, is_root, run, topology};
 
 /// A folder that the ordinary user owns, with the program and the demo's topology in it.
 struct Place {
@@ -19,7 +19,7 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let dir = tempfile::Builder::new().prefix("vpclab-user").tempdir_in("/tmp").expect("folder");
-        std::fs::copy(common::VPCLAB, dir.path().join("vpclab")).expect("program copied");
+        copy_program(common::VPCLAB.as_ref(), &dir.path().join("vpclab"));
         std::fs::write(dir.path().join("lab.vpclab.yaml"), topology("demo.yaml")).expect("topology");
         std::fs::create_dir(dir.path().join("run")).expect("run directory");
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
@@ -136,7 +136,7 @@ fn a_static_program_serves_in_a_bare_chroot() {
     for folder in ["proc", "dev/net", "tmp", "run", "etc", "sys"] {
         std::fs::create_dir_all(at(folder)).expect("folder");
     }
-    std::fs::copy(&program, at("vpclab")).expect("program copied");
+    copy_program(&program, &at("vpclab"));
     std::fs::write(at("lab.vpclab.yaml"), topology("demo.yaml")).expect("topology");
     let script = format!(
         "cd {0} && mount --bind {0} {0} && mount -t proc proc {0}/proc && exec chroot {0} /vpclab \"$@\"",

@@ -13,7 +13,7 @@ mod ordinary;
 mod waiting;
 
 #[allow(unused_imports, reason = "every test target uses its own part of this")]
-pub use ordinary::{NOBODY, as_ordinary_user};
+pub use ordinary::{NOBODY, as_ordinary_user, copy_program};
 #[allow(unused_imports, reason = "every test target uses its own part of this")]
 pub use waiting::{await_state, await_that};
 
