@@ -364,22 +364,8 @@ fn plan(lab: &str) -> Plan {
         let at = plan.instances.len();
         plan.enis.push(eni_plan(lab, name, subnet, ip, 0, EniOwner::Instance(at, 0)));
         plan.instances.push(InstancePlan {
-            common: common("i", name),
-            home: InstanceHome::Vpc(0),
-            enis: vec![eni],
             role: Some(0),
-            listen: vec![],
-            run: vec![],
-            mtu: 9001,
-            imds_v2_required: false,
-            imds_hop_limit: 1,
-            user_data: None,
-            env: vec![],
-            names: Vec::new(),
-            forward: None,
-            tracking: Tracking::default(),
-            impair: None,
-            dns_server: false,
+            ..InstancePlan::new(common("i", name), InstanceHome::Vpc(0), vec![eni])
         });
     }
     plan
