@@ -7,13 +7,13 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::cleanup;
 use super::netns::{self, explain};
+use super::{cleanup, procs};
 
 /// The lab's lock: held by its keeper while it runs.
 const LOCK: &str = "lock";
@@ -209,16 +209,10 @@ impl RunDir {
     /// Waits until the lab's keeper has removed everything and has ended itself; `keeper` is what [`RunDir::keeper`] said
     /// while the lab ran. False if it is still there after `timeout`.
     pub fn wait_gone(&self, keeper: Option<(u32, u64)>, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let lives = || keeper.is_some_and(|(pid, then)| started(pid) == Some(then));
-        while self.is_running() || lives() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            // a lock has no event to wait for with a timeout
-            std::thread::sleep(Duration::from_millis(5));
+        match keeper {
+            Some((pid, began)) => procs::wait_ended(pid, began, timeout),
+            None => !self.is_running(),
         }
-        true
     }
 
     /// Adds a record, before the step that it speaks of.
