@@ -1,5 +1,6 @@
 //! Does the host side do with a real kernel what it says? Namespaces, devices, processes and files are made, used and
-//! gone. Needs root; what is done without root is done by a child that has given it up.
+//! gone. Root asks as an ordinary user too, by a child that has given root up, and an ordinary user as root, in a user
+//! namespace.
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
@@ -21,12 +22,12 @@ use vpclab::host::rundir::{self, ClaimError, RunDir};
 use vpclab::host::tun::{MAX_FRAME, Tun};
 use vpclab::host::{cleanup, doctor, netns, status, userns};
 
-#[path = "support/ordinary.rs"]
-mod ordinary;
+#[path = "support/users.rs"]
+mod users;
 #[path = "support/waiting.rs"]
 mod waiting;
 
-use ordinary::NOBODY;
+use users::{NOBODY, as_ordinary_user, copy_program, passed_as_root};
 use waiting::await_that;
 
 /// The program; where these tests run again as an ordinary user, a copy that the user may read.
@@ -231,7 +232,7 @@ fn has_other_users() -> bool {
 
 #[test]
 fn without_root_it_does_the_same() {
-    as_an_ordinary_user(
+    again_as_an_ordinary_user(
         "true",
         &[
             "two_instances_exchange_pings_and_superframes",
@@ -252,18 +253,18 @@ fn without_root_it_does_the_same() {
 fn with_subordinate_ids_programs_may_switch_users() {
     let grant = "echo nobody:200000:65536 >/mnt/subid && mount --bind /mnt/subid /etc/subuid && \
         mount --bind /mnt/subid /etc/subgid";
-    as_an_ordinary_user(grant, &["user_root_may_become_others", "user_the_caller_stays_and_captures_work"]);
+    again_as_an_ordinary_user(grant, &["user_root_may_become_others", "user_the_caller_stays_and_captures_work"]);
 }
 
 /// Runs these tests again as user 65534 in a mount namespace where /dev/net/tun is open to all.
-fn as_an_ordinary_user(prepare: &str, tests: &[&str]) {
+fn again_as_an_ordinary_user(prepare: &str, tests: &[&str]) {
     if !root() {
         return; // the tests themselves run as an ordinary user already
     }
     let folder = tempfile::Builder::new().prefix("vpclab-user").tempdir_in("/tmp").expect("folder");
     let copy = |from: &Path, name: &str| {
         let to = folder.path().join(name);
-        ordinary::copy_program(from, &to);
+        copy_program(from, &to);
         to
     };
     let program = copy(&BIN, "vpclab");
@@ -271,7 +272,7 @@ fn as_an_ordinary_user(prepare: &str, tests: &[&str]) {
     std::fs::create_dir(folder.path().join("run")).expect("folder");
     std::os::unix::fs::chown(folder.path().join("run"), Some(NOBODY), Some(NOBODY)).expect("chown");
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
-    let output = ordinary::as_ordinary_user(prepare)
+    let output = as_ordinary_user(prepare)
         .arg(us)
         .args(["--exact", "--test-threads", "2"])
         .args(tests)
@@ -433,6 +434,9 @@ fn an_instance_looks_like_one_and_is_silent() {
 
 #[test]
 fn root_sees_it_by_ip_netns_with_its_files() {
+    if passed_as_root("root_sees_it_by_ip_netns_with_its_files") {
+        return;
+    }
     let lab = Lab::up("name");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let name = format!("{}.app.web", lab.name);
@@ -456,6 +460,9 @@ fn root_sees_it_by_ip_netns_with_its_files() {
 
 #[test]
 fn a_name_of_somebody_elses_outlives_the_lab_that_made_the_folder() {
+    if passed_as_root("a_name_of_somebody_elses_outlives_the_lab_that_made_the_folder") {
+        return;
+    }
     let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab::up("other");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
@@ -567,6 +574,9 @@ fn a_killed_keeper_leaves_only_what_clean_removes() {
 
 #[test]
 fn clean_leaves_a_running_lab_and_foreign_namespaces_alone() {
+    if passed_as_root("clean_leaves_a_running_lab_and_foreign_namespaces_alone") {
+        return;
+    }
     let lab = Lab::up("keep");
     let _fds = lab.make("app.web", [10, 0, 1, 10]);
     let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -577,6 +587,9 @@ fn clean_leaves_a_running_lab_and_foreign_namespaces_alone() {
 
 #[test]
 fn exec_hides_the_hosts_name_services_and_the_callers_keys() {
+    if passed_as_root("exec_hides_the_hosts_name_services_and_the_callers_keys") {
+        return;
+    }
     let lab = Lab::up("hide");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let folder = tempfile::tempdir().expect("folder");

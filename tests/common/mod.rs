@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-#[path = "../support/ordinary.rs"]
-mod ordinary;
+#[path = "../support/users.rs"]
+mod users;
 #[path = "../support/waiting.rs"]
 mod waiting;
 
 #[allow(unused_imports, reason = "every test target uses its own part of this")]
-pub use ordinary::{NOBODY, as_ordinary_user, copy_program};
+pub use users::{NOBODY, as_ordinary_user, copy_program};
 #[allow(unused_imports, reason = "every test target uses its own part of this")]
 pub use waiting::{await_state, await_that};
 
