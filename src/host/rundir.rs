@@ -361,6 +361,12 @@ mod tests {
     }
 
     #[test]
+    fn who_cleans_makes_no_folder_of_a_lab_that_is_gone() {
+        assert!(matches!(RunDir::claim_crashed("never-there"), Ok(None)));
+        assert_eq!(RunDir::open("never-there").map_err(|e| e.kind()).err(), Some(io::ErrorKind::NotFound));
+    }
+
+    #[test]
     fn the_start_of_a_process_is_read() {
         assert!(started(std::process::id()).is_some());
         assert!(started(u32::MAX).is_none());
