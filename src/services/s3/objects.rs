@@ -112,7 +112,7 @@ pub(super) fn get(backend: &Backend, req: S3Request<GetObjectInput>) -> S3Result
     check_read(info, conditions!(input))?;
     let wanted = Wanted::of(info, input.range.as_ref(), input.part_number)?;
     let mut output = described!(GetObjectOutput, input, info, &wanted);
-    output.body = Some(read(&object.segments, wanted.range.clone()));
+    output.body = Some(read(&object.segments, wanted.range));
     output.tag_count = (!info.tags.is_empty()).then(|| i32::try_from(info.tags.len()).unwrap_or(i32::MAX));
     Ok(S3Response::new(output))
 }
