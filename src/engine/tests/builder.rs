@@ -210,6 +210,18 @@ impl Lab {
         at
     }
 
+    /// One more address of a NAT gateway.
+    pub fn nat_address(&mut self, nat: usize, private: &str, elastic: Option<&str>) {
+        let private: Ipv4Addr = private.parse().expect("address");
+        let eni = self.plan.nat_gateways[nat].eni;
+        self.plan.nat_gateways[nat].addresses.push(private);
+        if let Some(addr) = elastic {
+            let common = common("eipalloc", addr, addr);
+            let addr = addr.parse().expect("address");
+            self.plan.public_addresses.push(PublicAddressPlan { common, addr, eni, private, elastic: true });
+        }
+    }
+
     pub fn prefix_list(&mut self, name: &str, entries: &[&str]) -> usize {
         self.plan.prefix_lists.push(PrefixListPlan {
             common: common("pl", name, name),
