@@ -164,7 +164,7 @@ impl Engine {
     pub fn probe(&self) -> Engine {
         let small = EngineLimits { drop_records: 16, closed_flows: 0, ..self.limits.clone() };
         let mut probe = Engine::new(self.program.clone(), small);
-        probe.state.refuse_new = !self.state.flows.has_room();
+        probe.state.refuse_new = self.state.refuse_new || !self.state.flows.has_room();
         for (port, live) in probe.state.ports.iter().zip(&self.state.ports) {
             probe.state.flows.pretend(*port, self.state.flows.tracked(*live));
         }

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::gateways::BY_HASH;
-use super::path::{self, CLIENT_PORT, eni_at};
-use super::{Explanation, Facts, Target, routes};
+use super::path::{CLIENT_PORT, eni_at};
+use super::{Explanation, Facts, Target, ports, routes, symmetry};
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Engine, EngineLimits, NACL_STAR, compile};
 use crate::model::catalogue::{self, PublicForm, PublicName};
@@ -243,8 +243,8 @@ fn changes(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Vec<S
             break;
         }
         let engine = Engine::new(Arc::new(compile(&plan, 1)), EngineLimits::default());
-        let mut again = super::blank(&plan, (plan_instance(&plan, from), told.source.port), told.destination.clone());
-        path::walk(&plan, engine, from, dst, &mut again);
+        let mut again = super::blank(&plan, (plan_instance(&plan, from), told.source.given()), told.destination.clone());
+        ports::walk(&plan, &engine, from, dst, &mut again);
         told = again;
     }
     changes
@@ -272,6 +272,7 @@ fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Op
             Some((format!("{vpc}.route_tables.{name}.routes -= {{ {} }}", told.rule.as_deref()?), false))
         }
         code if routes::is_about(code) => routes::change(plan, from, dst, told),
+        "FW_NO_STATE" => symmetry::change(plan, from, dst, told),
         "SRC_DST_CHECK" => {
             let name = object.rsplit('.').next()?;
             Some((format!("{vpc}.instances.{name}.source_dest_check: false"), false))
@@ -350,7 +351,7 @@ fn allow_acl(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation, ba
 }
 
 /// Linux's range of ephemeral ports (VPC User Guide, "ephemeral ports").
-const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
+pub(super) const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
 const _: () = assert!(EPHEMERAL.contains(CLIENT_PORT));
 
 fn answer_traffic(told: &Explanation) -> String {

@@ -59,6 +59,9 @@ fn verdict(told: &Explanation) -> String {
     if let Some(detail) = &told.detail {
         let _ = write!(head, ", {detail}");
     }
+    if let Some(ports) = &told.ports {
+        let _ = write!(head, ", {ports}");
+    }
     if let Some(code) = told.reachability_analyzer {
         let _ =
             write!(head, "{:gap$}Reachability Analyzer: {code}", "", gap = 68usize.saturating_sub(head.len()).max(3));

@@ -30,7 +30,7 @@ impl Teller<'_> {
     ) {
         let mut source = src;
         for (at, crumb) in crumbs.iter().enumerate() {
-            self.tell(stage, from, crumb, &crumbs[..at], record, source);
+            self.tell(stage, from, crumb, (&crumbs[..at], crumbs.get(at + 1)), record, source);
             if let Outcome::Pass(Rule::Source(addr)) = crumb.outcome {
                 source = addr;
             }
@@ -42,13 +42,13 @@ impl Teller<'_> {
         stage: &'static str,
         from: EniIx,
         crumb: &Crumb,
-        before: &[Crumb],
+        (before, next): (&[Crumb], Option<&Crumb>),
         record: Option<&DropRecord>,
         from_ip: Ipv4Addr,
     ) {
         let plan = self.plan;
         let at = crumb.eni.map_or_else(|| "-".to_owned(), |eni| plan.eni_label(eni));
-        let neighbour = before.iter().any(|c| matches!(c.stage, Stage::Route { .. }) && c.outcome == Outcome::NotAsked);
+        let direct = |c: &Crumb| matches!(c.stage, Stage::Route { .. }) && c.outcome == Outcome::NotAsked;
         let dropped = match crumb.outcome {
             Outcome::Drop(code) => Some(code),
             _ => None,
@@ -75,8 +75,14 @@ impl Teller<'_> {
             }
             (Stage::Tracked, _) => self.step(stage, "-", "flow table", "DENY", "full"),
             // One line for what is not asked between neighbours: it is told with the route.
-            (Stage::NaclOut { .. }, Outcome::NotAsked) => {}
-            (Stage::NaclIn { .. }, Outcome::NotAsked) if neighbour => {}
+            (Stage::NaclOut { .. }, Outcome::NotAsked) if next.is_some_and(direct) => {}
+            (Stage::NaclIn { .. }, Outcome::NotAsked) if before.iter().any(direct) => {}
+            // To a gateway or a middle instance in the subnet itself, and from it.
+            (Stage::NaclOut { nacl } | Stage::NaclIn { nacl }, Outcome::NotAsked) => {
+                let word = if matches!(crumb.stage, Stage::NaclOut { .. }) { "out" } else { "in" };
+                let what = format!("NACL {} {word}", plan.network_acls[*nacl].common.name);
+                self.step(stage, "-", &what, "not asked", "same subnet");
+            }
             // A neighbour's: only the sender's own subnet has any.
             (Stage::Route { .. }, Outcome::NotAsked) => {
                 let subnet = plan.subnet_of(from).map_or("", |subnet| &subnet.common.name);
