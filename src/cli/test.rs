@@ -117,8 +117,13 @@ fn told(plan: &Plan, asker: usize, to: &str) -> Result<Reached, Failure> {
         (Some(object), None) => object.clone(),
         _ => String::new(),
     };
+    let rule = match &told.ports {
+        Some(ports) => format!("{rule}, {ports}"),
+        None => rule,
+    };
+    let told_apart = told.ports.is_some() || told.code.as_deref() == Some("WRONG_RECEIVER");
     let passed = told.passed.into_iter().chain(told.way.map(str::to_owned)).collect();
-    Ok(Reached { reachable: told.reachable, code: told.code, rule, way, passed })
+    Ok(Reached { reachable: told.reachable, code: told.code, rule, way, passed, told_apart })
 }
 
 /// No way of a kind: no address outside is reached by it. Hosts outside have no such ways to lose.
@@ -236,7 +241,7 @@ impl Live<'_> {
         };
         // A refusal came from the far end, so the packets arrived; a datagram that nobody answers may have arrived too.
         let arrived = matches!(seen.result, Outcome::Connected | Outcome::Answered | Outcome::Refused);
-        let agrees = arrived == table.reachable || (kind == "udp" && seen.result == Outcome::Silent);
+        let agrees = arrived == table.reachable || table.told_apart || (kind == "udp" && seen.result == Outcome::Silent);
         if agrees {
             return result;
         }

@@ -159,8 +159,8 @@ impl Engine {
         (self.state.run(&self.program, now, eni, Origin::Endpoint, frame, &mut crumbs), crumbs)
     }
 
-    /// An engine with the same program and no flows, whose ENIs track as many as this one's do: what `explain` asks,
-    /// so that asking changes nothing.
+    /// An engine with the same program and no flows, whose ENIs track as many as this one's do, and whose NAT gateways
+    /// have as few ports left: what `explain` asks, so that asking changes nothing.
     pub fn probe(&self) -> Engine {
         let small = EngineLimits { drop_records: 16, closed_flows: 0, ..self.limits.clone() };
         let mut probe = Engine::new(self.program.clone(), small);
@@ -168,6 +168,8 @@ impl Engine {
         for (port, live) in probe.state.ports.iter().zip(&self.state.ports) {
             probe.state.flows.pretend(*port, self.state.flows.tracked(*live));
         }
+        let port = |live: u32| self.state.enis.get(live as usize).copied().flatten().map(|eni| probe.state.ports[eni.at()]);
+        probe.state.nat.pretend_full(&self.state.nat, port);
         probe
     }
 

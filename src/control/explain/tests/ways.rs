@@ -226,3 +226,40 @@ fn a_firewall_that_sees_one_direction_only_is_told_with_both_ways_and_appliance_
     let mended = shipped(include_str!("../../../../topologies/t-insp.yaml"));
     assert!(ask(&mended, "app1-a", "instance:app2-b:80").reachable);
 }
+
+/// A running lab's gateway that has given all its ports towards one destination.
+#[test]
+fn a_nat_gateway_without_ports_is_seen_and_not_touched() {
+    let text = include_str!("../../../../topologies/t-solo.yaml");
+    let lab = shipped(&format!("{text}\nlimits: {{ nat_ports: 2, nat_idle: 3s, conntrack_max: 100000 }}\n"));
+    let mut live = Engine::new(Arc::new(compile(&lab.plan, 1)), EngineLimits::default());
+    let client = lab.plan.instance_named("app-a").expect("app-a");
+    let (from, ip) = (lab.plan.instances[client].enis[0], lab.plan.eni(lab.plan.instances[client].enis[0]).ip);
+    let host = Ipv4Addr::new(192, 0, 2, 10);
+    for port in [1, 2] {
+        let ends = (std::net::SocketAddrV4::new(ip, port), std::net::SocketAddrV4::new(host, 9_000));
+        let mut syn = crate::wire::make::tcp(&crate::wire::make::TcpSpec::syn(ends.0, ends.1));
+        let verdict = live.handle(crate::base::Instant::ZERO, from, &mut syn);
+        assert_eq!(verdict.dropped(), None);
+    }
+    let zones = dns::compile(&lab.plan);
+    let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
+    let asked = |live: &Engine, src: &str, dst: &str| {
+        let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false, from_port: None };
+        answer(&facts, live.probe(), &ask).expect("an answer")
+    };
+    for src in ["app-a", "app-b"] {
+        let told = asked(&live, src, "192.0.2.10:9000");
+        assert_eq!(told.code.as_deref(), Some("NAT_NO_PORT"), "{}", told.text());
+        assert!(told.text().contains("all ports to this destination are in use"), "{}", told.text());
+        assert!(told.notes.contains(
+            &"nat_idle is 3s here, 350s in AWS; nat_ports is 2 here, 55000 in AWS; \
+              conntrack_max is 100000 here, 262144 in AWS"
+                .to_owned()
+        ), "{:?}", told.notes);
+    }
+    assert!(asked(&live, "app-a", "192.0.2.10:80").reachable, "another destination");
+    assert_eq!((live.flow_count(), live.drops().count(), live.ports_held()), (2, 0, 2));
+    live.expire(crate::base::Instant::from_millis(3_600_000));
+    assert!(asked(&live, "app-a", "192.0.2.10:9000").reachable, "the connections are forgotten");
+}
