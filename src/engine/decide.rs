@@ -25,6 +25,9 @@ mod bind;
 mod life;
 mod react;
 
+/// Legs of one connection that are followed to who began it.
+const LEGS_MAX: usize = 8;
+
 /// Who sends through an ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -750,9 +753,19 @@ impl State {
                 self.flows.find(&FlowKey::of_tuple(port, &drop.tuple, icmp))?
             }
         };
-        let began = self.flows.get(id).key(INITIATOR);
+        if side != TARGET {
+            return None;
+        }
+        let mut began = self.flows.get(id).key(INITIATOR);
+        // What a middle instance sent on is another's, maybe in the name of a NAT gateway: leg by leg to the first.
+        for _ in 0..LEGS_MAX {
+            match self.flows.find(&began.mirrored(began.port)) {
+                Some((before, TARGET)) => began = self.flows.get(before).key(INITIATOR),
+                _ => break,
+            }
+        }
         let eni = self.enis.get(began.port as usize).copied().flatten()?;
-        (side == TARGET).then_some((eni, SocketAddrV4::new(Ipv4Addr::from_bits(began.src), began.src_port)))
+        Some((eni, SocketAddrV4::new(Ipv4Addr::from_bits(began.src), began.src_port)))
     }
 
     #[inline]
