@@ -241,7 +241,8 @@ impl Live<'_> {
         };
         // A refusal came from the far end, so the packets arrived; a datagram that nobody answers may have arrived too.
         let arrived = matches!(seen.result, Outcome::Connected | Outcome::Answered | Outcome::Refused);
-        let agrees = arrived == table.reachable || table.told_apart || (kind == "udp" && seen.result == Outcome::Silent);
+        let agrees =
+            arrived == table.reachable || table.told_apart || (kind == "udp" && seen.result == Outcome::Silent);
         if agrees {
             return result;
         }

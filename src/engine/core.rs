@@ -168,7 +168,8 @@ impl Engine {
         for (port, live) in probe.state.ports.iter().zip(&self.state.ports) {
             probe.state.flows.pretend(*port, self.state.flows.tracked(*live));
         }
-        let port = |live: u32| self.state.enis.get(live as usize).copied().flatten().map(|eni| probe.state.ports[eni.at()]);
+        let port =
+            |live: u32| self.state.enis.get(live as usize).copied().flatten().map(|eni| probe.state.ports[eni.at()]);
         probe.state.nat.pretend_full(&self.state.nat, port);
         probe
     }

@@ -133,6 +133,7 @@ pub(super) fn client_sees(told: &mut Explanation) {
             "a certificate for other names (curl 60; aws-cli \"SSL validation failed ... hostname doesn't match\")"
         }
         (Some("policy"), _) => "HTTP 403 or 400, access denied (curl 0; aws-cli \"An error occurred (AccessDenied)\")",
+        (Some("there"), Some("WRONG_RECEIVER")) => "what another machine with the same address answers",
         (_, Some("IPV6")) => {
             "\"Network is unreachable\" unless it has an IPv6 address and route, then a timeout (curl 7; 28)"
         }
@@ -230,7 +231,8 @@ fn changes(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Vec<S
             break;
         }
         let engine = Engine::new(Arc::new(compile(&plan, 1)), EngineLimits::default());
-        let mut again = super::blank(&plan, (plan_instance(&plan, from), told.source.given()), told.destination.clone());
+        let mut again =
+            super::blank(&plan, (plan_instance(&plan, from), told.source.given()), told.destination.clone());
         ports::walk(&plan, &engine, from, dst, &mut again);
         told = again;
     }

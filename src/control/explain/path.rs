@@ -140,13 +140,7 @@ impl Walker<'_> {
     }
 
     /// Did it arrive, and by which other middle instances than the first packet?
-    fn back(
-        &mut self,
-        from: EniIx,
-        target: EniIx,
-        arrived: &[u8],
-        middle_there: &[EniIx],
-    ) -> (bool, Option<String>) {
+    fn back(&mut self, from: EniIx, target: EniIx, arrived: &[u8], middle_there: &[EniIx]) -> (bool, Option<String>) {
         let Ok(packet) = Packet::parse(arrived) else { return (false, None) };
         self.seen.at_target = packet.tuple().src_port;
         let mut frame = self.answer(packet.tuple());
@@ -215,9 +209,15 @@ impl Walker<'_> {
             Target::Endpoint(at) if stage == "there" => plan.endpoints[at].common.path.clone(),
             _ => self.told.source.path.clone(),
         };
-        let rule = format!("both have {addr}, and the routes of {sender} lead to this one");
+        let rule = format!("both have {addr}, and the routes lead from {sender} to {object}");
         let label = plan.eni_label(to);
-        self.told.step(stage, &label, "destination", "WRONG", format!("{what} is delivered to {object}, not to {meant}"));
+        self.told.step(
+            stage,
+            &label,
+            "destination",
+            "WRONG",
+            format!("{what} is delivered to {object}, not to {meant}"),
+        );
         self.told.fail(stage, WRONG_RECEIVER, kind, object.clone());
         self.told.detail = Some(format!("{addr} is its address too"));
         self.told.direction = Some("ingress");

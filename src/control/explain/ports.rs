@@ -8,10 +8,10 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
+use super::Explanation;
 use super::advice::EPHEMERAL;
 use super::gateways::BY_HASH;
 use super::path::{self, Walked};
-use super::Explanation;
 use crate::base::{EniIx, PortRange, Proto};
 use crate::engine::{Crumb, Engine, Outcome, Rule, Stage};
 use crate::model::Plan;
@@ -74,7 +74,9 @@ fn asked<'a>(plan: &'a Plan, from: EniIx, crumb: &Crumb) -> Box<dyn Iterator<Ite
             let egress = crumb.stage == Stage::SgEgress;
             let eni = if egress { from } else { crumb.eni.unwrap_or(from) };
             let groups = plan.eni(eni).security_groups.iter().map(|group| &plan.security_groups[*group]);
-            Box::new(groups.flat_map(move |group| if egress { &group.egress } else { &group.ingress }).map(|r| &r.matches))
+            Box::new(
+                groups.flat_map(move |group| if egress { &group.egress } else { &group.ingress }).map(|r| &r.matches),
+            )
         }
         _ => Box::new(std::iter::empty()),
     }
@@ -202,9 +204,13 @@ pub(super) fn note(told: &mut Explanation) {
     let Some(found) = &told.ports else { return };
     let (refused, reached) = (ports(&found.refused), ports(&found.reached));
     let note = match (found.sampled, found.whose) {
-        (true, _) => format!("a client's kernel chooses its port: from {refused} it does not work, from {reached} it does"),
+        (true, _) => {
+            format!("a client's kernel chooses its port: from {refused} it does not work, from {reached} it does")
+        }
         (_, "nat") => {
-            format!("a NAT gateway chooses ports of {GIVEN}: answers to {refused} are dropped, those to {reached} are not")
+            format!(
+                "a NAT gateway chooses ports of {GIVEN}: answers to {refused} are dropped, those to {reached} are not"
+            )
         }
         _ => format!(
             "a client's kernel chooses its port out of {EPHEMERAL} (Linux): from {reached} it works, from {refused} not"

@@ -41,11 +41,20 @@ fn a_part_of_the_ephemeral_ports_is_not_enough() {
     for (egress, number, refused, reached) in [
         ("100: allow tcp 32768-40000 to 172.20.1.0/24", "*", "40001-60999", "32768-40000"),
         ("100: allow tcp 49152-65535 to 172.20.1.0/24", "*", "32768-49151", "49152-60999"),
-        ("90: deny tcp 45000 to 0.0.0.0/0, 100: allow tcp 1024-65535 to 0.0.0.0/0", "90", "45000", "32768-44999, 45001-60999"),
+        (
+            "90: deny tcp 45000 to 0.0.0.0/0, 100: allow tcp 1024-65535 to 0.0.0.0/0",
+            "90",
+            "45000",
+            "32768-44999, 45001-60999",
+        ),
     ] {
         let lab = database(egress);
         let told = ask(&lab, "w", "172.20.2.10:5432");
-        assert_eq!((told.verdict, told.code.as_deref(), told.stage), ("NO", Some("NACL_OUT"), Some("back")), "{egress}");
+        assert_eq!(
+            (told.verdict, told.code.as_deref(), told.stage),
+            ("NO", Some("NACL_OUT"), Some("back")),
+            "{egress}"
+        );
         assert_eq!((told.kind.as_deref(), told.object.as_deref()), (Some("nacl"), Some("v.n-db")));
         let found = told.ports.as_ref().expect("not all ports fare alike");
         assert_eq!(lists(found), (refused.into(), reached.into()), "{egress}");
@@ -61,7 +70,9 @@ fn a_part_of_the_ephemeral_ports_is_not_enough() {
         let parts = |ports: &str| -> Vec<u16> {
             ports.split(", ").map(|range| range.split('-').next().expect("a port").parse().expect("a port")).collect()
         };
-        for (port, reachable) in parts(refused).iter().map(|p| (*p, false)).chain(parts(reached).iter().map(|p| (*p, true))) {
+        for (port, reachable) in
+            parts(refused).iter().map(|p| (*p, false)).chain(parts(reached).iter().map(|p| (*p, true)))
+        {
             let told = ask_from(&lab, "w", Some(port), "172.20.2.10:5432");
             assert_eq!((told.reachable, &told.ports), (reachable, &None), "{port}: {}", told.text());
             assert!(!told.text().contains("kernel chooses"), "{}", told.text());
@@ -87,13 +98,8 @@ fn all_ports_that_clients_choose_are_enough_and_none_is_plain() {
 fn the_change_for_a_part_of_the_ports_makes_it_whole() {
     let lab = database("100: allow tcp 32768-40000 to 172.20.1.0/24");
     let told = ask(&lab, "w", "172.20.2.10:5432");
-    assert_eq!(
-        told.smallest_change,
-        ["v.network_acls.n-db.egress += { 200: allow tcp 32768-60999 to 172.20.1.0/24 }"]
-    );
-    let mended = database(
-        "100: allow tcp 32768-40000 to 172.20.1.0/24, 200: allow tcp 32768-60999 to 172.20.1.0/24",
-    );
+    assert_eq!(told.smallest_change, ["v.network_acls.n-db.egress += { 200: allow tcp 32768-60999 to 172.20.1.0/24 }"]);
+    let mended = database("100: allow tcp 32768-40000 to 172.20.1.0/24, 200: allow tcp 32768-60999 to 172.20.1.0/24");
     assert!(ask(&mended, "w", "172.20.2.10:5432").reachable);
 }
 
@@ -155,7 +161,10 @@ fn of_zones_chosen_by_hash_one_that_is_broken_is_found() {
         assert!(found.sampled && !found.refused.is_empty() && !found.reached.is_empty(), "{found:?}");
         let line = format!("from {} of {} ports", found.refused.len(), found.refused.len() + found.reached.len());
         assert!(told.text().contains(&line), "{}", told.text());
-        assert!(found.refused.contains(&told.source.port.to_string()), "the page is about one that does not get through");
+        assert!(
+            found.refused.contains(&told.source.port.to_string()),
+            "the page is about one that does not get through"
+        );
     }
 }
 
@@ -216,7 +225,8 @@ transit_gateways:
 
 #[test]
 fn a_firewall_that_sees_one_direction_only_is_told_with_both_ways_and_appliance_mode() {
-    let text = include_str!("../../../../topologies/t-insp.yaml").replace("appliance_mode: true", "appliance_mode: false");
+    let text =
+        include_str!("../../../../topologies/t-insp.yaml").replace("appliance_mode: true", "appliance_mode: false");
     let lab = shipped(&text);
     let told = ask(&lab, "app1-a", "instance:app2-b:80");
     assert_eq!((told.code.as_deref(), told.stage), (Some("FW_NO_STATE"), Some("back")), "{}", told.text());
@@ -252,11 +262,15 @@ fn a_nat_gateway_without_ports_is_seen_and_not_touched() {
         let told = asked(&live, src, "192.0.2.10:9000");
         assert_eq!(told.code.as_deref(), Some("NAT_NO_PORT"), "{}", told.text());
         assert!(told.text().contains("all ports to this destination are in use"), "{}", told.text());
-        assert!(told.notes.contains(
-            &"nat_idle is 3s here, 350s in AWS; nat_ports is 2 here, 55000 in AWS; \
+        assert!(
+            told.notes.contains(
+                &"nat_idle is 3s here, 350s in AWS; nat_ports is 2 here, 55000 in AWS; \
               conntrack_max is 100000 here, 262144 in AWS"
-                .to_owned()
-        ), "{:?}", told.notes);
+                    .to_owned()
+            ),
+            "{:?}",
+            told.notes
+        );
     }
     assert!(asked(&live, "app-a", "192.0.2.10:80").reachable, "another destination");
     assert_eq!((live.flow_count(), live.drops().count(), live.ports_held()), (2, 0, 2));
