@@ -120,7 +120,7 @@ pub struct NameStage {
 pub struct Step {
     /// `there`, `back`, `tls`, `policy`.
     pub stage: &'static str,
-    /// `web`, `s3@b`; `-` between the ends.
+    /// `web`, `s3@b`; between the ends the VPC where there are several, else `-`.
     pub at: String,
     /// `sg doors ingress`, `NACL default out`, `route table main`.
     pub what: String,

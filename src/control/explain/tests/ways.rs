@@ -277,3 +277,26 @@ fn a_nat_gateway_without_ports_is_seen_and_not_touched() {
     live.expire(crate::base::Instant::from_millis(3_600_000));
     assert!(asked(&live, "app-a", "192.0.2.10:9000").reachable, "the connections are forgotten");
 }
+
+/// Every VPC has a `main` and a `default`; and long names move the columns, not single lines.
+#[test]
+fn on_a_way_by_several_vpcs_each_step_says_in_which_it_is() {
+    let lab = shipped(include_str!("../../../../topologies/t-insp.yaml"));
+    let told = ask(&lab, "app1-a", "instance:app2-b:80");
+    let tables = |vpc: &str| told.steps.iter().any(|step| step.at == vpc && step.what.starts_with("route table"));
+    assert!(tables("spoke1") && tables("spoke2") && tables("insp"), "{}", told.text());
+    let page = told.text();
+    let at: Vec<usize> = page.lines().filter_map(|line| line.find("10.2.0.0/16 via ")).collect();
+    assert!(at.len() == 2 && at[0] == at[1], "{page}");
+    assert!(page.contains("        spoke1     NACL default out"), "{page}");
+    // One VPC needs no name.
+    assert!(ask(&demo(), "guest", "8.8.8.8").text().contains("        -          route table main"));
+}
+
+#[test]
+fn hosts_outside_have_no_zone_and_no_source_check() {
+    let lab = shipped(include_str!("../../../../topologies/t-hyb.yaml"));
+    let page = ask(&lab, "dc1", "instance:app-a:80").text();
+    assert!(page.starts_with("dc1 192.168.0.10 (site dc)  ->  instance:app-a:80\n"), "{page}");
+    assert!(page.contains("there   -          router of dc"), "{page}");
+}
