@@ -583,7 +583,7 @@ impl State {
                 self.part(program, id);
             }
             self.flows.track(id, side, tracks[1]);
-            self.see(program, ctx.now, ctx.packet, id, side ^ 1);
+            self.pass(program, ctx.now, ctx.packet, id, side ^ 1, None);
         }
         Ok(())
     }
