@@ -49,7 +49,12 @@ enum Verb {
         format: FormatArg,
     },
     /// A hint for what is wrong now; plainer each time
-    Hint(Which),
+    Hint {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        format: FormatArg,
+    },
     /// Back to the broken state
     Reset(Which),
     /// Show the solution and lay it over the running lab
@@ -82,7 +87,7 @@ pub fn run(args: Args) -> Done {
         #[cfg(target_os = "linux")]
         Verb::Check { which, answer, format } => play::check(&which, answer.as_deref(), format.format),
         #[cfg(target_os = "linux")]
-        Verb::Hint(which) => play::hint(&which),
+        Verb::Hint { which, format } => play::hint(&which, format.format),
         #[cfg(target_os = "linux")]
         Verb::Reset(which) => play::reset(&which),
         #[cfg(target_os = "linux")]

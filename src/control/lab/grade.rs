@@ -122,16 +122,32 @@ pub fn first_red(lines: &[Line]) -> Option<&Line> {
     lines.iter().find(|line| line.mark == Mark::Red)
 }
 
-/// The hint for what is red first, and how far the learner has been told: from a question to the command.
-pub fn hint_for<'a>(step: &'a Step, red: Option<&Line>, told: usize) -> Option<&'a str> {
-    let fits = |hint: &&Hint| match (&hint.when, red) {
+/// A hint as it is told: which of how many, from a question to the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Told<'a> {
+    pub text: &'a str,
+    /// From 1.
+    pub number: usize,
+    pub of: usize,
+}
+
+/// The group of hints for what is red first, by its place in the step: those that name this check and what it saw, else
+/// those for any state.
+pub fn hints_for(step: &Step, red: Option<&Line>) -> Option<usize> {
+    let fits = |hint: &Hint| match (&hint.when, red) {
         (Some((check, saw)), Some(red)) => check == &red.id && saw.as_ref().is_none_or(|s| s.is_match(&red.seen)),
         (Some(_), None) => false,
         (None, _) => true,
     };
-    let own = step.hints.iter().filter(|h| h.when.is_some()).find(fits);
-    let hint = own.or_else(|| step.hints.iter().find(fits))?;
-    hint.texts.get(told.min(hint.texts.len().saturating_sub(1))).map(String::as_str)
+    let own = step.hints.iter().position(|hint| hint.when.is_some() && fits(hint));
+    own.or_else(|| step.hints.iter().position(fits))
+}
+
+/// The next hint of a group of which `told` were given; the last one again when there is no plainer one.
+pub fn next_hint(step: &Step, group: usize, told: usize) -> Option<Told<'_>> {
+    let texts = &step.hints.get(group)?.texts;
+    let at = told.min(texts.len().saturating_sub(1));
+    texts.get(at).map(|text| Told { text, number: at + 1, of: texts.len() })
 }
 
 /// The report of a step, a line or two per check.
@@ -312,9 +328,14 @@ mod tests {
         let lab = lab("      - { id: b, on: a, run: x }\n");
         let step = &lab.steps[0];
         let red = |seen: &str| Line { seen: seen.into(), ..judge(&step.check[0], &ran(28, "")) };
-        assert_eq!(hint_for(step, Some(&red("NACL_IN")), 0), Some("one"));
-        assert_eq!(hint_for(step, Some(&red("NACL_IN")), 7), Some("two"));
-        assert_eq!(hint_for(step, Some(&red("SG_INGRESS")), 0), Some("any"));
-        assert_eq!(hint_for(step, None, 0), Some("any"));
+        let hint = |red: Option<&Line>, told| {
+            let group = hints_for(step, red).expect("a group");
+            next_hint(step, group, told).map(|t| (t.text, t.number, t.of))
+        };
+        assert_eq!(hint(Some(&red("NACL_IN")), 0), Some(("one", 1, 2)));
+        assert_eq!(hint(Some(&red("NACL_IN")), 1), Some(("two", 2, 2)));
+        assert_eq!(hint(Some(&red("NACL_IN")), 7), Some(("two", 2, 2)), "the plainest again");
+        assert_eq!(hint(Some(&red("SG_INGRESS")), 0), Some(("any", 1, 1)));
+        assert_eq!(hint(None, 0), Some(("any", 1, 1)));
     }
 }

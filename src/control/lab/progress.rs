@@ -23,7 +23,7 @@ pub struct Entry {
     pub folder: Option<String>,
     /// Steps that were solved, by id.
     pub solved: Vec<String>,
-    /// Hints that were given, by step.
+    /// Hints that were given, by step and group of hints (`fix/1`: the first of step `fix`).
     pub hints: BTreeMap<String, usize>,
     /// Questions that were answered rightly, by step.
     pub answered: Vec<String>,
