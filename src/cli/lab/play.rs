@@ -372,7 +372,8 @@ fn print_step(lab: &Lab, step: &Step) {
 
 fn print_commands(chosen: &Chosen, name: &str, dir: &Path) {
     let first = chosen.lab.symptom.first().map_or("INSTANCE", |c| c.on.as_str());
-    println!("look:       vpclab exec -l {name} {first} -- curl ...    vpclab explain, drops, flows, ps -l {name}");
+    println!("look:       vpclab exec -l {name} {first} -- CMD    vpclab shell -l {name} {first}");
+    println!("why:        vpclab explain -l {name} {first} DESTINATION    vpclab drops, flows, ps -l {name}");
     println!("change:     vpclab apply -l {name} {}", dir.join("topology.yaml").display());
     println!("help:       vpclab lab hint    vpclab lab reset    vpclab lab solve    vpclab down -l {name}");
 }

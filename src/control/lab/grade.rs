@@ -161,7 +161,9 @@ pub fn render(lines: &[Line]) -> String {
             Mark::Blocked => "blocked",
         };
         let kind = if line.guard { "guard" } else { line.layer };
-        let _ = writeln!(out, "{mark} {kind:12} {}", line.title);
+        let closed = line.mark == Mark::Ok && is_failure(&line.expected);
+        let wanted = if closed { format!(": {}, as it should be", line.expected) } else { String::new() };
+        let _ = writeln!(out, "{mark} {kind:12} {}{wanted}", line.title);
         match line.mark {
             Mark::Ok => {}
             Mark::Red => {
@@ -180,6 +182,13 @@ pub fn render(lines: &[Line]) -> String {
         }
     }
     out
+}
+
+/// A check that holds by failing, which must not read as if a way were open: a drop code, another exit code than 0.
+fn is_failure(expected: &str) -> bool {
+    expected.starts_with(|c: char| c.is_ascii_uppercase())
+        || ["unreachable", "silent"].iter().any(|word| expected.starts_with(word))
+        || expected.strip_prefix("exit ").is_some_and(|rest| !rest.starts_with('0'))
 }
 
 /// The expectation in words.
@@ -306,6 +315,15 @@ mod tests {
         assert_eq!((line.mark, line.seen.contains("after 3 ms")), (Mark::Red, true), "{}", line.seen);
         seen.took = Duration::from_secs(2);
         assert_eq!(judge(check, &Seen { ran: ran(28, "refused").ran, ..seen }).mark, Mark::Red, "other words");
+    }
+
+    #[test]
+    fn what_is_closed_and_should_be_does_not_read_as_open() {
+        let lab = lab("      - { id: b, on: a, to: '10.0.0.1:22', expect: SG_INGRESS }\n");
+        let line = judge(&lab.steps[0].check[0], &Seen::default());
+        assert_eq!(render(&[line]), "ok      path         a to 10.0.0.1:22: SG_INGRESS, as it should be\n");
+        assert!(is_failure("exit 28, after 1900 ms or more") && is_failure("silent") && is_failure("unreachable"));
+        assert!(!is_failure("exit 0 via nat") && !is_failure("alive") && !is_failure("reachable via endpoint:sts"));
     }
 
     #[test]
