@@ -249,6 +249,8 @@ fn a_lab_with_a_mistake_is_refused_at_its_place() {
     let state = tempfile::tempdir().expect("folder");
     let said = lab(state.path(), &["start", "endpoint-sq"]).fails_with(2);
     assert!(said.contains("did you mean `endpoint-sg`?"), "{said}");
+    let said = lab(state.path(), &["start"]).fails_with(2);
+    assert!(said.contains("next is `vpclab lab start endpoint-sg`"), "{said}");
 }
 
 /// Takes a lab down, whatever became of the test.

@@ -31,9 +31,9 @@ enum Verb {
     },
     /// Bring a lab up, broken, and say what is to be done
     Start {
-        /// The lab's id, or a folder with a lab.yaml
+        /// The lab's id, or a folder with a lab.yaml; left out: the next one is named
         #[arg(value_name = "ID|FOLDER")]
-        lab: String,
+        lab: Option<String>,
         /// Without root: map only the own id into the lab
         #[arg(long, env = "VPCLAB_OWN_ID")]
         own_id: bool,
@@ -83,7 +83,9 @@ pub fn run(args: Args) -> Done {
     match args.verb {
         Verb::List { format } => list(format.format),
         #[cfg(target_os = "linux")]
-        Verb::Start { lab, own_id } => play::start(&lab, own_id),
+        Verb::Start { lab: Some(lab), own_id } => play::start(&lab, own_id),
+        #[cfg(target_os = "linux")]
+        Verb::Start { lab: None, .. } => Err(which_lab()?),
         #[cfg(target_os = "linux")]
         Verb::Check { which, answer, format } => play::check(&which, answer.as_deref(), format.format),
         #[cfg(target_os = "linux")]
@@ -160,8 +162,21 @@ fn list(format: Format) -> Done {
         })
         .collect();
     print!("{}", table(&["id", "title", "kind", "level", "time", "cases", "progress"], &rows));
-    eprintln!("vpclab lab start ID");
+    match &progress.current {
+        Some(current) => eprintln!("* is the one started last: {current}. vpclab lab start ID"),
+        None => eprintln!("vpclab lab start ID"),
+    }
     Ok(0)
+}
+
+/// The first that is not solved is proposed to who names none.
+fn which_lab() -> Result<Failure, Failure> {
+    let progress = Memory::open()?.progress;
+    let labs = all_shipped()?;
+    let open = |lab: &Lab| progress.labs.get(&lab.id).is_none_or(|entry| entry.solved.len() < lab.steps.len());
+    let next = labs.iter().map(|c| &c.lab).find(|lab| open(lab)).or(labs.first().map(|c| &c.lab));
+    let next = next.map_or(String::new(), |lab| format!("; next is `vpclab lab start {}`: {}", lab.id, lab.title));
+    Ok(Failure::input(format!("which lab? `vpclab lab list` shows them{next}")))
 }
 
 /// A shipped lab by its id, or one of one's own by its folder.

@@ -101,22 +101,9 @@ pub(super) fn delays(plan: &Plan, told: &mut Explanation) {
 
 /// Times and quotas that are not AWS's, with both values.
 pub(super) fn limits(limits: &Limits, told: &mut Explanation) {
-    let aws = Limits::default();
-    let time = |d: std::time::Duration| {
-        if d.subsec_nanos() == 0 { format!("{} s", d.as_secs()) } else { format!("{} ms", d.as_millis()) }
-    };
-    let differs = [
-        ("endpoint_idle", time(limits.endpoint_idle), time(aws.endpoint_idle)),
-        ("sg_tcp_idle", time(limits.sg_tcp_idle), time(aws.sg_tcp_idle)),
-        ("sg_udp_idle", time(limits.sg_udp_idle), time(aws.sg_udp_idle)),
-        ("sg_udp_stream", time(limits.sg_udp_stream), time(aws.sg_udp_stream)),
-        ("dns_ttl", format!("{} s", limits.dns_ttl), format!("{} s", aws.dns_ttl)),
-        ("dns_pps", limits.dns_pps.to_string(), aws.dns_pps.to_string()),
-        ("conntrack_max", limits.conntrack_max.to_string(), aws.conntrack_max.to_string()),
-    ];
-    let differs: Vec<String> = differs
+    let differs: Vec<String> = limits
+        .beside_aws()
         .iter()
-        .filter(|(_, here, there)| here != there)
         .map(|(name, here, there)| format!("{name} is {here} here, {there} in AWS"))
         .collect();
     if !differs.is_empty() {

@@ -90,3 +90,61 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// What is not as in AWS: name, value here, value there. Reports print both.
+    pub fn beside_aws(&self) -> Vec<(&'static str, String, String)> {
+        let (here, there) = (self.in_words(), Limits::default().in_words());
+        let pairs = here.into_iter().zip(there);
+        pairs.filter(|((_, here), (_, there))| here != there).map(|((name, h), (_, t))| (name, h, t)).collect()
+    }
+
+    /// Every limit by its name in files.
+    fn in_words(&self) -> [(&'static str, String); 12] {
+        let Limits {
+            endpoint_idle,
+            sg_tcp_idle,
+            sg_udp_idle,
+            sg_udp_stream,
+            dns_ttl,
+            dns_pps,
+            nat_idle,
+            nat_ports,
+            endpoint_health,
+            egress_fragments,
+            conntrack_max,
+            syn_retries,
+        } = self;
+        let time = |d: &Duration| match d.subsec_nanos() {
+            0 => format!("{} s", d.as_secs()),
+            _ => format!("{} ms", d.as_millis()),
+        };
+        [
+            ("endpoint_idle", time(endpoint_idle)),
+            ("sg_tcp_idle", time(sg_tcp_idle)),
+            ("sg_udp_idle", time(sg_udp_idle)),
+            ("sg_udp_stream", time(sg_udp_stream)),
+            ("dns_ttl", format!("{dns_ttl} s")),
+            ("dns_pps", dns_pps.to_string()),
+            ("nat_idle", time(nat_idle)),
+            ("nat_ports", nat_ports.to_string()),
+            ("endpoint_health", time(endpoint_health)),
+            ("egress_fragments", egress_fragments.to_string()),
+            ("conntrack_max", conntrack_max.to_string()),
+            ("syn_retries", syn_retries.to_string()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_are_not_as_in_aws_are_told_beside_it() {
+        assert!(Limits::default().beside_aws().is_empty());
+        let short = Limits { nat_idle: Duration::from_millis(1_500), nat_ports: 64, ..Limits::default() };
+        let told = |name, here: &str, there: &str| (name, here.to_owned(), there.to_owned());
+        assert_eq!(short.beside_aws(), [told("nat_idle", "1500 ms", "350 s"), told("nat_ports", "64", "55000")]);
+    }
+}
