@@ -117,7 +117,7 @@ impl Limits {
         } = self;
         let time = |d: &Duration| match d.subsec_nanos() {
             0 => format!("{} s", d.as_secs()),
-            _ => format!("{} ms", d.as_millis()),
+            _ => format!("{d:?}"),
         };
         [
             ("endpoint_idle", time(endpoint_idle)),
@@ -145,6 +145,6 @@ mod tests {
         assert!(Limits::default().beside_aws().is_empty());
         let short = Limits { nat_idle: Duration::from_millis(1_500), nat_ports: 64, ..Limits::default() };
         let told = |name, here: &str, there: &str| (name, here.to_owned(), there.to_owned());
-        assert_eq!(short.beside_aws(), [told("nat_idle", "1500 ms", "350 s"), told("nat_ports", "64", "55000")]);
+        assert_eq!(short.beside_aws(), [told("nat_idle", "1.5s", "350 s"), told("nat_ports", "64", "55000")]);
     }
 }
