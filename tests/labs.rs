@@ -73,7 +73,8 @@ impl Copy {
         run(Command::new("cp").arg("-r").arg(from.join(".")).arg(dir.path())).ok();
         let own = std::fs::read_to_string(dir.path().join("lab.yaml")).expect("lab.yaml");
         // An id of its own, so that tests that run at the same time do not meet.
-        let own = own.replacen("id: endpoint-sg", &format!("id: copy-{}", common::unique_name()), 1);
+        let id = own.lines().find_map(|l| l.strip_prefix("id: ")).expect("an id").to_owned();
+        let own = own.replacen(&format!("id: {id}"), &format!("id: copy-{}", common::unique_name()), 1);
         std::fs::write(dir.path().join("lab.yaml"), own).expect("lab.yaml");
         Copy { dir }
     }
@@ -238,6 +239,25 @@ fn a_learner_may_mend_first_answer_late_and_give_up() {
     assert!(shown.contains("endpoint-sg: An endpoint's network interface") && shown.contains("10.0.0.0/16"), "{shown}");
     assert!(lab(&["check"]).ok().contains("Solved after"));
     assert!(lab(&["list"]).ok().contains("shown *"));
+}
+
+#[test]
+fn a_reset_breaks_again_what_was_cleared_by_hand() {
+    let state = tempfile::tempdir().expect("folder");
+    let copy = Copy::of("08-one-az");
+    let name = format!("lab-{}", copy.id());
+    lab(state.path(), &["start", &copy.dir.path().display().to_string()]).ok();
+    let _down = Down(name.clone());
+    let faults = || run(vpclab().args(["fault", "list", "-l", &name])).ok();
+    run(vpclab().args(["fault", "clear", "-l", &name])).ok();
+    run(vpclab().args(["fault", "instance", "db", "-l", &name])).ok();
+    assert!(!faults().contains("az a"), "{}", faults());
+    lab(state.path(), &["reset"]).ok();
+    assert!(faults().contains("az a") && !faults().contains("db"), "{}", faults());
+    run(vpclab().args(["fault", "clear", "-l", &name])).ok();
+    lab(state.path(), &["solve"]).ok();
+    assert!(faults().contains("az a"), "solved while the zone is down: {}", faults());
+    lab(state.path(), &["check"]).ok();
 }
 
 #[test]

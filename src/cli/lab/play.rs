@@ -254,6 +254,8 @@ pub fn reset(which: &Which) -> Done {
     if chosen.lab.fresh {
         world::restart(&name, broken)?;
     } else {
+        let standing = Standing::of(&world::plan_of(&name)?);
+        world::calm(&name, &world::sources(&chosen, State::Broken)?, &dir, &standing)?;
         world::change(&name, broken)?;
     }
     println!("{name} is as it was when it was started. Your file too: {}", dir.join("topology.yaml").display());
@@ -267,6 +269,7 @@ pub fn solve(which: &Which) -> Done {
     must_be_up(&name)?;
     let dir = home_of(&chosen, &memory)?;
     let standing = Standing::of(&world::plan_of(&name)?);
+    world::calm(&name, &world::sources(&chosen, State::Fixed)?, &dir, &standing)?;
     let (fixed, _) = world::accept_over(&world::sources(&chosen, State::Fixed)?, &name, &dir, &standing)?;
     world::change(&name, fixed)?;
     let entry = memory.entry(&chosen.lab.id);

@@ -333,6 +333,17 @@ fn the_traps_of_the_shipped_topologies() {
     assert!(told.smallest_change[0].ends_with("private_dns: true"));
 }
 
+#[test]
+fn a_group_of_another_vpc_that_nothing_makes_known_is_said_to_be_unknown() {
+    let hub = include_str!("../../../topologies/t-hub.yaml");
+    let closed =
+        hub.replace("vpce: { ingress: [tcp 443 from 10.0.0.0/8] }", "vpce: { ingress: [tcp 443 from sg:spoke1.app] }");
+    assert_ne!(hub, closed, "the endpoint's group has changed in the file");
+    let told = ask(&shipped(&closed), "app1-a", "10.0.101.20:443").text();
+    let wanted = "tcp 443 from sg:spoke1.app (app1-a is in: app); nothing carries references to groups of spoke1 here";
+    assert!(told.contains(wanted), "{told}");
+}
+
 /// A file's own prefixes: names, prefix list, gateway endpoint and public side go with them.
 #[test]
 fn a_service_that_the_file_moved_is_found_at_its_new_addresses() {
