@@ -234,11 +234,17 @@ fn a_learner_may_mend_first_answer_late_and_give_up() {
     drop(down);
 
     lab(&["start", &folder]).ok();
-    let _down = Down(name);
+    let down = Down(name.clone());
     let shown = lab(&["solve"]).ok();
     assert!(shown.contains("endpoint-sg: An endpoint's network interface") && shown.contains("10.0.0.0/16"), "{shown}");
     assert!(lab(&["check"]).ok().contains("Solved after"));
-    assert!(lab(&["list"]).ok().contains("shown *"));
+    let list = lab(&["list"]).ok();
+    assert!(list.contains("shown, runs *"), "{list}");
+    drop(down);
+    lab(&["start", &folder]).ok();
+    let _down = Down(name);
+    let list = lab(&["list"]).ok();
+    assert!(list.contains("solved; again 0 of 2, runs *"), "{list}");
 }
 
 #[test]

@@ -129,8 +129,11 @@ fn list(format: Format) -> Done {
             (true, true, _) => "shown".to_owned(),
             (true, false, _) => "solved".to_owned(),
             (false, _, 0) => "-".to_owned(),
+            // Started once more: what was solved stays so.
+            (false, ..) if entry.finished > 0 => format!("solved; again {solved} of {}", lab.steps.len()),
             (false, ..) => format!("{solved} of {}", lab.steps.len()),
         };
+        let text = if runs(lab) { format!("{text}, runs") } else { text };
         if progress.current.as_deref() == Some(lab.id.as_str()) { format!("{text} *") } else { text }
     };
     if format == Format::Json {
@@ -140,7 +143,8 @@ fn list(format: Format) -> Done {
                 serde_json::json!({
                     "id": lab.id, "title": lab.title, "order": lab.order, "kind": lab.kind, "minutes": lab.minutes,
                     "difficulty": lab.difficulty, "cases": lab.cases, "objectives": lab.objectives,
-                    "requires": lab.requires, "steps": lab.steps.len(),
+                    "requires": lab.requires, "steps": lab.steps.len(), "running": runs(lab),
+                    "finished": progress.labs.get(&lab.id).is_some_and(|e| e.finished > 0),
                     "solved": progress.labs.get(&lab.id).map(|e| e.solved.clone()).unwrap_or_default(),
                 })
             })
@@ -169,11 +173,21 @@ fn list(format: Format) -> Done {
     Ok(0)
 }
 
+#[cfg(target_os = "linux")]
+fn runs(lab: &Lab) -> bool {
+    play::is_up(&lab.lab_name())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn runs(_: &Lab) -> bool {
+    false
+}
+
 /// The first that is not solved is proposed to who names none.
 fn which_lab() -> Result<Failure, Failure> {
     let progress = Memory::open()?.progress;
     let labs = all_shipped()?;
-    let open = |lab: &Lab| progress.labs.get(&lab.id).is_none_or(|entry| entry.solved.len() < lab.steps.len());
+    let open = |lab: &Lab| progress.labs.get(&lab.id).is_none_or(|entry| entry.finished == 0);
     let next = labs.iter().map(|c| &c.lab).find(|lab| open(lab)).or(labs.first().map(|c| &c.lab));
     let next = next.map_or(String::new(), |lab| format!("; next is `vpclab lab start {}`: {}", lab.id, lab.title));
     Ok(Failure::input(format!("which lab? `vpclab lab list` shows them{next}")))

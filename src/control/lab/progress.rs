@@ -31,7 +31,7 @@ pub struct Entry {
     pub checks: u64,
     /// Seconds since 1970.
     pub started: u64,
-    /// Seconds since 1970 when the last step was solved; 0: not yet.
+    /// Seconds since 1970 when the last step was solved without the solution shown; 0: not yet.
     pub finished: u64,
     /// The solution was shown.
     pub shown: bool,
