@@ -163,7 +163,9 @@ pub fn render(lines: &[Line]) -> String {
         let kind = if line.guard { "guard" } else { line.layer };
         let closed = line.mark == Mark::Ok && is_failure(&line.expected);
         let wanted = if closed { format!(": {}, as it should be", line.expected) } else { String::new() };
-        let _ = writeln!(out, "{mark} {kind:12} {}{wanted}", line.title);
+        // In full where it is to be looked at.
+        let title = if line.mark == Mark::Red { line.title.clone() } else { shortened(&line.title) };
+        let _ = writeln!(out, "{mark} {kind:12} {title}{wanted}");
         match line.mark {
             Mark::Ok => {}
             Mark::Red => {
@@ -182,6 +184,18 @@ pub fn render(lines: &[Line]) -> String {
         }
     }
     out
+}
+
+/// Scripts are long, and a line is enough to know one by: its beginning and its end, which says where it goes.
+fn shortened(title: &str) -> String {
+    const LONGEST: usize = 110;
+    const END: usize = 30;
+    let count = title.chars().count();
+    if count <= LONGEST {
+        return title.to_owned();
+    }
+    let end: String = title.chars().skip(count - END).collect();
+    format!("{} ... {end}", title.chars().take(LONGEST - END - 5).collect::<String>())
 }
 
 /// A check that holds by failing, which must not read as if a way were open: a drop code, another exit code than 0.
@@ -323,6 +337,12 @@ mod tests {
         let line = judge(&lab.steps[0].check[0], &Seen::default());
         assert_eq!(render(&[line]), "ok      path         a to 10.0.0.1:22: SG_INGRESS, as it should be\n");
         assert!(is_failure("exit 28, after 1900 ms or more") && is_failure("silent") && is_failure("unreachable"));
+        let long = format!("app-a run {}, meanwhile changes/tunnel-1-fails.patch.yaml", "x é;".repeat(60));
+        let short = shortened(&long);
+        assert!(
+            short.chars().count() == 110 && short.starts_with("app-a run x é") && short.ends_with("fails.patch.yaml")
+        );
+        assert_eq!(shortened("app-a run x"), "app-a run x");
         assert!(!is_failure("exit 0 via nat") && !is_failure("alive") && !is_failure("reachable via endpoint:sts"));
     }
 
