@@ -223,9 +223,9 @@ fn distance(plan: &Plan, peering: &PeeringPlan) -> u32 {
     between_regions(region(peering.requester), region(peering.accepter)).map_or(0, micros)
 }
 
-/// May rules of a VPC refer to groups of another: over a peering within the region, or a transit gateway where both
+/// Whether rules of a VPC may refer to groups of another: over a peering within the region, or a transit gateway where both
 /// attachments say so (VPC User Guide, "security group referencing").
-fn may_refer(plan: &Plan, vpc: usize, other: usize) -> bool {
+pub fn may_refer(plan: &Plan, vpc: usize, other: usize) -> bool {
     let peered = |p: &PeeringPlan| p.same_region && p.other(vpc) == Some(other);
     let attached = |vpc: usize, tgw: usize| {
         plan.tgw_attachments.iter().any(|a| {

@@ -31,7 +31,7 @@ pub mod verdict;
 mod walk;
 mod wheel;
 
-pub use compile::compile;
+pub use compile::{compile, may_refer};
 pub use core::{Engine, EngineLimits, drop_record};
 pub use event::{Counters, FlowClosed, FlowSnapshot, Way};
 pub use flow::{FlowEnd, FlowState};

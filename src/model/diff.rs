@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::plan::{EniOwner, Plan, Policy};
+use super::plan::{EniOwner, Limits, ListenReply, Listener, Plan, Policy, RunCommand};
 
 mod gateways;
 mod joined;
@@ -93,7 +93,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
         (
             "lab",
             BTreeMap::from([
-                ("limits".to_owned(), vec![("limits", format!("{:?}", p.limits))]),
+                ("limits".to_owned(), vec![("limits", limits(&p.limits))]),
                 ("latency".to_owned(), vec![("latency", joined::latency(p))]),
             ]),
         ),
@@ -172,8 +172,8 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                     let mut attributes = gateways::of_instance(i);
                     attributes.extend(vec![
                         ("role", role),
-                        ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
-                        ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
+                        ("listen", join(i.listen.iter().map(listener).collect())),
+                        ("run", join(i.run.iter().map(command).collect())),
                         ("mtu", i.mtu.to_string()),
                         ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
                         ("user_data", i.user_data.clone().unwrap_or_default()),
@@ -280,6 +280,31 @@ fn policy(p: &Policy) -> String {
     }
 }
 
+/// Those that are not AWS's.
+fn limits(limits: &Limits) -> String {
+    let told = limits.beside_aws();
+    if told.is_empty() {
+        return "AWS's".to_owned();
+    }
+    told.into_iter().map(|(name, here, _)| format!("{name} {here}")).collect::<Vec<_>>().join(", ")
+}
+
+/// `tcp 80 http tls www.example.com delay 3s`.
+fn listener(l: &Listener) -> String {
+    let reply = match &l.reply {
+        ListenReply::Directory(path) => path.display().to_string(),
+        other => format!("{other:?}").to_lowercase(),
+    };
+    let tls = l.tls.as_ref().map(|name| format!(" tls {name}")).unwrap_or_default();
+    let delay = if l.delay.is_zero() { String::new() } else { format!(" delay {:?}", l.delay) };
+    format!("{} {} {reply}{tls}{delay}", l.proto, l.port)
+}
+
+fn command(run: &RunCommand) -> String {
+    let user = run.user.as_ref().map(|user| format!("{user}: ")).unwrap_or_default();
+    format!("{user}{:?}", run.cmd)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::plan_of;
@@ -302,7 +327,7 @@ mod tests {
         for wanted in [
             "~ route table vpc.public\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via igw -> 10.0.0.0/16 local, 0.0.0.0/0 via igw, pl:corp blackhole",
             "~ route table vpc.private\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a -> 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a, pl:com.amazonaws.us-east-1.s3 via endpoint:s3",
-            "~ instance vpc.web\n    forward: nothing -> masquerade\n    tracking: Tracking { tcp_idle: None, udp_idle: None, udp_stream: None } -> Tracking { tcp_idle: Some(350s), udp_idle: None, udp_stream: None }",
+            "~ instance vpc.web\n    forward: nothing -> masquerade\n    tracking: nothing -> tcp_idle 350s",
             "+ endpoint vpc.s3",
             "~ NAT gateway vpc.natgw-a\n    addresses: 10.0.0.4 -> 10.0.0.4, 10.0.0.5",
             "+ public address one",
@@ -315,6 +340,26 @@ mod tests {
             assert!(seen.iter().any(|line| line == wanted), "{wanted}\n{}", seen.join("\n"));
         }
         assert_eq!(diff(&new, &new), []);
+    }
+
+    #[test]
+    fn tunnels_servers_and_limits_show_in_words() {
+        let hyb = include_str!("../../topologies/t-hyb.yaml");
+        let old = plan_of(&[hyb]);
+        let patch = "limits: { nat_idle: 2s }
+vpcs: { vpc: { instances: { web: { listen: [{ tcp: 443, reply: http, tls: www.example.com, delay: 3s }], run: [id] } } } }
+on_prem: { dc: { vpn: { mtu: 1400, mss: \"false\", tunnels: [{ preferred_by_site: true, preferred_by_aws: true }] } } }
+";
+        let new = plan_of(&[hyb, patch]);
+        let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        for wanted in [
+            "~ lab limits\n    limits: AWS's -> nat_idle 2 s",
+            "~ instance vpc.web\n    listen: tcp 80 http -> tcp 443 http tls www.example.com delay 3s\n    run: nothing -> \"id\"",
+            "~ link dc/vpn\n    kind: vpn, bgp routing; tunnel 1: mtu 1446, mss 1406, tunnel 2: mtu 1446, mss 1406 -> vpn, bgp \
+             routing; tunnel 1: mtu 1400, mss as sent, preferred by the site, preferred by AWS",
+        ] {
+            assert!(seen.iter().any(|line| line == wanted), "{wanted}\n{}", seen.join("\n"));
+        }
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         gateways: gateways::rows(plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
-        limits: plan.limits.changed().into_iter().map(|(name, here, aws)| (name.to_owned(), here, aws)).collect(),
+        limits: plan.limits.beside_aws().into_iter().map(|(name, here, aws)| (name.to_owned(), here, aws)).collect(),
         latency: latency::note(plan).map(str::to_owned),
     }))
 }

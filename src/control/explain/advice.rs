@@ -9,7 +9,7 @@ use super::{Explanation, Facts, Target, ports, routes, symmetry};
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Engine, EngineLimits, NACL_STAR, compile};
 use crate::model::catalogue::{self, PublicForm, PublicName};
-use crate::model::plan::{EniOwner, Home, Limits, NaclRule, SgPeer, SgRule, TrafficMatch};
+use crate::model::plan::{EniOwner, Home, Limits, NaclRule, PrefixListPlan, SgPeer, SgRule, TrafficMatch};
 use crate::model::{Plan, latency};
 
 /// Changes that are tried one after the other before no more are suggested.
@@ -111,8 +111,8 @@ pub(super) fn delays(plan: &Plan, told: &mut Explanation) {
 /// Times and quotas that are not AWS's, with both values.
 pub(super) fn limits(limits: &Limits, told: &mut Explanation) {
     let differs: Vec<String> = limits
-        .changed()
-        .into_iter()
+        .beside_aws()
+        .iter()
         .map(|(name, here, there)| format!("{name} is {here} here, {there} in AWS"))
         .collect();
     if !differs.is_empty() {
@@ -279,7 +279,7 @@ fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Op
 }
 
 /// `app.security_groups.doors.ingress += "tcp 443 from sg:guest"`: the peer's first group where the peer is an ENI of
-/// the same VPC, else its address.
+/// the same VPC; the prefix list of a service that a gateway endpoint of the VPC serves; else its address.
 fn allow_group(
     plan: &mut Plan,
     at: EniIx,
@@ -291,9 +291,18 @@ fn allow_group(
     let group = *plan.eni(at).security_groups.first()?;
     let peer_group = peer.filter(|p| plan.eni(*p).vpc() == plan.eni(at).vpc() && plan.eni(*p).ip == addr);
     let peer_group = peer_group.and_then(|p| plan.eni(p).security_groups.first().copied());
-    let (peer, peer_text) = match peer_group {
-        Some(g) => (SgPeer::Group(g), format!("sg:{}", plan.security_groups[g].common.name)),
-        None => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
+    let vpc = plan.eni(at).vpc().filter(|_| egress);
+    let gateways = plan.endpoints.iter().filter(|e| Some(e.vpc) == vpc && e.is_gateway());
+    let list = gateways.map(|e| &plan.services[e.service]).find_map(|service| {
+        let of_service = |l: &PrefixListPlan| l.list_name == service.full_name;
+        let at = plan.prefix_lists.iter().position(|l| l.aws && of_service(l))?;
+        let holds = plan.prefix_lists[at].entries.iter().any(|block| block.contains(addr));
+        holds.then(|| (at, service.name.clone()))
+    });
+    let (peer, peer_text) = match (peer_group, list) {
+        (Some(g), _) => (SgPeer::Group(g), format!("sg:{}", plan.security_groups[g].common.name)),
+        (None, Some((at, service))) => (SgPeer::PrefixList(at), format!("pl:{service}")),
+        (None, None) => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
     };
     let traffic = told.destination.traffic();
     let (list, word) = if egress { ("egress", "to") } else { ("ingress", "from") };

@@ -7,8 +7,8 @@ use super::path::eni_at;
 use crate::base::{Cidr, EniIx};
 use crate::model::Plan;
 use crate::model::plan::{
-    AttachmentTo, EniOwner, Fault, FaultPlan, Home, RouteDest, RouteOrigin, RoutePlan, RouteTarget, TgwRoutePlan,
-    TgwTarget,
+    AttachmentTo, EniOwner, Fault, FaultPlan, Home, NatGatewayPlan, RouteDest, RouteOrigin, RoutePlan, RouteTarget,
+    SubnetPlan, TgwRoutePlan, TgwTarget,
 };
 
 /// Codes that this file has a change for.
@@ -53,7 +53,11 @@ pub(super) fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explana
                 return Some(("a public NAT gateway: a private one does not lead to the Internet".into(), false));
             }
             let at = plan.route_tables.iter().position(|t| t.common.path == object)?;
-            let igw = plan.internet_gateways.iter().position(|igw| igw.vpc == plan.route_tables[at].vpc)?;
+            let vpc = plan.route_tables[at].vpc;
+            let igw = plan.internet_gateways.iter().position(|igw| igw.vpc == vpc)?;
+            if let Some(change) = to_public_subnet(plan, at, vpc) {
+                return Some((change, false));
+            }
             Some(add_route(plan, at, Cidr::ANY, RouteTarget::Igw(igw)))
         }
         "TGW_NO_AZ" => {
@@ -110,6 +114,20 @@ pub(super) fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explana
         "NAT_NO_PORT" => Some((format!("limits.nat_ports: {}", plan.limits.nat_ports.saturating_mul(2)), false)),
         _ => None,
     }
+}
+
+/// `vpc.nat_gateways.natgw-a.subnet: public-a`: a NAT gateway whose subnet has this table, in a subnet whose table leads
+/// to the Internet gateway, of its own zone if there is one. Another route in the table would be its clients' too.
+fn to_public_subnet(plan: &Plan, table: usize, vpc: usize) -> Option<String> {
+    let subnet_of = |nat: &&NatGatewayPlan| &plan.subnets[nat.subnet];
+    let nat = plan.nat_gateways.iter().find(|nat| nat.public && subnet_of(nat).route_table == table)?;
+    let leads =
+        |route: &RoutePlan| plan.blocks(&route.to).contains(&Cidr::ANY) && matches!(route.target, RouteTarget::Igw(_));
+    let public =
+        |subnet: &&SubnetPlan| subnet.vpc == vpc && plan.route_tables[subnet.route_table].routes.iter().any(leads);
+    let near = plan.subnets.iter().filter(public).find(|subnet| subnet.az == plan.subnets[nat.subnet].az);
+    let subnet = near.or_else(|| plan.subnets.iter().find(public))?;
+    Some(format!("{}.subnet: {}", path("nat_gateways", &nat.common.path), subnet.common.name))
 }
 
 /// How the fault ends that a refusal at `object` is due to: by its id in a running lab, else by the file.

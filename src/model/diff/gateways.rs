@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Attributes;
 use crate::model::Plan;
-use crate::model::plan::{Common, EndpointKind, EndpointPlan, InstancePlan};
+use crate::model::plan::{Common, EndpointKind, EndpointPlan, InstancePlan, Tracking};
 
 type Objects = Vec<(&'static str, BTreeMap<String, Attributes>)>;
 
@@ -72,7 +72,7 @@ pub(super) fn of_instance(i: &InstancePlan) -> Attributes {
     vec![
         ("names", i.names.join(", ")),
         ("forward", i.forward.map(|forward| format!("{forward:?}").to_lowercase()).unwrap_or_default()),
-        ("tracking", format!("{:?}", i.tracking)),
+        ("tracking", tracking(&i.tracking)),
         ("impair", i.impair.map(|impair| format!("{impair:?}")).unwrap_or_default()),
     ]
 }
@@ -86,6 +86,11 @@ pub(super) fn of_endpoint(p: &Plan, e: &EndpointPlan) -> Attributes {
         }
     };
     vec![("type", kind.to_owned()), ("route_tables", tables)]
+}
+
+fn tracking(t: &Tracking) -> String {
+    let times = [("tcp_idle", t.tcp_idle), ("udp_idle", t.udp_idle), ("udp_stream", t.udp_stream)];
+    joined(times.iter().filter_map(|(name, time)| time.map(|time| format!("{name} {time:?}"))))
 }
 
 fn joined<T: ToString>(items: impl Iterator<Item = T>) -> String {
