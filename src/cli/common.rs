@@ -143,6 +143,7 @@ impl FilterArgs {
             to: self.to.clone(),
             code: self.code.clone(),
             since_ms: self.since.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            again: false,
         }
     }
 }
@@ -308,9 +309,10 @@ pub fn follow<R: Timed + serde::Serialize>(
     };
     show(&rows, true)?;
     let mut seen = rows.iter().map(Timed::time_ms).max().unwrap_or(0);
+    let again = || crate::control::api::Filter { again: true, ..filter.filter() };
     while filter.follow && super::screen::flush() {
         std::thread::sleep(std::time::Duration::from_millis(300));
-        let new: Vec<R> = ask(&mut client, filter.filter())?.into_iter().filter(|r| r.time_ms() > seen).collect();
+        let new: Vec<R> = ask(&mut client, again())?.into_iter().filter(|r| r.time_ms() > seen).collect();
         if !new.is_empty() {
             show(&new, false)?;
             seen = new.iter().map(Timed::time_ms).max().unwrap_or(seen);

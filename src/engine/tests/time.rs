@@ -66,6 +66,22 @@ fn a_tracked_flow_survives_the_removal_of_its_rule_and_a_new_one_does_not_begin(
 }
 
 #[test]
+fn drop_records_are_of_the_program_that_decided_and_leave_with_it() {
+    let (mut lab, c, s) = tracked_lab();
+    let mut engine = engine(&lab);
+    drops(&mut engine, c, &syn(THERE.0, "10.0.2.10:81"), DropCode::SgIngress, Decider::SecurityGroups(s));
+    let told: Vec<DropRecord> = engine.drops().cloned().collect();
+    lab.plan.security_groups[2].ingress.clear();
+    let left = engine.publish(T0, Arc::new(compile(&lab.plan, 2)));
+    assert!(!told.is_empty() && left.iter().eq(&told), "as they were");
+    assert_eq!(engine.drops().count(), 0);
+    assert_eq!(engine.counters().dropped(DropCode::SgIngress), 1, "the counter goes on");
+    drops(&mut engine, c, &syn(THERE.0, THERE.1), DropCode::SgIngress, Decider::SecurityGroups(s));
+    assert_eq!(engine.drops().count(), 1);
+    assert_eq!(engine.counters().dropped(DropCode::SgIngress), 2);
+}
+
+#[test]
 fn an_untracked_flow_dies_with_its_rule() {
     let (mut lab, c, s) = untracked_lab();
     let mut engine = engine(&lab);
