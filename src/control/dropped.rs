@@ -7,7 +7,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::api::{DropRow, Filter};
-use super::rows::{self, Name, Word};
+use super::rows::{self, ANY, Name, Word};
 use crate::base::{EniIx, Instant};
 use crate::engine::DropRecord;
 use crate::model::Plan;
@@ -26,6 +26,8 @@ pub struct Told {
     began: Names,
     from: Names,
     to: Names,
+    /// Of the sender, whatever address it sent from.
+    sender: Names,
 }
 
 type Names = Arc<[Name]>;
@@ -40,8 +42,10 @@ pub fn tell<'a>(
     let told = records.into_iter().map(|record| {
         let book = book.get_or_insert_with(|| Book::of(plan));
         let row = rows::drop_row(plan, record, clock);
+        let sender = book.names(&row.from, ANY);
         Told {
-            began: book.names(&row.began, &row.began_at),
+            began: if record.is_sum() { sender.clone() } else { book.names(&row.began, &row.began_at) },
+            sender,
             from: book.names(&row.from, &row.src),
             to: book.names(&row.to, &row.dst),
             row,
@@ -69,14 +73,14 @@ impl Told {
     }
 
     fn is_sum(&self) -> bool {
-        self.row.dst == "*"
+        self.row.dst == ANY
     }
 
     /// As one of the many whose addresses and ports are not kept.
     fn into_sum(self) -> Told {
-        let Told { row, from, .. } = self;
+        let Told { row, sender, .. } = self;
         let ports = ["tcp", "udp"].contains(&row.proto.as_str());
-        let any = || "*".to_owned();
+        let any = || ANY.to_owned();
         let row = DropRow {
             began: row.from.clone(),
             began_at: if ports { "0.0.0.0:0" } else { "0.0.0.0" }.to_owned(),
@@ -86,7 +90,7 @@ impl Told {
             dst: any(),
             ..row
         };
-        Told { row, began: from.clone(), from, to: Arc::new([]) }
+        Told { row, began: sender.clone(), from: sender.clone(), sender, to: Arc::new([]) }
     }
 
     /// Counts a row that says the same.
@@ -98,7 +102,7 @@ impl Told {
 
     /// Everything but times and the count.
     fn text(&self) -> impl Hash + Eq + '_ {
-        let Told { row, began, from, to } = self;
+        let Told { row, began, from, to, .. } = self;
         let ends = (&row.began, &row.began_at, row.back, &row.from, &row.to, &row.src, &row.dst);
         (ends, &row.proto, &row.code, &row.object, &row.rule, &row.direction, (began, from, to))
     }
@@ -392,7 +396,7 @@ vpcs:
                 ..DropRow::default()
             };
             let nobody = || Names::from([]);
-            history.keep(vec![Told { row, began: nobody(), from: nobody(), to: nobody() }]);
+            history.keep(vec![Told { row, began: nobody(), from: nobody(), to: nobody(), sender: nobody() }]);
         }
         assert_eq!(history.sums.len(), SUMS);
         assert_eq!(seen(&history).len(), SUMS + 4);

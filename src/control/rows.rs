@@ -7,7 +7,10 @@ use crate::engine::{Decider, Direction, DropCode, DropRecord, FlowSnapshot};
 use crate::model::plan::EniOwner;
 use crate::model::{Plan, catalogue};
 
-/// `clock` turns the engine's moments into milliseconds since 1970.
+/// In place of addresses, where a row is the sum of many.
+pub const ANY: &str = "*";
+
+/// `plan` is the one that decided. `clock` turns the engine's moments into milliseconds since 1970.
 pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::Instant) -> u64) -> DropRow {
     let (object, rule) = decider(plan, record);
     let (began, began_at) = began(plan, record);
@@ -19,9 +22,9 @@ pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::In
         began_at,
         back: record.answers.is_some(),
         from: plan.eni_label(record.from),
-        to: if sum { "*".to_owned() } else { label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst) },
-        src: if sum { "*".to_owned() } else { end(record.tuple, true) },
-        dst: if sum { "*".to_owned() } else { end(record.tuple, false) },
+        to: if sum { ANY.to_owned() } else { label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst) },
+        src: if sum { ANY.to_owned() } else { end(record.tuple, true) },
+        dst: if sum { ANY.to_owned() } else { end(record.tuple, false) },
         proto: record.tuple.proto.to_string(),
         code: record.code.as_str().to_owned(),
         object,
