@@ -332,8 +332,7 @@ fn the_allowance_is_each_instance_s_own() {
     drops(&mut engine, other, &scan("10.0.1.11", "10.0.2.10", 1), DropCode::CtFull, Decider::Eni(s));
     drops(&mut engine, c, &scan("10.0.1.10", "10.0.1.11", 1), DropCode::CtFull, Decider::Eni(c));
     assert_eq!(engine.flow_count(), 100);
-    let mut all = EngineLimits::default();
-    all.flows = 3;
+    let all = EngineLimits { flows: 3, ..EngineLimits::default() };
     let mut small = Engine::new(Arc::new(compile(&lab.plan, 1)), all);
     for port in 0..3 {
         assert_eq!(small.sent(T0, c, &scan("10.0.1.10", "10.0.2.10", port)), to(s));
