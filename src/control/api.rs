@@ -127,6 +127,8 @@ pub struct Filter {
     pub code: Option<String>,
     /// Only what was seen in the last so many milliseconds.
     pub since_ms: Option<u64>,
+    /// Asked before, when the words meant something: what they named may be gone by now, and that is no mistake.
+    pub again: bool,
 }
 
 /// Which packets are to be seen.
@@ -324,7 +326,7 @@ pub struct FlowRow {
     pub last_ms: u64,
 }
 
-/// One line of `vpclab drops`.
+/// One line of `vpclab drops`, in the words of the plan that decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DropRow {
     /// Milliseconds since 1970 of the last packet counted here.

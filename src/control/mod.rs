@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod checks;
+pub mod dropped;
 pub mod explain;
 pub mod lab;
 pub mod rows;

@@ -84,11 +84,10 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
         zone: zones.number(&subnet.az_id),
         down: zone_failed(plan, &subnet.az_id),
     });
-    let nacls = plan.network_acls.iter().map(|nacl| Nacl {
-        id: nacl.common.id.clone(),
-        ingress: NaclTable::new(&nacl.ingress),
-        egress: NaclTable::new(&nacl.egress),
-    });
+    let nacls = plan
+        .network_acls
+        .iter()
+        .map(|nacl| Nacl { ingress: NaclTable::new(&nacl.ingress), egress: NaclTable::new(&nacl.egress) });
     Program {
         generation,
         enis: enis.into(),
@@ -334,7 +333,6 @@ fn compile_table(plan: &Plan, table: &RouteTablePlan) -> Table {
         entries.extend(blocks.map(|block| (*block, at as u32)));
     }
     let routes = table.routes.iter().map(|route| Route {
-        id: route.id.clone(),
         target: match route.target {
             RouteTarget::Local => Target::Local,
             RouteTarget::Eni(eni) => Target::Eni(eni),
@@ -347,7 +345,7 @@ fn compile_table(plan: &Plan, table: &RouteTablePlan) -> Table {
             RouteTarget::GatewayEndpoint(at) => Target::GatewayEndpoint(at as u32),
         },
     });
-    Table { id: table.common.id.clone(), lpm: Lpm::new(&entries), routes: routes.collect() }
+    Table { lpm: Lpm::new(&entries), routes: routes.collect() }
 }
 
 fn gateways(plan: &Plan) -> Gateways {

@@ -13,6 +13,7 @@ use crate::control::api::{
     Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply, Request,
     RequestRow,
 };
+use crate::control::dropped;
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
 use crate::control::store::Accepted;
@@ -214,13 +215,18 @@ fn now_ms(shared: &Shared) -> u64 {
 }
 
 fn drops(shared: &Shared, filter: &Filter) -> Result<Vec<DropRow>, Refused> {
+    let history = shared.drops();
     let (plan, records) = shared
         .router
         .call(|inside| (inside.tables.plan.clone(), inside.engine.drops().cloned().collect::<Vec<_>>()))?;
-    let (plan, now) = (&*plan, now_ms(shared));
-    rows::check_filter(plan, filter).map_err(input)?;
-    let rows = records.iter().map(|r| rows::drop_row(plan, r, &|at| shared.clock.unix_ms(at)));
-    Ok(rows.filter(|row| rows::drop_passes(plan, filter, row, now)).collect())
+    let is_new = |word: &Option<String>| word.clone().filter(|word| !history.knows(word));
+    check(&plan, &Filter { from: is_new(&filter.from), to: is_new(&filter.to), ..filter.clone() })?;
+    let told = dropped::tell(&plan, &records, &|at| shared.clock.unix_ms(at));
+    Ok(history.rows(told, filter, now_ms(shared)))
+}
+
+fn check(plan: &Plan, filter: &Filter) -> Result<(), Refused> {
+    if filter.again { Ok(()) } else { rows::check_filter(plan, filter).map_err(input) }
 }
 
 fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
@@ -229,7 +235,7 @@ fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
         (inside.tables.plan.clone(), inside.engine.flows().collect::<Vec<_>>(), closed)
     })?;
     let (plan, now) = (&*plan, now_ms(shared));
-    rows::check_filter(plan, filter).map_err(input)?;
+    check(plan, filter)?;
     let rows = closed
         .iter()
         .map(|f| (f, true))

@@ -14,7 +14,6 @@ use tokio::sync::Notify;
 use super::answers::{Refused, input};
 use super::credentials;
 use super::faults::{FaultBook, Health};
-use super::follow::Follow;
 use super::node::{self, Shared};
 use super::reconcile::{self, Steps};
 use super::router::{Publication, Retired};
@@ -23,6 +22,7 @@ use super::tables::Tables;
 use super::work::{self, Authorities, Bound, ListenerKey, Listens, RunKey, Runs, Work};
 use crate::base::{Clock, EniIx};
 use crate::control::api::{AnewRow, Applied, ChangeRow, FaultRow, Reply};
+use crate::control::dropped;
 use crate::control::store::{self, Accepted};
 use crate::dns;
 use crate::host::tun::Tun;
@@ -499,16 +499,18 @@ fn publish(
         }
         credentials::replace(&credentials, book);
     });
-    let follow = Follow::new(&shared.state().plan, &state.plan);
+    // Whoever asks for drops meanwhile waits: these are with the router, or in the history.
+    let mut history = shared.drops();
     let (clock, ordered) = (shared.clock, shared.clock.now());
     let (published, in_force) = shared.router.call(move |inside| {
-        let published = inside.publish(Publication { tables, tuns, follow, besides });
+        let published = inside.publish(Publication { tables, tuns, besides });
         (published, clock.now())
     })?;
     let took = in_force.since(ordered);
-    let Retired { tables, tuns } = published.map_err(|e| host("a new interface", &e))?;
+    let Retired { tables, tuns, drops } = published.map_err(|e| host("a new interface", &e))?;
     shared.replace_state(state);
-    drop((tables, tuns));
+    history.keep(dropped::tell(&tables.plan, drops.iter(), &|at| clock.unix_ms(at)));
+    drop((history, tables, tuns));
     Ok(took)
 }
 

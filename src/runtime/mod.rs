@@ -9,7 +9,6 @@ pub mod clock;
 pub mod credentials;
 pub mod delay;
 pub mod faults;
-pub mod follow;
 pub mod gateways;
 pub mod launch;
 pub mod links;

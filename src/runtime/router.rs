@@ -18,7 +18,6 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
-use super::follow::Follow;
 use super::links::{Goal, Leg, Links, Lost};
 use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
@@ -29,7 +28,8 @@ use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
 use crate::control::api::Gauges;
 use crate::engine::{
-    Decider, Direction, DropCode, Engine, EngineLimits, FlowClosed, FlowSnapshot, Reaction, Verdict, Via, drop_record,
+    Decider, Direction, DropCode, DropLog, Engine, EngineLimits, FlowClosed, FlowSnapshot, Reaction, Verdict, Via,
+    drop_record,
 };
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
@@ -108,8 +108,6 @@ pub struct Publication {
     pub tables: Tables,
     /// Of new kernels: the interface in the new plan, and its device.
     pub tuns: Vec<(EniIx, Tun)>,
-    /// From the plan before.
-    pub follow: Follow,
     /// What else has to change in the same moment; it must not wait for anything.
     pub besides: Box<dyn FnOnce() + Send>,
 }
@@ -119,6 +117,8 @@ pub struct Publication {
 pub struct Retired {
     pub tables: Tables,
     pub tuns: Vec<Tun>,
+    /// What was dropped under the plan of `tables`.
+    pub drops: DropLog,
 }
 
 impl Inside<'_> {
@@ -127,7 +127,7 @@ impl Inside<'_> {
     ///
     /// Errors: epoll refuses a TUN; then nothing has changed.
     pub fn publish(&mut self, publication: Publication) -> io::Result<Retired> {
-        let Publication { tables, tuns, follow: moved, besides } = publication;
+        let Publication { tables, tuns, besides } = publication;
         for (n, (eni, tun)) in tuns.iter().enumerate() {
             if let Err(error) = self.poller.add(tun.as_fd(), tables.numbers.of(*eni).0) {
                 for (_, tun) in &tuns[..n] {
@@ -136,8 +136,7 @@ impl Inside<'_> {
                 return Err(error);
             }
         }
-        self.engine.publish(self.now, tables.program.clone());
-        self.engine.relabel_drops(|record| moved.record(record));
+        let drops = self.engine.publish(self.now, tables.program.clone());
         let tables = std::mem::replace(self.tables, tables);
         besides();
         let (old, new) = (tables.numbers.clone(), self.tables.numbers.clone());
@@ -174,7 +173,7 @@ impl Inside<'_> {
         });
         self.terminal.stack().set_idle(self.tables.plan.limits.endpoint_idle);
         self.ports.taps.publish(&self.tables.plan);
-        Ok(Retired { tables, tuns: retired })
+        Ok(Retired { tables, tuns: retired, drops })
     }
 }
 
