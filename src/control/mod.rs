@@ -5,5 +5,6 @@ pub mod checks;
 pub mod explain;
 pub mod lab;
 pub mod rows;
+pub mod states;
 pub mod store;
 pub mod watch;

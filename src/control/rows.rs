@@ -320,7 +320,12 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
             (format!("rtb:{}", table.common.path), rule)
         }
         Decider::EndpointEni(eni) => match behind(plan, record.decider) {
-            Decider::EndpointEni(_) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+            Decider::EndpointEni(_) => {
+                // Which fault it is; once it is over, nothing can be said of it here.
+                let fault = plan.fault_of(eni).filter(|_| record.code == DropCode::VpceAzDown);
+                let rule = fault.map(|fault| format!("fault: {}", fault.title));
+                (format!("endpoint:{}", plan.eni_label(eni)), rule.unwrap_or_default())
+            }
             door => (named(plan, door), String::new()),
         },
         Decider::Resolver(eni) => {

@@ -10,6 +10,9 @@ use super::plan::{EniOwner, Plan, Policy};
 
 mod gateways;
 mod joined;
+mod replaced;
+
+pub use replaced::{Replaced, replaced};
 
 /// One object that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -15,7 +15,7 @@ pub mod spec;
 mod starter;
 pub mod validate;
 
-pub use diff::{Change, Sign, diff};
+pub use diff::{Change, Replaced, Sign, diff, replaced};
 pub use load::{Around, Loaded, Nothing, PolicyFlaw, Standing, keeps_name, load, load_judged, load_over, written_name};
 pub use plan::Plan;
 pub use schema::schema;
