@@ -26,4 +26,5 @@ pub mod streams;
 pub mod tables;
 pub mod tap;
 pub mod terminal;
+mod unanswered;
 pub mod work;
