@@ -135,11 +135,12 @@ impl Plan {
 
     /// What the links of an instance (by its index) do to packets: as the last fault says, else as the file does.
     pub fn impairment_of(&self, instance: usize) -> Option<Impair> {
-        let by_fault = self.faults.iter().filter(|fault| fault.after.is_none()).filter_map(|fault| match fault.what {
-            Fault::Link { instance: of, impair } if of == instance => Some(impair),
-            _ => None,
-        });
-        by_fault.last().or(self.instances[instance].impair)
+        let mut by_fault =
+            self.faults.iter().filter(|fault| fault.after.is_none()).filter_map(|fault| match fault.what {
+                Fault::Link { instance: of, impair } if of == instance => Some(impair),
+                _ => None,
+            });
+        by_fault.next_back().or(self.instances[instance].impair)
     }
 
     /// Interfaces that have failed, of endpoints: names lead past them.

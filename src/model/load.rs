@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use super::catalogue;
-use super::plan::RouteTarget;
+use super::plan::{RouteTarget, TgwTarget};
 use super::spec::fields::{Cx, Files};
 use super::spec::merge::merge;
 use super::spec::names::{Names, is_account, is_name};
@@ -132,6 +132,14 @@ fn routes(plan: &Plan) -> BTreeSet<String> {
                 RouteTarget::Tgw(at) => named("tgw", &plan.transit_gateways[at].common.name),
             };
             all.extend(target.map(|target| route_key(&table.common.path, &plan.dest_text(route.to), &target)));
+        }
+    }
+    for table in &plan.tgw_route_tables {
+        for route in table.routes.iter().filter(|route| !route.propagated) {
+            if let TgwTarget::Attachment(at) = route.target {
+                let target = format!("attachment:{}", plan.tgw_attachments[at].common.name);
+                all.insert(route_key(&table.common.path, &route.to.to_string(), &target));
+            }
         }
     }
     all

@@ -622,6 +622,15 @@ peerings: { p: { requester: app, accepter: far } }
             assert_eq!(blackholes(&over(&after, patch).unwrap_or_else(|r| panic!("{}", r.render(false))).plan), gone);
             assert_eq!(blackholes(&over(&after, "{}").unwrap_or_else(|r| panic!("{}", r.render(false))).plan), [""; 0]);
         }
+        let with = "transit_gateways: { t: { attachments: { one: { vpc: app, subnets: [a] }, two: { vpc: far, subnets: [x] } },
+          route_tables: { r: { associate: [one], routes: [ { to: 192.168.0.0/16, via: two } ] } } } }";
+        let without = "transit_gateways: { t: { attachments: { one: { vpc: app, subnets: [a] } },
+          route_tables: { r: { associate: [one], routes: [ { to: 192.168.0.0/16, via: two } ] } } } }";
+        let joined = over(&standing, with).unwrap_or_else(|r| panic!("{}", r.render(false)));
+        assert!(over(&standing, without).is_err());
+        let left = over(&Standing::of(&joined.plan), without).unwrap_or_else(|r| panic!("{}", r.render(false)));
+        assert_eq!(left.plan.tgw_route_text(&left.plan.tgw_route_tables[0].routes[0]), "192.168.0.0/16 blackhole");
+        assert!(left.warnings.render(false).contains("two has gone: the route to 192.168.0.0/16 stays"));
         let new = "vpcs: { app: { route_tables: { out: { routes: [ { to: 0.0.0.0/0, via: nat:other } ] } } } }";
         assert!(over(&standing, new).is_err());
     }
