@@ -498,7 +498,7 @@ fn what_a_fault_has_taken_is_told_by_ps_explain_and_drops_until_it_is_over() {
     );
     assert_eq!(get(&lab, "web", "https://10.0.1.30/"), 28);
     let drops = lab.vpclab("drops", &["--code", "VPCE_AZ_DOWN"]).ok();
-    assert!(drops.contains("fault: endpoint app.sqs"), "{drops}");
+    assert!(drops.contains("down by a fault: endpoint app.sqs"), "{drops}");
     lab.vpclab("fault", &["clear"]).ok();
     lab.vpclab("fault", &["az", "b"]).ok();
     assert_eq!(states(), ["web running", "api zone down", "10.0.1.30 available", "10.0.2.30 zone down"]);
