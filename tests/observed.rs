@@ -444,7 +444,8 @@ fn explained(lab: &Lab, plan: &Plan, probes: &[Probe], sum: &mut Sum) -> Vec<Str
             proto => format!("{}:{}/{proto}", probe.to, probe.port),
         };
         let by = &plan.instances[probe.by].common.path;
-        let said = lab.vpclab("explain", &["-f", "json", by, &to]);
+        let from_port = EXPLAINS_FROM.to_string();
+        let said = lab.vpclab("explain", &["-f", "json", "--from-port", &from_port, by, &to]);
         let told: Value = serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {}{}", said.out, said.err));
         let right = match &fate.drop {
             None => told["reachable"] == true,
@@ -457,7 +458,7 @@ fn explained(lab: &Lab, plan: &Plan, probes: &[Probe], sum: &mut Sum) -> Vec<Str
             }
         };
         if !right {
-            let page = lab.vpclab("explain", &[by, &to]).out;
+            let page = lab.vpclab("explain", &["--from-port", &from_port, by, &to]).out;
             wrong.push(format!("{}\n  oracle: {fate:?}\n  explain: {page}", words(plan, probe)));
         }
     }

@@ -20,7 +20,7 @@ pub struct Args {
     /// The request carries no signature
     #[arg(long)]
     pub unsigned: bool,
-    /// The client's port: a transit gateway may choose the zone by it
+    /// The client's port; without it every port that a client's kernel may choose must get through
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), env = "VPCLAB_FROM_PORT")]
     pub from_port: Option<u16>,
     /// An instance, or a host on premises or of the Internet: NAME, VPC.NAME, SITE.NAME

@@ -117,8 +117,13 @@ fn told(plan: &Plan, asker: usize, to: &str) -> Result<Reached, Failure> {
         (Some(object), None) => object.clone(),
         _ => String::new(),
     };
+    let rule = match &told.ports {
+        Some(ports) => format!("{rule}, {ports}"),
+        None => rule,
+    };
+    let told_apart = told.ports.is_some() || told.code.as_deref() == Some("WRONG_RECEIVER");
     let passed = told.passed.into_iter().chain(told.way.map(str::to_owned)).collect();
-    Ok(Reached { reachable: told.reachable, code: told.code, rule, way, passed })
+    Ok(Reached { reachable: told.reachable, code: told.code, rule, way, passed, told_apart })
 }
 
 /// No way of a kind: no address outside is reached by it. Hosts outside have no such ways to lose.
@@ -236,7 +241,8 @@ impl Live<'_> {
         };
         // A refusal came from the far end, so the packets arrived; a datagram that nobody answers may have arrived too.
         let arrived = matches!(seen.result, Outcome::Connected | Outcome::Answered | Outcome::Refused);
-        let agrees = arrived == table.reachable || (kind == "udp" && seen.result == Outcome::Silent);
+        let agrees =
+            arrived == table.reachable || table.told_apart || (kind == "udp" && seen.result == Outcome::Silent);
         if agrees {
             return result;
         }
@@ -376,4 +382,45 @@ fn probe_of(plan: &Plan, to: &str) -> Option<(&'static str, String, u16)> {
         _ => return None,
     };
     Some((kind, host, destination.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_refuse_what_gets_back_to_a_part_of_the_ports_only() {
+        let text = |last: u16| {
+            format!(
+                r#"
+version: 1
+name: part
+region: us-west-2
+vpcs:
+  v:
+    cidr: 172.20.0.0/16
+    subnets:
+      web: {{ cidr: 172.20.1.0/24, az: a }}
+      db: {{ cidr: 172.20.2.0/24, az: b, nacl: n-db }}
+    network_acls:
+      n-db: {{ ingress: {{ 100: allow all from 0.0.0.0/0 }}, egress: {{ 100: allow tcp 32768-{last} to 0.0.0.0/0 }} }}
+    security_groups: {{ open: {{ ingress: [all from 0.0.0.0/0] }} }}
+    instances:
+      w: {{ subnet: web, ip: 172.20.1.10, security_groups: [open] }}
+      d: {{ subnet: db, ip: 172.20.2.10, security_groups: [open], listen: [{{ tcp: 5432, reply: hello }}] }}
+checks: [{{ from: w, to: "172.20.2.10:5432" }}]
+"#
+            )
+        };
+        let judged = |last: u16| {
+            let source = crate::model::Source::new("part.yaml", text(last));
+            let loaded = crate::model::load(&[source], &crate::model::Around::default());
+            let plan = loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).plan;
+            judge_static(&plan, &plan.checks[0])
+        };
+        let part = judged(40_000);
+        assert_eq!((part.ok, part.seen.as_str()), (false, "NACL_OUT"));
+        assert_eq!(part.rule, "v.n-db: * deny: no rule matches, from ports 40001-60999");
+        assert!(judged(60_999).ok);
+    }
 }

@@ -33,6 +33,8 @@ pub struct Reached {
     pub way: Option<String>,
     /// What it passed on the way, and the kind of way: `nat:app.natgw-a`, `igw`, `nat`.
     pub passed: Vec<String>,
+    /// A live connection may fare otherwise: it has one of the ports that get through, or another answers it.
+    pub told_apart: bool,
 }
 
 /// What a command or query gave.

@@ -10,7 +10,7 @@ use super::fragments::Fragments;
 use super::limiter::Limiter;
 use super::nat::Allocator;
 use super::program::Program;
-use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict};
+use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict, Whose};
 use crate::base::{EniIx, FiveTuple, Instant, Steer};
 
 /// Sizes that AWS has no say in. What one instance may track is `Limits::conntrack_max` of the plan.
@@ -159,15 +159,18 @@ impl Engine {
         (self.state.run(&self.program, now, eni, Origin::Endpoint, frame, &mut crumbs), crumbs)
     }
 
-    /// An engine with the same program and no flows, whose ENIs track as many as this one's do: what `explain` asks,
-    /// so that asking changes nothing.
+    /// An engine with the same program and no flows, whose ENIs track as many as this one's do, and whose NAT gateways
+    /// have as few ports left: what `explain` asks, so that asking changes nothing.
     pub fn probe(&self) -> Engine {
         let small = EngineLimits { drop_records: 16, closed_flows: 0, ..self.limits.clone() };
         let mut probe = Engine::new(self.program.clone(), small);
-        probe.state.refuse_new = !self.state.flows.has_room();
+        probe.state.refuse_new = self.state.refuse_new || !self.state.flows.has_room();
         for (port, live) in probe.state.ports.iter().zip(&self.state.ports) {
             probe.state.flows.pretend(*port, self.state.flows.tracked(*live));
         }
+        let port =
+            |live: u32| self.state.enis.get(live as usize).copied().flatten().map(|eni| probe.state.ports[eni.at()]);
+        probe.state.nat.pretend_full(&self.state.nat, port);
         probe
     }
 
@@ -336,8 +339,9 @@ impl Remap<'_> {
             }
             other => other,
         };
-        let answers = record.answers.and_then(|(eni, addr)| Some((self.eni(eni)?, addr)));
-        Some(DropRecord { from: self.eni(record.from)?, answers, decider, ..record.clone() })
+        let still = |began: Option<(EniIx, _)>| began.and_then(|(eni, addr)| Some((self.eni(eni)?, addr)));
+        let whose = Whose { answers: still(record.whose.answers), passed_on: still(record.whose.passed_on) };
+        Some(DropRecord { from: self.eni(record.from)?, whose, decider, ..record.clone() })
     }
 }
 
@@ -350,5 +354,5 @@ pub fn drop_record(
     decider: Decider,
     direction: Direction,
 ) -> DropRecord {
-    DropRecord { first: now, last: now, from, tuple, answers: None, code, decider, direction, count: 1 }
+    DropRecord { first: now, last: now, from, tuple, whose: Whose::default(), code, decider, direction, count: 1 }
 }

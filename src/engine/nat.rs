@@ -139,6 +139,20 @@ impl Allocator {
         self.release(Held { at: taken.at, port: taken.port });
     }
 
+    /// Makes destinations full that are full in `other`, whose gateways are called what `nat` says; none of their ports
+    /// is ever given back.
+    pub(crate) fn pretend_full(&mut self, other: &Allocator, nat: impl Fn(u32) -> Option<u32>) {
+        let share = other.steer.share(other.per_destination);
+        let all = other.destinations.chunks.iter().flat_map(|chunk| chunk.iter());
+        for found in all.filter(|found| found.exhausted || (found.count > 0 && found.count >= share)) {
+            let Some(nat) = nat(found.key.nat) else { continue };
+            let key = Key { nat, ..found.key };
+            let at = self.destinations.insert(key);
+            self.destinations.get_mut(at).exhausted = true;
+            self.by_key.insert(key.hash(self.seed) as u32, at);
+        }
+    }
+
     /// Bindings of one address towards one destination that this worker holds.
     pub fn in_use(&self, nat: u32, address: u32, proto: Proto, dst: (u32, u16)) -> u32 {
         let key = Key::new(nat, address, proto, dst);

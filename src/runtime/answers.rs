@@ -19,7 +19,7 @@ use crate::control::states;
 use crate::control::store::Accepted;
 use crate::engine::{FlowSnapshot, Way};
 use crate::model::catalogue::PUBLIC_RESOLVER;
-use crate::model::plan::{EniOwner, Limits, VpcPlan};
+use crate::model::plan::{EniOwner, VpcPlan};
 use crate::model::{Plan, latency};
 
 /// Answers everything but `Exec`, whose answer carries descriptors.
@@ -206,26 +206,9 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         gateways: gateways::rows(plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
-        limits: changed_limits(&plan.limits),
+        limits: plan.limits.changed().into_iter().map(|(name, here, aws)| (name.to_owned(), here, aws)).collect(),
         latency: latency::note(plan).map(str::to_owned),
     }))
-}
-
-/// Reports print a limit beside AWS's where they differ.
-fn changed_limits(limits: &Limits) -> Vec<(String, String, String)> {
-    let aws = Limits::default();
-    let seconds = |d: std::time::Duration| format!("{}s", d.as_secs_f64());
-    let rows = [
-        ("endpoint_idle", seconds(limits.endpoint_idle), seconds(aws.endpoint_idle)),
-        ("sg_tcp_idle", seconds(limits.sg_tcp_idle), seconds(aws.sg_tcp_idle)),
-        ("sg_udp_idle", seconds(limits.sg_udp_idle), seconds(aws.sg_udp_idle)),
-        ("sg_udp_stream", seconds(limits.sg_udp_stream), seconds(aws.sg_udp_stream)),
-        ("dns_ttl", limits.dns_ttl.to_string(), aws.dns_ttl.to_string()),
-        ("dns_pps", limits.dns_pps.to_string(), aws.dns_pps.to_string()),
-        ("conntrack_max", limits.conntrack_max.to_string(), aws.conntrack_max.to_string()),
-        ("syn_retries", limits.syn_retries.to_string(), aws.syn_retries.to_string()),
-    ];
-    rows.into_iter().filter(|(_, ours, theirs)| ours != theirs).map(|(n, o, t)| (n.to_owned(), o, t)).collect()
 }
 
 fn now_ms(shared: &Shared) -> u64 {

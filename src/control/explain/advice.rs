@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::gateways::BY_HASH;
-use super::path::{self, CLIENT_PORT, eni_at};
-use super::{Explanation, Facts, Target, routes};
+use super::path::{CLIENT_PORT, eni_at};
+use super::{Explanation, Facts, Target, ports, routes, symmetry};
 use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Engine, EngineLimits, NACL_STAR, compile};
 use crate::model::catalogue::{self, PublicForm, PublicName};
@@ -110,22 +110,9 @@ pub(super) fn delays(plan: &Plan, told: &mut Explanation) {
 
 /// Times and quotas that are not AWS's, with both values.
 pub(super) fn limits(limits: &Limits, told: &mut Explanation) {
-    let aws = Limits::default();
-    let time = |d: std::time::Duration| {
-        if d.subsec_nanos() == 0 { format!("{} s", d.as_secs()) } else { format!("{} ms", d.as_millis()) }
-    };
-    let differs = [
-        ("endpoint_idle", time(limits.endpoint_idle), time(aws.endpoint_idle)),
-        ("sg_tcp_idle", time(limits.sg_tcp_idle), time(aws.sg_tcp_idle)),
-        ("sg_udp_idle", time(limits.sg_udp_idle), time(aws.sg_udp_idle)),
-        ("sg_udp_stream", time(limits.sg_udp_stream), time(aws.sg_udp_stream)),
-        ("dns_ttl", format!("{} s", limits.dns_ttl), format!("{} s", aws.dns_ttl)),
-        ("dns_pps", limits.dns_pps.to_string(), aws.dns_pps.to_string()),
-        ("conntrack_max", limits.conntrack_max.to_string(), aws.conntrack_max.to_string()),
-    ];
-    let differs: Vec<String> = differs
-        .iter()
-        .filter(|(_, here, there)| here != there)
+    let differs: Vec<String> = limits
+        .changed()
+        .into_iter()
         .map(|(name, here, there)| format!("{name} is {here} here, {there} in AWS"))
         .collect();
     if !differs.is_empty() {
@@ -146,6 +133,7 @@ pub(super) fn client_sees(told: &mut Explanation) {
             "a certificate for other names (curl 60; aws-cli \"SSL validation failed ... hostname doesn't match\")"
         }
         (Some("policy"), _) => "HTTP 403 or 400, access denied (curl 0; aws-cli \"An error occurred (AccessDenied)\")",
+        (Some("there"), Some("WRONG_RECEIVER")) => "what another machine with the same address answers",
         (_, Some("IPV6")) => {
             "\"Network is unreachable\" unless it has an IPv6 address and route, then a timeout (curl 7; 28)"
         }
@@ -247,8 +235,9 @@ fn changes(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Vec<S
             break;
         }
         let engine = Engine::new(Arc::new(compile(&plan, 1)), EngineLimits::default());
-        let mut again = super::blank(&plan, (plan_instance(&plan, from), told.source.port), told.destination.clone());
-        path::walk(&plan, engine, from, dst, &mut again);
+        let mut again =
+            super::blank(&plan, (plan_instance(&plan, from), told.source.given()), told.destination.clone());
+        ports::walk(&plan, &engine, from, dst, &mut again);
         told = again;
     }
     changes
@@ -276,6 +265,7 @@ fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Op
             Some((format!("{vpc}.route_tables.{name}.routes -= {{ {} }}", told.rule.as_deref()?), false))
         }
         code if routes::is_about(code) => routes::change(plan, from, dst, told),
+        "FW_NO_STATE" => symmetry::change(plan, from, dst, told),
         "SRC_DST_CHECK" => {
             let name = object.rsplit('.').next()?;
             Some((format!("{vpc}.instances.{name}.source_dest_check: false"), false))
@@ -354,7 +344,7 @@ fn allow_acl(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation, ba
 }
 
 /// Linux's range of ephemeral ports (VPC User Guide, "ephemeral ports").
-const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
+pub(super) const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
 const _: () = assert!(EPHEMERAL.contains(CLIENT_PORT));
 
 fn answer_traffic(told: &Explanation) -> String {

@@ -5,9 +5,11 @@ mod advice;
 mod destination;
 mod gateways;
 mod path;
+mod ports;
 mod render;
 mod routes;
 mod steps;
+mod symmetry;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,7 @@ use crate::model::plan::{Backend, EniOwner, InstanceHome, InstancePlan};
 use crate::policy::{self, Document, Kind};
 
 pub use destination::{Destination, Target};
+pub use ports::Ports;
 pub use steps::{of_live, refusal};
 
 /// What explaining looks at.
@@ -71,6 +74,9 @@ pub struct Explanation {
     pub passed: Vec<String>,
     /// What AWS's Reachability Analyzer calls it.
     pub reachability_analyzer: Option<&'static str>,
+    /// Of the ports that a client may send from, which get through, where not all fare alike; then the rest is about
+    /// one that does not.
+    pub ports: Option<Ports>,
     /// What a user of curl and aws-cli sees.
     pub client_sees: Option<String>,
     pub source: Source,
@@ -92,6 +98,8 @@ pub struct Source {
     pub address: Ipv4Addr,
     /// That the packet is sent from; of a ping, its identifier.
     pub port: u16,
+    /// It was asked for. Else it stands for all that a client's kernel chooses from.
+    pub port_given: bool,
     /// `app.private-a`.
     pub subnet: String,
     /// `a`.
@@ -112,7 +120,7 @@ pub struct NameStage {
 pub struct Step {
     /// `there`, `back`, `tls`, `policy`.
     pub stage: &'static str,
-    /// `web`, `s3@b`; `-` between the ends.
+    /// `web`, `s3@b`; between the ends the VPC where there are several, else `-`.
     pub at: String,
     /// `sg doors ingress`, `NACL default out`, `route table main`.
     pub what: String,
@@ -134,19 +142,20 @@ pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Exp
         return Err(format!("{action} is no action: it is written service:Action, as s3:GetObject"));
     }
     let request = ask.request.clone().map(|(action, resource)| Request { action, resource, unsigned: ask.unsigned });
-    let port = ask.from_port.unwrap_or(path::CLIENT_PORT);
-    Ok(explain(facts, engine, (src, port), destination, request.as_ref()))
+    Ok(explain(facts, engine, (src, ask.from_port), destination, request.as_ref()))
 }
 
-/// Explains the way from an instance (index in `Plan::instances`) and a port of it to a destination.
+/// Explains the way from an instance (index in `Plan::instances`) to a destination: from one port of it, or from those
+/// that its kernel chooses from.
 pub fn explain(
     facts: &Facts<'_>,
     engine: Engine,
-    from: (usize, u16),
+    from: (usize, Option<u16>),
     destination: Destination,
     request: Option<&Request>,
 ) -> Explanation {
     let mut told = stages(facts, engine, from, destination, request);
+    ports::note(&mut told);
     advice::zone_by_hash(&mut told);
     advice::limits(&facts.plan.limits, &mut told);
     advice::delays(facts.plan, &mut told);
@@ -156,7 +165,7 @@ pub fn explain(
 fn stages(
     facts: &Facts<'_>,
     engine: Engine,
-    (src, port): (usize, u16),
+    (src, port): (usize, Option<u16>),
     destination: Destination,
     request: Option<&Request>,
 ) -> Explanation {
@@ -177,12 +186,14 @@ fn stages(
     }
     let from = path::eni_towards(plan, src, addr);
     told.source = source_of(plan, (src, port), from);
-    let walked = path::walk(plan, engine, from, addr, &mut told);
+    let walked = ports::walk(plan, &engine, from, addr, &mut told);
     if !walked.reached {
         advice::after_path(facts, src, from, addr, &mut told);
+        told.notes.extend(walked.asymmetric);
         later_stages_not_reached(&mut told);
         return told;
     }
+    told.notes.extend(walked.asymmetric);
     let endpoint = endpoint.or_else(|| plan.eni(walked.target?).owner.endpoint());
     tls_stage(facts, endpoint, &mut told);
     policy_stage(plan, src, endpoint, request, &mut told);
@@ -233,7 +244,7 @@ pub fn explain_json(told: &Explanation) -> serde_json::Value {
     told.json()
 }
 
-fn blank(plan: &Plan, (src, port): (usize, u16), destination: Destination) -> Explanation {
+fn blank(plan: &Plan, (src, port): (usize, Option<u16>), destination: Destination) -> Explanation {
     let eni = plan.instances[src].enis[0];
     Explanation {
         verdict: "YES",
@@ -248,6 +259,7 @@ fn blank(plan: &Plan, (src, port): (usize, u16), destination: Destination) -> Ex
         way: Some("private"),
         passed: Vec::new(),
         reachability_analyzer: None,
+        ports: None,
         client_sees: None,
         source: source_of(plan, (src, port), eni),
         destination,
@@ -258,13 +270,14 @@ fn blank(plan: &Plan, (src, port): (usize, u16), destination: Destination) -> Ex
     }
 }
 
-fn source_of(plan: &Plan, (src, port): (usize, u16), eni: EniIx) -> Source {
+fn source_of(plan: &Plan, (src, port): (usize, Option<u16>), eni: EniIx) -> Source {
     let (instance, subnet) = (&plan.instances[src], plan.subnet_of(eni));
     Source {
         label: plan.eni_label(eni),
         path: instance.common.path.clone(),
         address: plan.eni(eni).ip,
-        port,
+        port: port.unwrap_or(path::CLIENT_PORT),
+        port_given: port.is_some(),
         subnet: subnet.map(|s| s.common.path.clone()).unwrap_or_else(|| outside(plan, instance)),
         zone: subnet.map_or('-', |s| s.az),
     }
@@ -275,6 +288,13 @@ fn outside(plan: &Plan, instance: &InstancePlan) -> String {
     match instance.home {
         InstanceHome::Site(site) => format!("site {}", plan.sites[site].common.name),
         _ => "the Internet".to_owned(),
+    }
+}
+
+impl Source {
+    /// The port that was asked for.
+    fn given(&self) -> Option<u16> {
+        self.port_given.then_some(self.port)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::Explanation;
+use super::ports::Seen;
 use super::steps::{self, Teller};
+use super::{Explanation, Target};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
-use crate::engine::{Direction, DropRecord, Engine, Verdict, Way};
+use crate::engine::{Decider, Direction, DropRecord, Engine, Verdict, Way};
 use crate::model::Plan;
 use crate::model::plan::{EniOwner, EniPlan};
 use crate::wire::make::{self, Echo, TcpSpec};
@@ -16,22 +17,40 @@ pub(super) const CLIENT_PORT: u16 = 40_000;
 /// Middle instances that a packet may pass before it is said to go round.
 const MIDDLE_MAX: usize = 8;
 
+/// Arrived, but elsewhere: a code of this page, since no packet is dropped.
+const WRONG_RECEIVER: &str = "WRONG_RECEIVER";
+
 /// Where a walk ended.
+#[derive(Default)]
 pub(super) struct Walked {
     /// Both packets arrived.
     pub(super) reached: bool,
     /// The ENI that the first one reached, if it reached one.
     pub(super) target: Option<EniIx>,
+    /// The middle instances there and back, where they are not the same.
+    pub(super) asymmetric: Option<String>,
+    /// What of it depends on the client's port.
+    pub(super) seen: Seen,
 }
 
-/// Sends the first packet there and its answer back.
+/// Sends the first packet there and its answer back, from the port of `told.source`.
 pub(super) fn walk(plan: &Plan, engine: Engine, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) -> Walked {
-    let mut walker = Walker { plan, engine, dst: told.destination.port, proto: told.destination.proto, told };
-    let Some((last, middle)) = walker.there(from, dst) else { return Walked { reached: false, target: None } };
-    let Some((target, frame)) = last else { return Walked { reached: true, target: None } };
-    let reached = walker.back(from, target, &frame, &middle);
+    let seen = Seen::default();
+    let (dst_port, proto) = (told.destination.port, told.destination.proto);
+    let mut walker = Walker { plan, engine, dst: dst_port, proto, told, seen, dropped: None };
+    let Some((last, middle)) = walker.there(from, dst) else {
+        return Walked { seen: walker.seen, ..Walked::default() };
+    };
+    let Some((target, frame)) = last else {
+        return Walked { reached: true, seen: walker.seen, ..Walked::default() };
+    };
+    if walker.is_another(target) {
+        walker.wrong_receiver("there", target, &plan.eni_label(from), dst);
+        return Walked { target: Some(target), seen: walker.seen, ..Walked::default() };
+    }
+    let (reached, asymmetric) = walker.back(from, target, &frame, &middle);
     walker.way();
-    Walked { reached, target: Some(target) }
+    Walked { reached, target: Some(target), asymmetric, seen: walker.seen }
 }
 
 /// The ENI an instance's kernel sends from: the one whose subnet holds the destination, else `eth0`.
@@ -68,6 +87,9 @@ struct Walker<'a> {
     dst: u16,
     proto: Proto,
     told: &'a mut Explanation,
+    seen: Seen,
+    /// What dropped a packet.
+    dropped: Option<Decider>,
 }
 
 impl Walker<'_> {
@@ -117,34 +139,95 @@ impl Walker<'_> {
         Some((None, Vec::new()))
     }
 
-    fn back(&mut self, from: EniIx, target: EniIx, arrived: &[u8], middle_there: &[EniIx]) -> bool {
-        let Ok(packet) = Packet::parse(arrived) else { return false };
+    /// Did it arrive, and by which other middle instances than the first packet?
+    fn back(&mut self, from: EniIx, target: EniIx, arrived: &[u8], middle_there: &[EniIx]) -> (bool, Option<String>) {
+        let Ok(packet) = Packet::parse(arrived) else { return (false, None) };
+        self.seen.at_target = packet.tuple().src_port;
         let mut frame = self.answer(packet.tuple());
         let mut middle = Vec::new();
         let mut at = target;
         loop {
             let to = match self.send("back", at, &mut frame) {
                 Some(Verdict::Deliver { to } | Verdict::Endpoint { eni: to } | Verdict::Shaped { to, .. }) => to,
-                _ => return false,
+                _ => return (false, self.split(middle_there, &middle)),
             };
             if to == from {
                 break;
             }
+            let now = Packet::parse(&frame).map_or(Ipv4Addr::UNSPECIFIED, |packet| packet.tuple().dst);
+            if self.plan.eni(to).ip == now {
+                self.wrong_receiver("back", to, &self.plan.eni_label(at), now);
+                return (false, None);
+            }
             if middle.contains(&to) || middle.len() == MIDDLE_MAX {
                 self.told.notes.push(format!("goes round on the way back: {}", self.plan.eni_label(to)));
-                return true;
+                return (true, None);
             }
             middle.push(to);
             at = to;
         }
-        if !middle.iter().rev().eq(middle_there) {
-            let names = |enis: &[EniIx]| {
-                let names: Vec<String> = enis.iter().map(|eni| self.plan.eni_label(*eni)).collect();
-                if names.is_empty() { "straight".to_owned() } else { names.join(", ") }
-            };
-            self.told.notes.push(format!("asymmetric: {} there, {} back", names(middle_there), names(&middle)));
+        let same = middle.iter().rev().eq(middle_there);
+        (true, (!same).then(|| self.asymmetric(middle_there, &middle)))
+    }
+
+    /// The answer was dropped: by a middle instance that the first packet did not pass, or not yet?
+    fn split(&self, there: &[EniIx], back: &[EniIx]) -> Option<String> {
+        let (Decider::Eni(eni) | Decider::SecurityGroups(eni)) = self.dropped? else { return None };
+        let mut back = back.to_vec();
+        if back.last() != Some(&eni) && self.forwards(eni) {
+            back.push(eni);
         }
-        true
+        let expected = there.iter().rev().take(back.len());
+        (!back.is_empty() && !expected.eq(back.iter())).then(|| self.asymmetric(there, &back))
+    }
+
+    fn asymmetric(&self, there: &[EniIx], back: &[EniIx]) -> String {
+        let names = |enis: &[EniIx]| {
+            let names: Vec<String> = enis.iter().map(|eni| self.plan.eni_label(*eni)).collect();
+            if names.is_empty() { "straight".to_owned() } else { names.join(", ") }
+        };
+        format!("asymmetric: {} there, {} back", names(there), names(back))
+    }
+
+    /// Does the address lead to another than the instance or endpoint that was asked for?
+    fn is_another(&self, target: EniIx) -> bool {
+        match (&self.told.destination.target, self.plan.eni(target).owner) {
+            (Target::Instance(asked), EniOwner::Instance(at, _)) => at != *asked,
+            (Target::Endpoint(asked), EniOwner::Endpoint(at)) => at != *asked,
+            (Target::Instance(_), EniOwner::Endpoint(_)) | (Target::Endpoint(_), EniOwner::Instance(..)) => true,
+            _ => false,
+        }
+    }
+
+    /// Two have one address, and routes lead to one of them.
+    fn wrong_receiver(&mut self, stage: &'static str, to: EniIx, sender: &str, addr: Ipv4Addr) {
+        let plan = self.plan;
+        let (kind, object) = super::owner(plan, to);
+        let what = if stage == "back" { "the answer" } else { "the packet" };
+        let meant = match self.told.destination.target {
+            Target::Instance(at) if stage == "there" => plan.instances[at].common.path.clone(),
+            Target::Endpoint(at) if stage == "there" => plan.endpoints[at].common.path.clone(),
+            _ => self.told.source.path.clone(),
+        };
+        let rule = format!("both have {addr}, and the routes lead from {sender} to {object}");
+        let label = plan.eni_label(to);
+        self.told.step(
+            stage,
+            &label,
+            "destination",
+            "WRONG",
+            format!("{what} is delivered to {object}, not to {meant}"),
+        );
+        self.told.fail(stage, WRONG_RECEIVER, kind, object.clone());
+        self.told.detail = Some(format!("{addr} is its address too"));
+        self.told.direction = Some("ingress");
+        self.told.notes.push(format!("{what} is delivered to {object}, not to {meant}: {rule}"));
+        self.told.notes.push(
+            "addresses that overlap cannot be told apart: give one of the two another block, or let its clients come \
+             through a private NAT gateway with addresses that nobody else has"
+                .to_owned(),
+        );
+        self.told.rule = Some(rule);
     }
 
     /// The least private way of the legs that the packet went.
@@ -166,6 +249,8 @@ impl Walker<'_> {
             _ => self.engine.trace_from_endpoint(now, from, frame),
         };
         let record = verdict.dropped().and_then(|_| self.engine.drops().last().cloned());
+        self.dropped = record.as_ref().map(|record| record.decider);
+        self.seen.note(self.plan, stage, from, self.proto, &crumbs);
         let Walker { plan, proto, dst, .. } = *self;
         let mut teller = Teller { plan, proto, port: dst, steps: &mut self.told.steps };
         teller.tell_all(stage, from, sent, &crumbs, record.as_ref());

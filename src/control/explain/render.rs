@@ -5,32 +5,38 @@ use std::fmt::Write;
 use super::{Explanation, NameStage, Step};
 use crate::dns::QType;
 
-/// Columns: stage, place, question, answer.
+/// Columns: stage, place, question, answer. The last two make room for longer names, up to a point.
 const PLACE: usize = 8;
 const QUESTION: usize = 19;
 const ANSWER: usize = 44;
+const NAMES_MAX: usize = 24;
 
 pub(super) fn text(told: &Explanation) -> String {
     let mut page = String::new();
     let source = &told.source;
     let _ = writeln!(
         page,
-        "{} {} ({}, zone {})  ->  {}",
-        source.label, source.address, source.subnet, source.zone, told.destination.text
+        "{} {} ({}{})  ->  {}",
+        source.label,
+        source.address,
+        source.subnet,
+        if source.zone == '-' { String::new() } else { format!(", zone {}", source.zone) },
+        told.destination.text
     );
     page.push_str(&verdict(told));
     if let Some(seen) = &told.client_sees {
         let _ = writeln!(page, "the client sees: {seen}");
     }
     page.push('\n');
+    let columns = columns(told);
     if let Some(name) = &told.name {
-        name_lines(&mut page, name);
+        name_lines(&mut page, name, columns.1);
     }
     let mut last = "";
     for step in &told.steps {
         let stage = if step.stage == last { "" } else { step.stage };
         last = step.stage;
-        line(&mut page, stage, step);
+        line(&mut page, stage, step, columns);
     }
     if !told.notes.is_empty() || !told.smallest_change.is_empty() {
         page.push('\n');
@@ -59,6 +65,9 @@ fn verdict(told: &Explanation) -> String {
     if let Some(detail) = &told.detail {
         let _ = write!(head, ", {detail}");
     }
+    if let Some(ports) = &told.ports {
+        let _ = write!(head, ", {ports}");
+    }
     if let Some(code) = told.reachability_analyzer {
         let _ =
             write!(head, "{:gap$}Reachability Analyzer: {code}", "", gap = 68usize.saturating_sub(head.len()).max(3));
@@ -66,7 +75,17 @@ fn verdict(told: &Explanation) -> String {
     head + "\n"
 }
 
-fn name_lines(page: &mut String, name: &NameStage) {
+/// Where questions and answers stand.
+fn columns(told: &Explanation) -> (usize, usize) {
+    let longest = |text: fn(&Step) -> &str| {
+        told.steps.iter().filter(|step| !step.at.is_empty()).map(|step| text(step).chars().count() + 1).max()
+    };
+    let width = |usual: usize, longest: Option<usize>| longest.unwrap_or(0).clamp(usual, usual + NAMES_MAX);
+    let question = PLACE + width(QUESTION - PLACE, longest(|step| &step.at));
+    (question, question + width(ANSWER - QUESTION, longest(|step| &step.what)))
+}
+
+fn name_lines(page: &mut String, name: &NameStage, answer_at: usize) {
     let lookup = &name.lookup;
     let answer = match (&lookup.rcode, lookup.answers.is_empty()) {
         (None, _) => "no answer".to_owned(),
@@ -79,7 +98,7 @@ fn name_lines(page: &mut String, name: &NameStage) {
         }
     };
     let first = format!("name    {answer}");
-    let _ = writeln!(page, "{}answered by: {}", padded(&first, ANSWER), lookup.answered_by);
+    let _ = writeln!(page, "{}answered by: {}", padded(&first, answer_at), lookup.answered_by);
     let mut more = Vec::new();
     if !lookup.lost.is_empty() {
         let lost: Vec<String> = lookup.lost.iter().map(ToString::to_string).collect();
@@ -93,22 +112,22 @@ fn name_lines(page: &mut String, name: &NameStage) {
         });
     }
     if !more.is_empty() {
-        let _ = writeln!(page, "{:ANSWER$}{}", "", more.join(";   "));
+        let _ = writeln!(page, "{:answer_at$}{}", "", more.join(";   "));
     }
 }
 
-fn line(page: &mut String, stage: &str, step: &Step) {
+fn line(page: &mut String, stage: &str, step: &Step, (question, answer): (usize, usize)) {
     let mut text = padded(stage, PLACE);
     if stage.len() >= PLACE {
         // `tls, policy` stands over two columns.
-        text = padded(stage, QUESTION);
+        text = padded(stage, question);
     } else {
         text += &step.at;
-        text = padded(&text, QUESTION);
+        text = padded(&text, question);
     }
     text += &step.what;
     if !step.outcome.is_empty() || !step.detail.is_empty() {
-        text = padded(&text, ANSWER);
+        text = padded(&text, answer);
         text += match (step.outcome, step.detail.is_empty()) {
             ("", _) => step.detail.clone(),
             (outcome, true) => outcome.to_owned(),

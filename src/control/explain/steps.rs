@@ -30,7 +30,7 @@ impl Teller<'_> {
     ) {
         let mut source = src;
         for (at, crumb) in crumbs.iter().enumerate() {
-            self.tell(stage, from, crumb, &crumbs[..at], record, source);
+            self.tell(stage, from, crumb, (&crumbs[..at], crumbs.get(at + 1)), record, source);
             if let Outcome::Pass(Rule::Source(addr)) = crumb.outcome {
                 source = addr;
             }
@@ -42,19 +42,21 @@ impl Teller<'_> {
         stage: &'static str,
         from: EniIx,
         crumb: &Crumb,
-        before: &[Crumb],
+        (before, next): (&[Crumb], Option<&Crumb>),
         record: Option<&DropRecord>,
         from_ip: Ipv4Addr,
     ) {
         let plan = self.plan;
         let at = crumb.eni.map_or_else(|| "-".to_owned(), |eni| plan.eni_label(eni));
-        let neighbour = before.iter().any(|c| matches!(c.stage, Stage::Route { .. }) && c.outcome == Outcome::NotAsked);
+        let direct = |c: &Crumb| matches!(c.stage, Stage::Route { .. }) && c.outcome == Outcome::NotAsked;
         let dropped = match crumb.outcome {
             Outcome::Drop(code) => Some(code),
             _ => None,
         };
         match (&crumb.stage, &crumb.outcome) {
             (Stage::SourceDestCheck, Outcome::Pass(_)) if stage == "back" => {}
+            // AWS has none outside.
+            (Stage::SourceDestCheck, Outcome::Pass(_)) if crumb.eni.is_some_and(|eni| plan.vpc_of(eni).is_none()) => {}
             (Stage::SourceDestCheck, Outcome::Pass(_)) => {
                 let off = crumb.eni.is_some_and(|eni| !plan.eni(eni).source_dest_check);
                 self.step(stage, &at, "source/dest check", if off { "off" } else { "ok" }, "");
@@ -75,12 +77,21 @@ impl Teller<'_> {
             }
             (Stage::Tracked, _) => self.step(stage, "-", "flow table", "DENY", "full"),
             // One line for what is not asked between neighbours: it is told with the route.
-            (Stage::NaclOut { .. }, Outcome::NotAsked) => {}
-            (Stage::NaclIn { .. }, Outcome::NotAsked) if neighbour => {}
+            (Stage::NaclOut { .. }, Outcome::NotAsked) if next.is_some_and(direct) => {}
+            (Stage::NaclIn { .. }, Outcome::NotAsked) if before.iter().any(direct) => {}
+            // To a gateway or a middle instance in the subnet itself, and from it.
+            (Stage::NaclOut { nacl } | Stage::NaclIn { nacl }, Outcome::NotAsked) => {
+                let word = if matches!(crumb.stage, Stage::NaclOut { .. }) { "out" } else { "in" };
+                let acl = &plan.network_acls[*nacl];
+                let what = format!("NACL {} {word}", acl.common.name);
+                let at = self.vpc(Some(acl.vpc));
+                self.step(stage, &at, &what, "not asked", "same subnet");
+            }
             // A neighbour's: only the sender's own subnet has any.
             (Stage::Route { .. }, Outcome::NotAsked) => {
                 let subnet = plan.subnet_of(from).map_or("", |subnet| &subnet.common.name);
-                self.step(stage, "-", "NACL, route table", "not asked", format!("same subnet {subnet}"));
+                let at = self.vpc(plan.eni(from).vpc());
+                self.step(stage, &at, "NACL, route table", "not asked", format!("same subnet {subnet}"));
             }
             (Stage::NaclOut { nacl } | Stage::NaclIn { nacl }, outcome) => {
                 let out = matches!(crumb.stage, Stage::NaclOut { .. });
@@ -150,13 +161,15 @@ impl Teller<'_> {
         };
         let what = format!("NACL {} {word}", acl.common.name);
         let passed = matches!(outcome, Outcome::Pass(_));
-        self.step(stage, "-", &what, if passed { "allow" } else { "DENY" }, acl_rule_text(rules, number));
+        let at = self.vpc(Some(acl.vpc));
+        self.step(stage, &at, &what, if passed { "allow" } else { "DENY" }, acl_rule_text(rules, number));
     }
 
     fn route(&mut self, stage: &'static str, table: usize, outcome: &Outcome, record: Option<&DropRecord>) {
         let plan = self.plan;
         let table = &plan.route_tables[table];
         let what = format!("route table {}", table.common.name);
+        let at = self.vpc(Some(table.vpc));
         let (word, detail) = match (outcome, record.map(|r| r.decider)) {
             (Outcome::Pass(Rule::Route(at)), _) => {
                 let route = &table.routes[*at];
@@ -169,7 +182,15 @@ impl Teller<'_> {
             (_, Some(Decider::RouteTable(_, Some(at)))) => ("DENY", plan.route_text(&table.routes[at])),
             _ => ("DENY", format!("no route to {}", record.map_or(Ipv4Addr::UNSPECIFIED, |r| r.tuple.dst))),
         };
-        self.step(stage, "-", &what, word, detail);
+        self.step(stage, &at, &what, word, detail);
+    }
+
+    /// Whose ACL or route table it is, where there are several of a name.
+    fn vpc(&self, vpc: Option<usize>) -> String {
+        match vpc {
+            Some(vpc) if self.plan.vpcs.len() > 1 => self.plan.vpcs[vpc].common.name.clone(),
+            _ => "-".to_owned(),
+        }
     }
 
     fn step(&mut self, stage: &'static str, at: &str, what: &str, outcome: &'static str, detail: impl Into<String>) {

@@ -235,3 +235,119 @@ fn a_segment_of_nothing_that_is_no_syn_takes_no_port_and_a_reset_of_nothing_begi
     assert_eq!((verdict, got.src), (to(host), ip("203.0.113.20")));
     assert_eq!((by_instance.flow_count(), by_instance.ports_held()), (0, 0));
 }
+
+/// A client behind a private NAT gateway, and a server: there by one middle instance, back by another.
+fn behind_nat_by_two_ways() -> (Lab, EniIx, [EniIx; 2], EniIx) {
+    let (mut lab, vpc, x) = inside();
+    let subnet = |lab: &mut Lab, name, cidr| {
+        let at = lab.subnet(vpc, name, cidr, 'a');
+        lab.plan.subnets[at].route_table = lab.table(vpc, name);
+        (at, lab.plan.subnets[at].route_table)
+    };
+    let (gateway, by_gateway) = subnet(&mut lab, "gateway", "10.0.9.0/24");
+    let (middle, _) = subnet(&mut lab, "middle", "10.0.2.0/24");
+    let (server, by_server) = subnet(&mut lab, "server", "10.0.3.0/24");
+    let nat = lab.nat("nat", gateway, "10.0.9.5", None);
+    let [there, back] = [("there", "10.0.2.10"), ("back", "10.0.2.11")].map(|(name, ip)| {
+        let eni = lab.instance(name, middle, ip, &[1]);
+        lab.plan.enis[eni.at()].source_dest_check = false;
+        let at = lab.plan.instances.len() - 1;
+        lab.plan.instances[at].forward = Some(Forward::Plain);
+        eni
+    });
+    let y = lab.instance("y", server, "10.0.3.10", &[1]);
+    lab.route(0, "10.0.3.0/24", RouteTarget::Nat(nat));
+    lab.route(by_gateway, "10.0.3.0/24", RouteTarget::Eni(there));
+    lab.route(by_server, "10.0.9.0/24", RouteTarget::Eni(back));
+    (lab, x, [there, back], y)
+}
+
+/// The gateway finds its binding by what comes to it, whoever sends that.
+#[test]
+fn answers_to_a_nat_gateway_may_come_by_another_middle_instance() {
+    let ping = |half, src: &str, dst: &str, id| make::icmp_echo(ip(src), ip(dst), half, id, 1, b"ping");
+    let (lab, x, [there, back], y) = behind_nat_by_two_ways();
+    let mut engine = engine(&lab);
+    for (begins, goes_on) in [
+        (syn("10.0.1.10:4000", "10.0.3.10:80"), Some(tcp("10.0.1.10:4000", "10.0.3.10:80", ACK))),
+        (udp("10.0.1.10:4000", "10.0.3.10:53"), None),
+        (ping(Echo::Request, "10.0.1.10", "10.0.3.10", 9), None),
+    ] {
+        let mut given = None;
+        for sent in [&begins, goes_on.as_ref().unwrap_or(&begins)] {
+            let mut frame = sent.clone();
+            assert_eq!(engine.handle(T0, x, &mut frame), to(there));
+            assert_eq!(engine.handle(T0, there, &mut frame), to(y));
+            let seen = Packet::parse(&frame).expect("a packet").tuple();
+            assert_eq!(seen.src, ip("10.0.9.5"));
+            assert_eq!(*given.get_or_insert(seen.src_port), seen.src_port, "one port for all of it");
+            let ends = (format!("10.0.3.10:{}", seen.dst_port), format!("10.0.9.5:{}", seen.src_port));
+            let mut answer = match seen.proto {
+                Proto::TCP => tcp(&ends.0, &ends.1, if goes_on.as_ref() == Some(sent) { ACK } else { SYN_ACK }),
+                Proto::UDP => udp(&ends.0, &ends.1),
+                _ => ping(Echo::Reply, "10.0.3.10", "10.0.9.5", seen.src_port),
+            };
+            assert_eq!(engine.handle(T0, y, &mut answer), to(back));
+            assert_eq!(engine.handle(T0, back, &mut answer), to(x), "{seen:?}");
+            let got = Packet::parse(&answer).expect("a packet").tuple();
+            let asked = Packet::parse(sent).expect("a packet").tuple();
+            assert_eq!((got.src, got.dst, got.dst_port), (ip("10.0.3.10"), ip("10.0.1.10"), asked.src_port));
+        }
+    }
+    assert_eq!((engine.ports_held(), engine.drops().count()), (3, 0));
+    assert_eq!(engine.counters().nats[0].active.get(), 3);
+}
+
+/// The server answers the gateway, by a firewall that never saw the beginning: what is lost is the client's.
+#[test]
+fn a_dropped_answer_to_a_nat_gateway_belongs_to_the_client_behind_it() {
+    let (mut lab, x, [there, back], y) = behind_nat_by_two_ways();
+    for eni in [there, back] {
+        let at = lab.plan.instances.iter().position(|instance| instance.enis[0] == eni).expect("an instance");
+        lab.plan.instances[at].forward = Some(Forward::Stateful);
+    }
+    let mut engine = engine(&lab);
+    let mut frame = syn("10.0.1.10:4000", "10.0.3.10:80");
+    assert_eq!(engine.handle(T0, x, &mut frame), to(there));
+    assert_eq!(engine.handle(T0, there, &mut frame), to(y));
+    let seen = Packet::parse(&frame).expect("a packet").tuple();
+    let answer = tcp("10.0.3.10:80", &format!("10.0.9.5:{}", seen.src_port), SYN_ACK);
+    drops(&mut engine, y, &answer, DropCode::FwNoState, Decider::Eni(back));
+    let record = engine.drops().last().expect("a record");
+    let client = Some((x, sock("10.0.1.10:4000")));
+    assert_eq!((record.from, record.whose.answers, record.whose.began()), (y, client, client));
+}
+
+/// What routers drop of it is the client's as well, on either way.
+#[test]
+fn what_a_middle_instance_cannot_send_on_belongs_to_who_began_it() {
+    let (lab, x, [there, back], y) = behind_nat_by_two_ways();
+    let client = Some((x, sock("10.0.1.10:4000")));
+    let blackhole = |to: &str| {
+        let mut lab = lab.clone();
+        let middle = lab.plan.subnet_of(there).expect("a subnet").route_table;
+        lab.route(middle, to, RouteTarget::Blackhole);
+        engine(&lab)
+    };
+    let mut on_the_way_there = blackhole("10.0.3.0/24");
+    let mut frame = syn("10.0.1.10:4000", "10.0.3.10:80");
+    assert_eq!(on_the_way_there.handle(T0, x, &mut frame), to(there));
+    assert_eq!(on_the_way_there.handle(T0, there, &mut frame), drop_of(DropCode::RtBlackhole));
+    let record = on_the_way_there.drops().last().expect("a record");
+    assert_eq!((record.from, record.tuple.src), (there, ip("10.0.9.5")));
+    assert_eq!((record.whose.answers, record.whose.began()), (None, client));
+
+    let mut on_the_way_back = blackhole("10.0.9.0/24");
+    let mut frame = syn("10.0.1.10:4000", "10.0.3.10:80");
+    assert_eq!(on_the_way_back.handle(T0, x, &mut frame), to(there));
+    assert_eq!(on_the_way_back.handle(T0, there, &mut frame), to(y));
+    let seen = Packet::parse(&frame).expect("a packet").tuple();
+    let mut answer = tcp("10.0.3.10:80", &format!("10.0.9.5:{}", seen.src_port), SYN_ACK);
+    assert_eq!(on_the_way_back.handle(T0, y, &mut answer), to(back));
+    assert_eq!(on_the_way_back.handle(T0, back, &mut answer), drop_of(DropCode::RtBlackhole));
+    let record = on_the_way_back.drops().last().expect("a record");
+    assert_eq!((record.from, record.whose.answers), (back, client));
+    // Of its own packets nobody else began them.
+    assert_eq!(on_the_way_back.sent(T0, x, &syn("10.0.1.10:4000", "10.7.0.1:80")), drop_of(DropCode::RtNoRoute));
+    assert_eq!(on_the_way_back.drops().last().expect("a record").whose.began(), None);
+}

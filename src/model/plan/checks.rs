@@ -72,6 +72,52 @@ pub struct Limits {
     pub syn_retries: u8,
 }
 
+impl Limits {
+    /// Those that differ from AWS's: name, value here and in AWS, as the file would have them.
+    pub fn changed(&self) -> Vec<(&'static str, String, String)> {
+        // By fields, so that none is forgotten.
+        let Limits {
+            endpoint_idle,
+            sg_tcp_idle,
+            sg_udp_idle,
+            sg_udp_stream,
+            dns_ttl,
+            dns_pps,
+            nat_idle,
+            nat_ports,
+            endpoint_health,
+            egress_fragments,
+            conntrack_max,
+            syn_retries,
+        } = self;
+        let aws = Limits::default();
+        let time = |here: &Duration, there: Duration| {
+            [*here, there].map(|time| match time.subsec_nanos() {
+                0 => format!("{}s", time.as_secs()),
+                _ => format!("{}ms", time.as_secs_f64() * 1e3),
+            })
+        };
+        let ttl = time(&Duration::from_secs(u64::from(*dns_ttl)), Duration::from_secs(u64::from(aws.dns_ttl)));
+        let number = |here: &u32, there: u32| [*here, there].map(|number| number.to_string());
+        let all = [
+            ("endpoint_idle", time(endpoint_idle, aws.endpoint_idle)),
+            ("sg_tcp_idle", time(sg_tcp_idle, aws.sg_tcp_idle)),
+            ("sg_udp_idle", time(sg_udp_idle, aws.sg_udp_idle)),
+            ("sg_udp_stream", time(sg_udp_stream, aws.sg_udp_stream)),
+            ("dns_ttl", ttl),
+            ("dns_pps", number(dns_pps, aws.dns_pps)),
+            ("nat_idle", time(nat_idle, aws.nat_idle)),
+            ("nat_ports", number(nat_ports, aws.nat_ports)),
+            ("endpoint_health", time(endpoint_health, aws.endpoint_health)),
+            ("egress_fragments", number(egress_fragments, aws.egress_fragments)),
+            ("conntrack_max", number(conntrack_max, aws.conntrack_max)),
+            ("syn_retries", number(&u32::from(*syn_retries), u32::from(aws.syn_retries))),
+        ];
+        let differs = all.into_iter().filter(|(_, [here, there])| here != there);
+        differs.map(|(name, [here, there])| (name, here, there)).collect()
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {

@@ -77,6 +77,7 @@ pub const CODES: &[&str] = &[
     "AZ_DOWN",
     "INSTANCE_DOWN",
     "ROUTE_LOOP",
+    "WRONG_RECEIVER",
 ];
 
 /// Codes of AWS features that come with later versions.
