@@ -291,6 +291,9 @@ pub struct PsEni {
     pub ip: Ipv4Addr,
     pub subnet: String,
     pub az: String,
+    /// `available`, `down`, `zone down`.
+    #[serde(default)]
+    pub state: String,
     pub counters: Counters,
 }
 
@@ -482,6 +485,9 @@ impl From<Change> for ChangeRow {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnewRow {
+    /// `instance`, or what else AWS has no call to change so.
+    #[serde(default)]
+    pub kind: String,
     /// `VPC.NAME`.
     pub path: String,
     /// `eth0: address 10.0.1.10 -> 10.0.1.11`.

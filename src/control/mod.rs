@@ -6,5 +6,6 @@ pub mod dropped;
 pub mod explain;
 pub mod lab;
 pub mod rows;
+pub mod states;
 pub mod store;
 pub mod watch;

@@ -4,7 +4,7 @@ use crate::base::{EniIx, FiveTuple};
 use crate::control::api::{DnsAnswer, DropRow, Filter, FlowRow, NameRow};
 use crate::dns::{self, Zones};
 use crate::engine::{Decider, Direction, DropCode, DropRecord, FlowSnapshot};
-use crate::model::plan::EniOwner;
+use crate::model::plan::{EniOwner, Fault, FaultPlan};
 use crate::model::{Plan, catalogue};
 
 /// In place of addresses, where a row is the sum of many.
@@ -357,7 +357,13 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
             (format!("rtb:{}", table.common.path), rule)
         }
         Decider::EndpointEni(eni) => match behind(plan, record.decider) {
-            Decider::EndpointEni(_) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+            Decider::EndpointEni(_) => {
+                // Which fault it is, as `explain` has it; once it is over, nothing can be said of it here.
+                let own = |fault: &&FaultPlan| !matches!(fault.what, Fault::Zone { .. });
+                let fault = plan.fault_of(eni).filter(|_| record.code == DropCode::VpceAzDown).filter(own);
+                let rule = fault.map(|fault| format!("down by a fault: {}", fault.title));
+                (format!("endpoint:{}", plan.eni_label(eni)), rule.unwrap_or_default())
+            }
             door => (named(plan, door), String::new()),
         },
         Decider::Resolver(eni) => {

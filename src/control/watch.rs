@@ -79,6 +79,9 @@ pub fn verdict_text(plan: &Plan, verdict: Verdict, record: Option<&DropRecord>) 
                 Reaction::FragNeeded { from, mtu, .. } => format!("ICMP fragmentation needed, mtu {mtu}, from {from}"),
                 Reaction::TimeExceeded { from } => format!("ICMP time exceeded from {from}"),
                 Reaction::Reset => "a TCP reset".to_owned(),
+                Reaction::HostUnreachable { .. } => {
+                    "\"No route to host\" of its kernel, after 3 s without ARP".to_owned()
+                }
             };
             format!("{}; answered with {answer}", dropped(code))
         }

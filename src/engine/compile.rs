@@ -170,11 +170,7 @@ fn failed(plan: &Plan, ix: EniIx) -> Option<DropCode> {
 /// A fault's impairment stands in place of the instance's own.
 fn impairment(plan: &Plan, eni: &EniPlan) -> Option<Impair> {
     let EniOwner::Instance(at, _) = eni.owner else { return None };
-    let by_fault = in_force(plan).filter_map(|fault| match fault.what {
-        Fault::Link { instance, impair } if instance == at => Some(impair),
-        _ => None,
-    });
-    by_fault.last().or(plan.instances[at].impair)
+    plan.impairment_of(at)
 }
 
 /// The private addresses of the ENIs that carry each group: what a reference to it means.

@@ -10,6 +10,9 @@ use super::plan::{EniOwner, Limits, ListenReply, Listener, Plan, Policy, RunComm
 
 mod gateways;
 mod joined;
+mod replaced;
+
+pub use replaced::{Replaced, replaced};
 
 /// One object that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -16,6 +16,7 @@ use crate::control::api::{
 use crate::control::dropped;
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
+use crate::control::states;
 use crate::control::store::Accepted;
 use crate::engine::{FlowSnapshot, Way};
 use crate::model::catalogue::PUBLIC_RESOLVER;
@@ -133,7 +134,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         (inside.tables.state.clone(), counters, ways, gateways::nat_metrics(inside.engine), flows)
     })?;
     let plan = &state.plan;
-    let instances = plan.instances.iter().zip(&state.instances).map(|(i, made)| {
+    let instances = plan.instances.iter().zip(&state.instances).enumerate().map(|(at, (i, made))| {
         let mut sum = Counters::default();
         for eni in &i.enis {
             let c = counters[eni.at()];
@@ -155,7 +156,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                 let own = plan.public_addresses.iter().filter(|public| i.enis.contains(&public.eni));
                 own.map(|public| public.addr).collect()
             },
-            state: "running".into(),
+            state: states::of_instance(plan, at),
             netns: Some(made.netns_path.display().to_string()),
             pid: Some(shared.keeper_info.pid),
             netns_fd: None,
@@ -190,6 +191,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                         ip: eni.ip,
                         subnet: subnet.map(|s| s.common.name.clone()).unwrap_or_default(),
                         az: subnet.map(|s| s.az.to_string()).unwrap_or_default(),
+                        state: states::of_eni(plan, ix).to_owned(),
                         counters: counters[ix.at()],
                     }
                 })

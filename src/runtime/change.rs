@@ -61,11 +61,7 @@ pub fn apply(shared: &Shared, mut accepted: Accepted, patches: Option<usize>, dr
         lab: plan.name.clone(),
         dry_run,
         changes: diff(&before.written, &written).into_iter().map(ChangeRow::from).collect(),
-        anew: steps
-            .anew
-            .iter()
-            .map(|anew| AnewRow { path: plan.instances[anew.after].common.path.clone(), why: anew.why.clone() })
-            .collect(),
+        anew: anew_rows(&steps, &plan),
         generation: before.generation,
         ..Applied::default()
     };
@@ -80,6 +76,14 @@ pub fn apply(shared: &Shared, mut accepted: Accepted, patches: Option<usize>, dr
     applied.warnings = warnings;
     applied.total_us = micros(shared.clock.now().since(began));
     Ok(Reply::Applied(applied))
+}
+
+/// What is another object than before, though its name is the same: first what AWS cannot change, then instances.
+fn anew_rows(steps: &Steps, plan: &Plan) -> Vec<AnewRow> {
+    let row = |kind: &str, path: &str, why: &str| AnewRow { kind: kind.into(), path: path.into(), why: why.into() };
+    let objects = steps.replaced.iter().map(|r| row(r.kind, &r.path, &r.why));
+    let instances = steps.anew.iter().map(|a| row("instance", &plan.instances[a.after].common.path, &a.why));
+    objects.chain(instances).collect()
 }
 
 /// A fault of `vpclab fault`.

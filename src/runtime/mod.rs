@@ -25,4 +25,5 @@ pub mod streams;
 pub mod tables;
 pub mod tap;
 pub mod terminal;
+mod unanswered;
 pub mod work;

@@ -137,6 +137,10 @@ pub(super) fn client_sees(told: &mut Explanation) {
         (_, Some("IPV6")) => {
             "\"Network is unreachable\" unless it has an IPv6 address and route, then a timeout (curl 7; 28)"
         }
+        // In the sender's own subnet: nobody answers ARP.
+        (Some("there"), Some("NO_ENI")) if told.kind.as_deref() == Some("instance") => {
+            "\"No route to host\" after 3 s without an answer to ARP (curl 7; ping: Destination Host Unreachable)"
+        }
         _ if ping => "nothing (ping: 100% packet loss)",
         _ if udp => "nothing: no answer and no ICMP message",
         _ => "nothing, then a timeout (curl 28; aws-cli \"Connect timeout on endpoint URL\")",

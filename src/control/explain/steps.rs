@@ -291,6 +291,7 @@ fn endpoint_limit(plan: &Plan, proto: Proto, port: u16, code: DropCode, eni: Opt
             format!("port {port} is not served, only {}", ports.join(", "))
         }
         (DropCode::VpceProto, _) => format!("{proto} is not carried, only tcp"),
+        (code @ DropCode::VpceAzDown, _) => gateways::about_at(plan, code, eni),
         (code, _) => about(code).to_owned(),
     }
 }

@@ -512,6 +512,24 @@ fn after_a_zone_fault_the_advice_is_to_end_it() {
     }
 }
 
+/// An endpoint that fails alone is not said to have a failed zone.
+#[test]
+fn the_fault_of_an_endpoint_is_named_as_its_own() {
+    let mut lab = shipped(include_str!("../../../topologies/t-solo.yaml"));
+    let fault = crate::model::fault::parse(&lab.plan, &["endpoint", "sts"]).expect("a fault");
+    lab.plan.faults.push(crate::model::plan::FaultPlan { id: 2, ..fault });
+    for src in ["app-a", "app-b"] {
+        let told = ask(&lab, src, "https://sts.us-east-1.amazonaws.com");
+        let page = told.text();
+        assert_eq!(told.code.as_deref(), Some("VPCE_AZ_DOWN"), "{page}");
+        assert!(page.contains("down by a fault: endpoint vpc.sts"), "{page}");
+        assert!(!page.contains("zone has failed"), "{page}");
+        assert_eq!(told.smallest_change, ["vpclab fault clear 2    # endpoint vpc.sts"], "{page}");
+    }
+    lab.plan.faults.clear();
+    assert!(ask(&lab, "app-a", "https://sts.us-east-1.amazonaws.com").reachable);
+}
+
 #[test]
 fn after_a_zone_fault_an_attachment_is_named_by_the_fault_too() {
     use crate::model::plan::{Fault, FaultPlan};
