@@ -193,6 +193,7 @@ impl Walker<'_> {
         self.told.rule = rule;
         self.told.direction = Some(if record.direction == Direction::Egress { "egress" } else { "ingress" });
         self.told.reachability_analyzer = record.reachability_analyzer();
+        self.told.dropped = Some(record.clone());
     }
 
     fn packet(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
