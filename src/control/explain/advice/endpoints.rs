@@ -125,7 +125,9 @@ pub(super) fn new_ones(
 fn wanted(plan: &Plan, record: &DropRecord, dst: Ipv4Addr) -> Option<(&'static Service, &'static str)> {
     let way = matches!(
         record.code,
-        DropCode::RtNoRoute
+        DropCode::SgEgress
+            | DropCode::NaclOut
+            | DropCode::RtNoRoute
             | DropCode::RtBlackhole
             | DropCode::SiteNoRoute
             | DropCode::GweNotInVpc
@@ -333,7 +335,7 @@ fn new_interface(
             names,
         });
     });
-    Some((change, own))
+    Some((change.of_new(), own))
 }
 
 /// `app.endpoints += { s3: { type: gateway, route_tables: [private] } }`.
@@ -353,7 +355,7 @@ fn new_gateway(plan: &Plan, vpc: usize, from: EniIx, service: &'static Service) 
         if common.name == service.name { String::new() } else { format!("service: {}, ", service.name) },
         plan.route_tables[table].common.name,
     );
-    Some(Change::new(line, move |world| {
+    let change = Change::new(line, move |world| {
         let plan = &mut world.plan;
         let Some(prefix_list) = prefix_list(plan, service, &region) else { return };
         let endpoint = plan.endpoints.len();
@@ -380,7 +382,8 @@ fn new_gateway(plan: &Plan, vpc: usize, from: EniIx, service: &'static Service) 
             names: EndpointNames::default(),
         });
         plan.route_tables[table].routes.push(route_of_gateway(endpoint, prefix_list));
-    }))
+    });
+    Some(change.of_new())
 }
 
 /// The client's own subnet first, then the first of each other zone.

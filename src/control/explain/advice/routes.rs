@@ -151,6 +151,7 @@ fn new_igw(plan: &Plan, vpc: usize) -> Change {
         let common = Common { name: "igw".into(), path: format!("{name}.igw"), ..Common::default() };
         world.plan.internet_gateways.push(InternetGatewayPlan { common, vpc, edge_table: None });
     })
+    .of_new()
 }
 
 /// By the gateway that [`new_igw`] makes: the last one.
@@ -373,10 +374,11 @@ fn new_peering(plan: &Plan, vpc: usize, other: usize) -> Option<Change> {
     }
     let line = format!("peerings += {{ {name}: {{ requester: {}, accepter: {} }} }}", a.common.name, b.common.name);
     let same_region = a.region == b.region;
-    Some(Change::new(line, move |world| {
+    let change = Change::new(line, move |world| {
         let common = Common { name: name.clone(), path: name.clone(), ..Common::default() };
         world.plan.peerings.push(PeeringPlan { common, requester: vpc, accepter: other, dns: false, same_region });
-    }))
+    });
+    Some(change.of_new())
 }
 
 /// By the peering that [`new_peering`] makes: the last one.

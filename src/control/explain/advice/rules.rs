@@ -296,7 +296,7 @@ fn roles(world: &World) -> Vec<Change> {
         let common = crate::model::plan::Common { name: role.clone(), path: role.clone(), ..Default::default() };
         world.plan.roles.push(RolePlan { common, account: account.clone(), policy: Policy::Full });
     });
-    vec![add.and(take(0, &name))]
+    vec![add.of_new().and(take(0, &name))]
 }
 
 /// How the fault ends that a refusal is due to: by its id in a running lab, else by the file.

@@ -12,7 +12,11 @@ use crate::engine::{Engine, EngineLimits, compile};
 use crate::model::Plan;
 
 /// More lines of advice nobody follows.
-const LINES_MAX: usize = 5;
+const LINES_MAX: usize = 6;
+/// A thing that is new to the file stands for this many changes more: what is there is used first.
+const NEW: usize = 2;
+/// Lines and what is new.
+const WEIGHT_MAX: usize = LINES_MAX + 2 * NEW;
 /// Questions asked before the search gives up.
 const TRIALS_MAX: usize = 64;
 /// The same for large labs, where each question costs a compilation: interfaces compiled in all.
@@ -32,19 +36,26 @@ pub(super) struct World {
 pub(super) struct Change {
     /// In the words of the file, one for each place of it.
     lines: Vec<String>,
+    weight: usize,
     edit: Box<dyn Fn(&mut World)>,
 }
 
 impl Change {
     pub(super) fn new(line: impl Into<String>, edit: impl Fn(&mut World) + 'static) -> Change {
-        Change { lines: vec![line.into()], edit: Box::new(edit) }
+        Change { lines: vec![line.into()], weight: 1, edit: Box::new(edit) }
+    }
+
+    /// The change makes something that the file has not yet.
+    pub(super) fn of_new(self) -> Change {
+        Change { weight: self.weight + NEW, ..self }
     }
 
     pub(super) fn and(self, next: Change) -> Change {
-        let Change { mut lines, edit } = self;
+        let Change { mut lines, weight, edit } = self;
         lines.extend(next.lines);
         Change {
             lines,
+            weight: weight + next.weight,
             edit: Box::new(move |world| {
                 edit(world);
                 (next.edit)(world);
@@ -63,6 +74,7 @@ struct Refused {
     world: World,
     told: Explanation,
     lines: Vec<String>,
+    weight: usize,
 }
 
 /// The lines of the fewest changes after which `told`'s question is answered with yes; none where none were found.
@@ -81,9 +93,9 @@ pub(super) fn fewest(
     }
     let mut trials = (ENIS_MAX / facts.plan.enis.len().max(1)).clamp(4, TRIALS_MAX);
     let mut tried: HashSet<Vec<String>> = HashSet::new();
-    // By number of lines: what comes first has the fewest.
-    let mut waiting: Vec<VecDeque<(Rc<Refused>, Change)>> = (0..=LINES_MAX).map(|_| VecDeque::new()).collect();
-    let root = Rc::new(Refused { world, told: fresh, lines: Vec::new() });
+    // By weight: what comes first weighs least.
+    let mut waiting: Vec<VecDeque<(Rc<Refused>, Change)>> = (0..=WEIGHT_MAX).map(|_| VecDeque::new()).collect();
+    let root = Rc::new(Refused { world, told: fresh, lines: Vec::new(), weight: 0 });
     spread(facts, &root, &mut waiting);
     while let Some((before, change)) = waiting.iter_mut().find_map(VecDeque::pop_front) {
         let mut lines = before.lines.clone();
@@ -104,7 +116,8 @@ pub(super) fn fewest(
             return lines;
         }
         if !same_refusal(&told, &before.told) {
-            spread(facts, &Rc::new(Refused { world, told, lines }), &mut waiting);
+            let weight = before.weight + change.weight;
+            spread(facts, &Rc::new(Refused { world, told, lines, weight }), &mut waiting);
         }
     }
     Vec::new()
@@ -112,9 +125,12 @@ pub(super) fn fewest(
 
 /// Lines up what could be done next.
 fn spread(facts: &Facts<'_>, at: &Rc<Refused>, waiting: &mut [VecDeque<(Rc<Refused>, Change)>]) {
-    let Refused { world, told, lines } = &**at;
+    let Refused { world, told, lines, weight } = &**at;
     for change in changes(facts, world, told) {
-        if let Some(queue) = waiting.get_mut(lines.len() + change.lines.len()) {
+        if lines.len() + change.lines.len() > LINES_MAX {
+            continue;
+        }
+        if let Some(queue) = waiting.get_mut(weight + change.weight) {
             queue.push_back((at.clone(), change));
         }
     }
