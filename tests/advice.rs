@@ -2,7 +2,6 @@
 //! then fails and a change is suggested, the change is made in the text, the text is loaded, and the question asked
 //! again: it must be answered with yes.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,34 +15,41 @@ use vpclab::model::{Around, Plan, Source, load};
 
 #[test]
 fn what_is_advised_for_a_single_mistake_mends_it() {
+    let all = topologies();
+    let sums: Vec<Sum> = std::thread::scope(|scope| {
+        let each: Vec<_> = all.iter().map(|(name, tree)| scope.spawn(|| one_topology(name, tree))).collect();
+        each.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let (refused, advised) = sums.iter().fold((0, 0), |(r, a), sum| (r + sum.refused, a + sum.advised));
+    println!("{refused} refusals, {advised} with advice; without:");
+    sums.iter().flat_map(|sum| &sum.without).for_each(|line| println!("  {line}"));
+    let wrong: Vec<&str> = sums.iter().flat_map(|sum| &sum.wrong).map(String::as_str).collect();
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(refused > 1_500, "{refused} refusals are too few to say much");
+    assert!(advised * 100 > refused * 95, "{advised} of {refused} have advice");
+}
+
+fn one_topology(name: &str, tree: &Value) -> Sum {
     let mut sum = Sum::default();
-    for (name, tree) in topologies() {
-        let plan = read(&tree).unwrap_or_else(|why| panic!("{name}: {why}"));
-        let all = questions(&plan);
-        // What does not work as it is shipped is a question too.
-        let (works, fails): (Vec<Question>, Vec<Question>) =
-            all.into_iter().partition(|question| ask(&plan, question).reachable);
-        for question in &fails {
-            sum.judge(&name, "as shipped", &tree, &ask(&plan, question), question);
-        }
-        for (mistake, broken) in mistakes(&tree) {
-            let Ok(plan) = read(&broken) else { continue };
-            for question in &works {
-                // The mistake may have been to remove it.
-                let Some(told) = try_ask(&plan, question) else { continue };
-                if !told.reachable {
-                    sum.judge(&name, &mistake, &broken, &told, question);
-                }
+    let plan = read(tree).unwrap_or_else(|why| panic!("{name}: {why}"));
+    let all = questions(&plan);
+    // What does not work as it is shipped is a question too.
+    let (works, fails): (Vec<Question>, Vec<Question>) =
+        all.into_iter().partition(|question| ask(&plan, question).reachable);
+    for question in &fails {
+        sum.judge(&format!("{name} as shipped"), tree, &ask(&plan, question), question);
+    }
+    for (mistake, broken) in mistakes(tree) {
+        let Ok(plan) = read(&broken) else { continue };
+        for question in &works {
+            // The mistake may have been to remove it.
+            let Some(told) = try_ask(&plan, question) else { continue };
+            if !told.reachable {
+                sum.judge(&format!("{name} {mistake}"), &broken, &told, question);
             }
         }
     }
-    println!("{} refusals, {} with advice", sum.refused, sum.advised);
-    for (line, n) in &sum.without {
-        println!("none: {n} times {line}");
-    }
-    assert!(sum.wrong.is_empty(), "{} wrong:\n{}", sum.wrong.len(), sum.wrong.join("\n"));
-    assert!(sum.refused > 500, "{} refusals are too few to say much", sum.refused);
-    assert!(sum.advised * 10 > sum.refused * 9, "{} of {} have advice", sum.advised, sum.refused);
+    sum
 }
 
 #[derive(Default)]
@@ -51,24 +57,184 @@ struct Sum {
     refused: usize,
     advised: usize,
     wrong: Vec<String>,
-    without: BTreeMap<String, usize>,
+    without: Vec<String>,
 }
 
 impl Sum {
-    fn judge(&mut self, name: &str, mistake: &str, tree: &Value, told: &Explanation, question: &Question) {
+    fn judge(&mut self, what: &str, tree: &Value, told: &Explanation, question: &Question) {
         self.refused += 1;
         let code = told.code.as_deref().unwrap_or("?");
+        let line = format!("{what}: {} to {}: {code}", question.src, question.dst);
         if told.smallest_change.is_empty() {
-            let line = format!("{name}, {mistake}: {} to {}: {code}", question.src, question.dst);
-            *self.without.entry(line).or_default() += 1;
+            self.without.push(line);
             return;
         }
         self.advised += 1;
         if let Err(why) = follow(tree, question, &told.smallest_change) {
-            let advice = told.smallest_change.join(" AND ");
-            self.wrong.push(format!("{name}, {mistake}: {} to {}: {code}: {advice}: {why}", question.src, question.dst));
+            self.wrong.push(format!("{line}: {}: {why}", told.smallest_change.join(" AND ")));
         }
     }
+}
+
+/// Asks, and follows what is advised; the advice.
+fn mended(text: &str, src: &str, dst: &str, request: Option<(&str, &str)>) -> (String, Vec<String>) {
+    let tree = parse(text).expect("a tree");
+    let request = request.map(|(action, resource)| (action.to_owned(), resource.to_owned()));
+    let question = Question { src: src.into(), dst: dst.into(), request };
+    let told = ask(&read(&tree).unwrap_or_else(|why| panic!("{why}")), &question);
+    let (code, advice) = (told.code.clone().unwrap_or_default(), told.smallest_change.clone());
+    if let Err(why) = follow(&tree, &question, &advice) {
+        panic!("{advice:?}: {why}\n{}", told.text());
+    }
+    (code, advice)
+}
+
+const SERVICES: &str = r#"
+version: 1
+name: services
+region: us-east-1
+vpcs:
+  v:
+    cidr: 10.60.0.0/16
+    virtual_private_gateway: true
+    subnets:
+      a: { cidr: 10.60.1.0/24, az: a }
+      b: { cidr: 10.60.2.0/24, az: b, route_table: none }
+    route_tables: { main: { propagate: true }, none: {} }
+    security_groups:
+      doors: { ingress: [tcp 443 from 192.168.0.0/16, tcp 443 from 10.60.0.0/16] }
+    instances:
+      web:  { subnet: a, ip: 10.60.1.10, role: any }
+      back: { subnet: b, ip: 10.60.2.10 }
+    endpoints:
+      s3-door: { service: s3, subnets: { a: 10.60.1.20 }, security_groups: [doors], private_dns: false }
+      s3: { type: gateway, route_tables: [main] }
+      dynamodb:
+        type: gateway
+        route_tables: [main]
+        policy:
+          Version: "2012-10-17"
+          Statement:
+            - { Effect: Allow, Principal: "*", Action: "dynamodb:ListTables", Resource: "*" }
+            - { Sid: Never, Effect: Deny, Principal: "*", Action: "dynamodb:DeleteTable", Resource: "*" }
+on_prem:
+  dc:
+    cidr: 192.168.0.0/16
+    hosts: { h: { ip: 192.168.1.10 } }
+    direct_connect: { to: "vgw:v", vif: private }
+roles: { any: { policy: full } }
+"#;
+
+#[test]
+fn a_host_on_premises_is_led_to_the_name_of_an_interface_endpoint() {
+    let s3 = "https://s3.us-east-1.amazonaws.com";
+    let (code, advice) = mended(SERVICES, "h", s3, None);
+    assert_eq!((code.as_str(), advice.len()), ("SITE_NO_ROUTE", 1), "{advice:?}");
+    assert!(advice[0].starts_with("ask for https://bucket.vpce-"), "{advice:?}");
+    // Where there is none, one has to be made first.
+    let without: Vec<&str> = SERVICES.lines().filter(|line| !line.contains("s3-door")).collect();
+    let (_, advice) = mended(&without.join("\n"), "h", s3, None);
+    assert!(advice[0].starts_with("v.endpoints += { s3-interface: { service: s3, type: interface"), "{advice:?}");
+    assert!(advice[1].starts_with("ask for https://bucket.vpce-"), "{advice:?}");
+    // With a route, the gateway endpoint refuses.
+    let routed = SERVICES.replace("    hosts:", "    routes: [{ to: 198.18.0.0/15, via: direct_connect }]\n    hosts:");
+    let (code, advice) = mended(&routed, "h", s3, None);
+    assert_eq!((code.as_str(), advice.len()), ("GWE_NOT_IN_VPC", 1), "{advice:?}");
+}
+
+#[test]
+fn a_gateway_endpoint_is_joined_to_the_table_that_lacks_it() {
+    let without: Vec<&str> = SERVICES.lines().filter(|line| !line.contains("s3-door")).collect();
+    let text = without.join("\n");
+    let (code, advice) = mended(&text, "back", "https://s3.us-east-1.amazonaws.com", None);
+    assert_eq!((code.as_str(), advice), ("RT_NO_ROUTE", vec!["v.endpoints.s3.route_tables += none".to_owned()]));
+    let plan = read(&parse(&text).expect("tree")).expect("plan");
+    let question = Question { src: "back".into(), dst: "https://s3.us-east-1.amazonaws.com".into(), request: None };
+    let notes = ask(&plan, &question).notes;
+    let note =
+        "s3.us-east-1.amazonaws.com is public: gateway endpoint s3 has no name of its own; it has routes in main";
+    assert_eq!(notes, [note]);
+}
+
+#[test]
+fn a_policy_gets_the_statement_that_it_lacks_and_loses_the_one_that_denies() {
+    let dynamodb = "https://dynamodb.us-east-1.amazonaws.com";
+    let (code, advice) = mended(SERVICES, "web", dynamodb, Some(("dynamodb:CreateTable", "*")));
+    let create = "v.endpoints.dynamodb.policy.Statement += \
+                  { Effect: \"Allow\", Principal: \"*\", Action: \"dynamodb:CreateTable\", Resource: \"*\" }";
+    assert_eq!((code.as_str(), advice), ("VPCE_POLICY", vec![create.to_owned()]));
+    let (_, advice) = mended(SERVICES, "web", dynamodb, Some(("dynamodb:DeleteTable", "*")));
+    assert!(advice[0].contains("Statement -= {\"Sid\":\"Never\"") && advice.len() == 2, "{advice:?}");
+    // A role's.
+    let narrow =
+        SERVICES.replace("policy: full", "policy: { Statement: { Effect: Allow, Action: 's3:*', Resource: '*' } }");
+    let (code, advice) = mended(&narrow, "web", dynamodb, Some(("dynamodb:ListTables", "*")));
+    assert_eq!(code, "ROLE_POLICY");
+    assert!(advice[0].starts_with("roles.any.policy.Statement: [{"), "{advice:?}");
+    // None at all.
+    let s3 = "https://bucket.s3.us-east-1.amazonaws.com";
+    let joined = SERVICES.replace("route_tables: [main] }", "route_tables: [main, none] }");
+    let (code, advice) = mended(&joined, "back", s3, Some(("s3:GetObject", "*")));
+    assert_eq!((code.as_str(), advice), ("ROLE_POLICY", vec!["v.instances.back.role: any".to_owned()]));
+}
+
+#[test]
+fn an_instance_without_a_public_address_gets_a_route_and_one() {
+    let text = include_str!("../topologies/t-solo.yaml")
+        .replace("      natgw-a: { subnet: public-a }\n", "")
+        .replace("    nat_gateways:\n", "")
+        .replace("private: { routes: [{ to: 0.0.0.0/0, via: \"nat:natgw-a\" }] }", "private: {}");
+    let (code, advice) = mended(&text, "app-a", "192.0.2.10:80", None);
+    assert_eq!(code, "RT_NO_ROUTE");
+    let route = "vpc.route_tables.private.routes += { to: 0.0.0.0/0, via: igw }";
+    assert_eq!(advice, [route, "vpc.instances.app-a.public_ip: true"]);
+    // And where the VPC has no such gateway, that as well.
+    let iso = include_str!("../topologies/t-iso.yaml").replace(
+        "\nroles:",
+        "\ninternet: { example: { ip: 192.0.2.10, listen: [{ tcp: 80, reply: http }] } }\n\nroles:",
+    );
+    let (_, advice) = mended(&iso, "app-a", "192.0.2.10:80", None);
+    let route = "vpc.route_tables.main.routes += { to: 0.0.0.0/0, via: igw }";
+    assert_eq!(advice, ["vpcs.vpc.internet_gateway: true", route, "vpc.instances.app-a.public_ip: true"]);
+}
+
+#[test]
+fn an_attachment_is_associated_with_the_table_that_leads_there() {
+    let tables = "    route_tables:\n      x: { associate: [spoke1], propagate: [hub] }\n      \
+                  y: { associate: [hub], propagate: [spoke1, spoke2, hub] }\n\nchecks:";
+    let text = include_str!("../topologies/t-hub.yaml").replace("\nchecks:", tables);
+    let (code, advice) = mended(&text, "app2-a", "instance:app1-a:80", None);
+    assert_eq!(code, "TGW_NO_ASSOCIATION");
+    let tgw = "transit_gateways.tgw.route_tables";
+    assert_eq!(advice, [format!("{tgw}.y.associate += spoke2"), format!("{tgw}.x.propagate += spoke2")]);
+}
+
+#[test]
+fn a_stateful_firewall_asks_for_appliance_mode() {
+    let text = include_str!("../topologies/t-insp.yaml").replace("appliance_mode: true", "appliance_mode: false");
+    let (code, advice) = mended(&text, "app1-a", "instance:app2-b:80", None);
+    assert_eq!(
+        (code.as_str(), advice),
+        ("FW_NO_STATE", vec!["transit_gateways.tgw.attachments.insp.appliance_mode: true".to_owned()])
+    );
+}
+
+#[test]
+fn closed_lists_around_a_nat_gateway_are_opened_one_by_one() {
+    let text = include_str!("../topologies/t-solo.yaml")
+        .replace("az: a, route_table: public }", "az: a, route_table: public, nacl: closed }")
+        .replacen("    security_groups:", "    network_acls: { closed: {} }\n    security_groups:", 1);
+    let (code, advice) = mended(&text, "app-a", "192.0.2.10:80", None);
+    assert_eq!(code, "NACL_IN");
+    assert_eq!(
+        advice,
+        [
+            "vpc.network_acls.closed.ingress += { 100: allow tcp 80 from 10.0.1.0/24 }",
+            "vpc.network_acls.closed.egress += { 100: allow tcp 80 to 192.0.2.0/24 }",
+            "vpc.network_acls.closed.ingress += { 200: allow tcp 1024-65535 from 192.0.2.0/24 }",
+            "vpc.network_acls.closed.egress += { 200: allow tcp 32768-60999 to 10.0.1.0/24 }",
+        ]
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -32,6 +32,11 @@ pub(super) fn of_names(
             let names = whole.into_iter().chain([own_name(plan, at)]);
             names.map(|name| ask_for(&told.destination, &name)).collect()
         }
+        (Some("DNS_NODATA"), _) => {
+            let path = told.object.as_deref().filter(|_| told.kind.as_deref() == Some("endpoint"));
+            let at = plan.endpoints.iter().position(|e| Some(e.common.path.as_str()) == path);
+            at.and_then(|at| into_subnets(plan, at, plan.instances[world.src].enis[0])).into_iter().collect()
+        }
         (Some("DNS_NXDOMAIN"), Target::Host(host)) => {
             let asked = &told.destination;
             let to = |kind: &str, target| {
@@ -336,6 +341,31 @@ fn new_interface(
         });
     });
     Some((change.of_new(), own))
+}
+
+/// `app.endpoints.s3.subnets: [a, b]`: one that is in no subnet has no address.
+fn into_subnets(plan: &Plan, at: usize, client: EniIx) -> Option<Change> {
+    let endpoint = &plan.endpoints[at];
+    if endpoint.is_gateway() || !endpoint.enis.is_empty() {
+        return None;
+    }
+    let subnets = one_per_zone(plan, endpoint.vpc, Some(client));
+    let names: Vec<&str> = subnets.iter().map(|at| plan.subnets[*at].common.name.as_str()).collect();
+    let line = format!("{}.subnets: [{}]", path("endpoints", &endpoint.common.path), names.join(", "));
+    Some(Change::new(line, move |world| {
+        let plan = &mut world.plan;
+        let (common, groups) = (plan.endpoints[at].common.clone(), plan.endpoints[at].security_groups.clone());
+        for subnet in &subnets {
+            if let Some(eni) = new_eni(plan, &common, *subnet, &groups, EniOwner::Endpoint(at)) {
+                let az_name = plan.subnets[*subnet].az_name.clone();
+                let endpoint = &mut plan.endpoints[at];
+                // As the regional one, with the zone before its first dot.
+                let name = endpoint.names.regional.replacen('.', &format!("-{az_name}."), 1);
+                endpoint.names.zonal.push((az_name, name, eni));
+                endpoint.enis.push(eni);
+            }
+        }
+    }))
 }
 
 /// `app.endpoints += { s3: { type: gateway, route_tables: [private] } }`.

@@ -34,6 +34,11 @@ pub(super) fn changes(
             changes.extend(instead.into_iter().map(|change| drop_route(plan, at, route).and(change)));
             changes
         }
+        // A default route took it where no private address is.
+        (DropCode::IgwPrivateDst | DropCode::NatNoState, _) => match plan.subnet_of(record.from) {
+            Some(subnet) if wanted.is_private() => missing_route(plan, from, wanted, subnet.route_table),
+            _ => Vec::new(),
+        },
         (DropCode::IgwNoPublicIp, _) => public_ip(plan, from, told).into_iter().collect(),
         (DropCode::NatNoIgw, decider) => nat_out(plan, decider, record),
         (DropCode::TgwNoAz, _) => attachment_zones(plan, record),

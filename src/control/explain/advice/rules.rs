@@ -153,7 +153,11 @@ fn traffic_match(plan: &Plan, record: &DropRecord, answer: bool) -> TrafficMatch
 /// Answers go to what clients' kernels and NAT gateways choose from, unless another port was asked for.
 fn ports(plan: &Plan, record: &DropRecord, answer: bool) -> PortRange {
     let (port, to) = (record.tuple.dst_port, record.tuple.dst);
-    let nat = plan.nat_gateways.iter().any(|nat| nat.addresses.contains(&to));
+    let nat = plan.nat_gateways.iter().any(|nat| nat.addresses.contains(&to))
+        || plan
+            .public_addresses
+            .iter()
+            .any(|p| p.addr == to && matches!(plan.eni(p.eni).owner, EniOwner::NatGateway(_)));
     match answer {
         true if nat && NAT_PORTS.contains(port) => NAT_PORTS,
         true if EPHEMERAL.contains(port) => EPHEMERAL,
@@ -248,7 +252,8 @@ fn statement(request: &super::super::Request, kind: Kind, key: &str, policy: &Po
     let mut json = json.clone();
     let statements = json.get_mut("Statement")?;
     // One statement may stand without a list.
-    if !statements.is_array() {
+    let single = !statements.is_array();
+    if single {
         *statements = serde_json::Value::Array(vec![statements.take()]);
     }
     let statements = statements.as_array_mut()?;
@@ -258,7 +263,8 @@ fn statement(request: &super::super::Request, kind: Kind, key: &str, policy: &Po
             if at >= statements.len() {
                 return None;
             }
-            format!("{key}.policy.Statement -= {}", statements.remove(at))
+            let denying = statements.remove(at);
+            if single { format!("{key}.policy.Statement: []") } else { format!("{key}.policy.Statement -= {denying}") }
         }
         Decision::ImplicitDeny => {
             let mut added = serde_json::Map::new();
@@ -270,7 +276,11 @@ fn statement(request: &super::super::Request, kind: Kind, key: &str, policy: &Po
             added.insert("Resource".into(), request.resource.as_str().into());
             let words: Vec<String> = added.iter().map(|(key, value)| format!("{key}: {value}")).collect();
             statements.push(added.into());
-            format!("{key}.policy.Statement += {{ {} }}", words.join(", "))
+            if single {
+                format!("{key}.policy.Statement: {}", serde_json::Value::from(statements.clone()))
+            } else {
+                format!("{key}.policy.Statement += {{ {} }}", words.join(", "))
+            }
         }
     };
     Some((line, Policy::Document(json)))
