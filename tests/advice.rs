@@ -29,6 +29,70 @@ fn what_is_advised_for_a_single_mistake_mends_it() {
     assert!(advised * 100 > refused * 95, "{advised} of {refused} have advice");
 }
 
+/// The same of the training labs, in which something is wrong already.
+#[test]
+fn what_is_advised_in_a_training_lab_mends_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sum = Sum::default();
+    let mut labs = 0;
+    for entry in std::fs::read_dir(root.join("labs")).expect("labs") {
+        let folder = entry.expect("entry").path();
+        let text = |path: &Path| std::fs::read_to_string(path).ok();
+        let Some(lab) = text(&folder.join("lab.yaml")) else { continue };
+        let base = parse(&lab).expect("a lab")["base"].as_str().expect("a base").to_owned();
+        let base = text(&root.join(format!("topologies/{base}.yaml"))).expect("a topology");
+        let mut tree = parse(&base).expect("a tree");
+        for patch in ["topology.patch.yaml", "break.patch.yaml"] {
+            if let Some(patch) = text(&folder.join(patch)) {
+                merge(&mut tree, parse(&patch).unwrap_or_default());
+            }
+        }
+        let name = folder.file_name().expect("name").to_string_lossy().into_owned();
+        let Ok(plan) = read(&tree) else { continue };
+        labs += 1;
+        for question in questions(&plan) {
+            let told = ask(&plan, &question);
+            if !told.reachable {
+                sum.judge(&name, &tree, &told, &question);
+            }
+        }
+    }
+    println!("{} refusals in {labs} labs, {} with advice; without:", sum.refused, sum.advised);
+    sum.without.iter().for_each(|line| println!("  {line}"));
+    assert!(sum.wrong.is_empty(), "{} wrong:\n{}", sum.wrong.len(), sum.wrong.join("\n"));
+    assert!(labs > 15 && sum.advised > 100, "{labs} labs, {} with advice", sum.advised);
+}
+
+/// RFC 7396.
+fn merge(to: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else { return *to = patch };
+    if !to.is_object() {
+        *to = json!({});
+    }
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                to.as_object_mut().map(|map| map.remove(&key));
+            }
+            value => merge(&mut to[key], value),
+        }
+    }
+}
+
+#[test]
+fn instances_that_count_made_are_named_as_the_file_has_them() {
+    let text = include_str!("../topologies/t-solo.yaml")
+        .replace("        ip: 10.0.1.10\n", "        count: 3\n")
+        .replace(
+            "private: { routes: [{ to: 0.0.0.0/0, via: \"nat:natgw-a\" }] }",
+            "private: { routes: [{ to: 0.0.0.0/0, via: igw }] }",
+        )
+        .replace("  - { from: app-a,", "  - { from: app-b,")
+        .replace("instance:app-a:80", "instance:app-b:80");
+    let (code, advice) = mended(&text, "app-a-2", "192.0.2.10:80", None);
+    assert_eq!((code.as_str(), advice), ("IGW_NO_PUBLIC_IP", vec!["vpc.instances.app-a.public_ip: true".to_owned()]));
+}
+
 fn one_topology(name: &str, tree: &Value) -> Sum {
     let mut sum = Sum::default();
     let plan = read(tree).unwrap_or_else(|why| panic!("{name}: {why}"));

@@ -112,8 +112,13 @@ pub(super) fn limits(limits: &Limits, told: &mut Explanation) {
         ("sg_tcp_idle", time(limits.sg_tcp_idle), time(aws.sg_tcp_idle)),
         ("sg_udp_idle", time(limits.sg_udp_idle), time(aws.sg_udp_idle)),
         ("sg_udp_stream", time(limits.sg_udp_stream), time(aws.sg_udp_stream)),
+        ("nat_idle", time(limits.nat_idle), time(aws.nat_idle)),
+        ("endpoint_health", time(limits.endpoint_health), time(aws.endpoint_health)),
         ("dns_ttl", format!("{} s", limits.dns_ttl), format!("{} s", aws.dns_ttl)),
         ("dns_pps", limits.dns_pps.to_string(), aws.dns_pps.to_string()),
+        ("nat_ports", limits.nat_ports.to_string(), aws.nat_ports.to_string()),
+        ("egress_fragments", limits.egress_fragments.to_string(), aws.egress_fragments.to_string()),
+        ("syn_retries", limits.syn_retries.to_string(), aws.syn_retries.to_string()),
         ("conntrack_max", limits.conntrack_max.to_string(), aws.conntrack_max.to_string()),
     ];
     let differs: Vec<String> = differs
@@ -243,7 +248,8 @@ fn path(noun: &str, path: &str) -> String {
 /// Where the file has an instance or host.
 fn instance_key(plan: &Plan, at: usize) -> String {
     let instance = &plan.instances[at];
-    let name = &instance.common.name;
+    let name = instance.common.name.as_str();
+    let name = name.rsplit_once('-').filter(|_| instance.counted).map_or(name, |(name, _)| name);
     match instance.home {
         InstanceHome::Vpc(vpc) => format!("{}.instances.{name}", plan.vpcs[vpc].common.name),
         InstanceHome::Site(site) => format!("on_prem.{}.hosts.{name}", plan.sites[site].common.name),
