@@ -39,9 +39,12 @@ fn what_is_advised_in_a_training_lab_mends_it() {
         let folder = entry.expect("entry").path();
         let text = |path: &Path| std::fs::read_to_string(path).ok();
         let Some(lab) = text(&folder.join("lab.yaml")) else { continue };
-        let base = parse(&lab).expect("a lab")["base"].as_str().expect("a base").to_owned();
-        let base = text(&root.join(format!("topologies/{base}.yaml"))).expect("a topology");
-        let mut tree = parse(&base).expect("a tree");
+        // A topology of the repository, or one of its own.
+        let base = match parse(&lab).expect("a lab")["base"].as_str() {
+            Some(base) => root.join(format!("topologies/{base}.yaml")),
+            None => folder.join("topology.yaml"),
+        };
+        let mut tree = parse(&text(&base).expect("a topology")).expect("a tree");
         for patch in ["topology.patch.yaml", "break.patch.yaml"] {
             if let Some(patch) = text(&folder.join(patch)) {
                 merge(&mut tree, parse(&patch).unwrap_or_default());
@@ -374,7 +377,14 @@ fn edit(tree: &mut Value, line: &str) -> Result<(), String> {
         }
         (" -= ", Value::Array(list)) => {
             let before = list.len();
-            list.retain(|other| *other != value);
+            // Of a fault, what it is about.
+            let same = |other: &Value| match (other, &value) {
+                (Value::Object(other), Value::Object(said)) if key == "faults" => {
+                    said.iter().all(|(key, value)| other.get(key) == Some(value))
+                }
+                _ => *other == value,
+            };
+            list.retain(|other| !same(other));
             if list.len() == before {
                 return Err(format!("{value} is not in {key}"));
             }
@@ -386,7 +396,7 @@ fn edit(tree: &mut Value, line: &str) -> Result<(), String> {
 
 /// The place of a key; what a thing of the file does not say yet is made.
 fn place<'t>(tree: &'t mut Value, key: &str) -> Result<&'t mut Value, String> {
-    const TOP: [&str; 7] = ["vpcs", "transit_gateways", "peerings", "on_prem", "internet", "roles", "limits"];
+    const TOP: [&str; 7] = ["vpcs", "transit_gateways", "peerings", "on_prem", "internet", "roles", "faults"];
     let mut words: Vec<&str> = key.split('.').collect();
     if !TOP.contains(&words[0]) {
         words.insert(0, "vpcs");
@@ -401,7 +411,14 @@ fn place<'t>(tree: &'t mut Value, key: &str) -> Result<&'t mut Value, String> {
         if depth == 1 && words[0] != "peerings" && !map.contains_key(*word) {
             return Err(format!("{key}: there is no {word}"));
         }
-        place = map.entry(*word).or_insert(Value::Null);
+        let (word, n) = match word.split_once('[') {
+            Some((word, n)) => (word, Some(n.trim_end_matches(']').parse::<usize>().map_err(|e| e.to_string())?)),
+            None => (*word, None),
+        };
+        place = map.entry(word).or_insert(Value::Null);
+        if let Some(n) = n {
+            place = place.get_mut(n).ok_or_else(|| format!("{key}: there is no {n}th"))?;
+        }
     }
     Ok(place)
 }

@@ -469,7 +469,7 @@ fn after_a_zone_fault_the_advice_is_to_end_it() {
         ("app-b", "192.0.2.10:80", "AZ_DOWN", "nat vpc.natgw-a"),
         ("app-b", sts.as_str(), "VPCE_AZ_DOWN", "endpoint vpc.sts"),
     ];
-    for (ends, advice) in [(7, "vpclab fault clear 7    # az a"), (0, "faults -= { az a }")] {
+    for (ends, advice) in [(7, "vpclab fault clear 7    # az a"), (0, "faults -= { az: a }")] {
         lab.plan.faults[0].id = ends;
         for (src, dst, code, at) in cases {
             let told = ask(&lab, src, dst);

@@ -439,12 +439,18 @@ fn new_common(plan: &Plan, vpc: usize, service: &Service, kind: &str) -> Common 
     Common { id: aws_id("vpce", &plan.name, &path), name, path, ..Common::default() }
 }
 
-pub(super) fn new_eni(plan: &mut Plan, of: &Common, subnet: usize, groups: &[usize], owner: EniOwner) -> Option<EniIx> {
-    let home = &plan.subnets[subnet];
+/// The lowest that a subnet has left, as the file's loading would take it.
+pub(super) fn free_address(plan: &Plan, subnet: usize) -> Option<Ipv4Addr> {
+    let cidr = plan.subnets[subnet].cidr;
     let free = |ip: &Ipv4Addr| {
-        *ip != home.cidr.last() && !plan.enis.iter().any(|eni| eni.subnet() == Some(subnet) && eni.ip == *ip)
+        *ip != cidr.last() && !plan.enis.iter().any(|eni| eni.subnet() == Some(subnet) && eni.ip == *ip)
     };
-    let ip = (4..home.cidr.size()).map_while(|n| home.cidr.nth(n)).find(free)?;
+    (4..cidr.size()).map_while(|n| cidr.nth(n)).find(free)
+}
+
+pub(super) fn new_eni(plan: &mut Plan, of: &Common, subnet: usize, groups: &[usize], owner: EniOwner) -> Option<EniIx> {
+    let ip = free_address(plan, subnet)?;
+    let home = &plan.subnets[subnet];
     let (vpc, id) = (home.vpc, aws_id("eni", &of.id, &home.common.path));
     plan.enis.push(EniPlan {
         common: Common { id, ..of.clone() },

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::super::Explanation;
 use super::super::path::eni_at;
-use super::endpoints::new_eni;
+use super::endpoints::{free_address, new_eni};
 use super::search::{Change, World};
 use super::{instance_key, path};
 use crate::base::{Cidr, EniIx};
@@ -31,7 +31,7 @@ pub(super) fn changes(
         (DropCode::RtBlackhole, Decider::RouteTable(at, Some(route))) => {
             let mut changes = vec![drop_route(plan, at, route)];
             let instead = missing_route(plan, from, wanted, at);
-            changes.extend(instead.into_iter().map(|change| drop_route(plan, at, route).and(change)));
+            changes.extend(instead.into_iter().map(|change| change.after(drop_route(plan, at, route))));
             changes
         }
         // A default route took it where no private address is.
@@ -40,14 +40,14 @@ pub(super) fn changes(
             _ => Vec::new(),
         },
         (DropCode::IgwNoPublicIp, _) => public_ip(plan, from, told).into_iter().collect(),
-        (DropCode::NatNoIgw, decider) => nat_out(plan, decider, record),
+        (DropCode::NatNoIgw, decider) => nat_out(plan, decider),
         (DropCode::TgwNoAz, _) => attachment_zones(plan, record),
         (DropCode::TgwNoAssociation, Decider::TgwAttachment(at)) => associations(plan, at),
         (DropCode::TgwNoRoute, Decider::TgwRouteTable(at, _)) => missing_tgw_route(plan, from, wanted, at),
         (DropCode::TgwBlackhole, Decider::TgwRouteTable(at, Some(route))) => {
             tgw_blackhole(plan, from, wanted, at, route)
         }
-        (DropCode::PeerTransit, _) => around_the_peer(plan, from, record),
+        (DropCode::PeerTransit, _) => around_the_peer(plan, record),
         (DropCode::SiteNoRoute, Decider::Site(at, None)) => missing_site_route(plan, from, wanted, at),
         (DropCode::SiteNoRoute, Decider::Site(at, Some(route))) => {
             let text = &plan.sites[at].routes[route];
@@ -112,12 +112,20 @@ fn add_route(plan: &Plan, table: usize, to: Cidr, target: RouteTarget) -> Change
         "{}.routes += {{ to: {to_text}, via: {via} }}",
         path("route_tables", &plan.route_tables[table].common.path)
     );
-    Change::new(line, move |world| {
+    let written = plan.route_tables[table].routes.iter().position(|old| {
+        old.to == RouteDest::Cidr(to) && old.origin == RouteOrigin::Created && old.target != RouteTarget::Local
+    });
+    let add = Change::new(line, move |world| {
         let routes = &mut world.plan.route_tables[table].routes;
         // A written route takes the place of what was learned.
         routes.retain(|old| old.to != route.to || old.origin != RouteOrigin::Propagated);
         routes.push(route.clone());
-    })
+    });
+    // A table has one route for each block.
+    match written {
+        Some(old) => drop_route(plan, table, old).and(add),
+        None => add,
+    }
 }
 
 fn drop_route(plan: &Plan, table: usize, route: usize) -> Change {
@@ -170,10 +178,12 @@ fn to_igw(plan: &Plan, table: usize) -> Change {
 }
 
 /// A way out for a NAT gateway: a route of its subnet, or an address for a private one.
-fn nat_out(plan: &Plan, decider: Decider, record: &DropRecord) -> Vec<Change> {
+fn nat_out(plan: &Plan, decider: Decider) -> Vec<Change> {
     match decider {
         Decider::RouteTable(at, _) => {
-            missing_route(plan, record.from, record.tuple.dst, at).into_iter().chain(igw_route(plan, at)).collect()
+            let mut changes: Vec<Change> = igw_route(plan, at).into_iter().collect();
+            changes.extend(nat_subnets(plan, at));
+            changes
         }
         Decider::Nat(at) => {
             let nat = &plan.nat_gateways[at];
@@ -190,6 +200,39 @@ fn nat_out(plan: &Plan, decider: Decider, record: &DropRecord) -> Vec<Change> {
         }
         _ => Vec::new(),
     }
+}
+
+/// A subnet whose table leads to the Internet gateway, for NAT gateways in one whose table does not.
+fn nat_subnets(plan: &Plan, table: usize) -> Vec<Change> {
+    let public = |subnet: &usize| {
+        let table = &plan.route_tables[plan.subnets[*subnet].route_table];
+        table.routes.iter().any(|route| matches!(route.target, RouteTarget::Igw(_)))
+    };
+    let mut changes = Vec::new();
+    for (at, nat) in plan.nat_gateways.iter().enumerate() {
+        if !nat.public || plan.subnets[nat.subnet].route_table != table {
+            continue;
+        }
+        let others = (0..plan.subnets.len()).filter(|subnet| plan.subnets[*subnet].vpc == nat.vpc).filter(public);
+        changes.extend(others.map(|subnet| {
+            let line =
+                format!("{}.subnet: {}", path("nat_gateways", &nat.common.path), plan.subnets[subnet].common.name);
+            Change::new(line, move |world| move_nat(&mut world.plan, at, subnet))
+        }));
+    }
+    changes
+}
+
+fn move_nat(plan: &mut Plan, at: usize, subnet: usize) {
+    let Some(ip) = free_address(plan, subnet) else { return };
+    let nat = &mut plan.nat_gateways[at];
+    let (eni, old) = (nat.eni, std::mem::replace(&mut nat.addresses, vec![ip]));
+    nat.subnet = subnet;
+    let own = &mut plan.enis[eni.at()];
+    (own.ip, own.home) = (ip, Home::Subnet { vpc: nat.vpc, subnet });
+    // One address is enough for one question.
+    plan.public_addresses.retain(|public| public.eni != eni || Some(&public.private) == old.first());
+    plan.public_addresses.iter_mut().filter(|public| public.eni == eni).for_each(|public| public.private = ip);
 }
 
 fn igw_route(plan: &Plan, table: usize) -> Option<Change> {
@@ -342,8 +385,8 @@ fn tgw_blackhole(plan: &Plan, from: EniIx, wanted: Ipv4Addr, at: usize, route: u
 }
 
 /// A peering of the two VPCs, for one of others leads no further.
-fn around_the_peer(plan: &Plan, from: EniIx, record: &DropRecord) -> Vec<Change> {
-    let wanted = record.tuple.dst;
+fn around_the_peer(plan: &Plan, record: &DropRecord) -> Vec<Change> {
+    let (from, wanted) = (record.from, record.tuple.dst);
     let (Some(vpc), Some(Home::Subnet { vpc: other, .. })) = (plan.eni(from).vpc(), home_of(plan, from, wanted)) else {
         return Vec::new();
     };
@@ -362,7 +405,7 @@ fn around_the_peer(plan: &Plan, from: EniIx, record: &DropRecord) -> Vec<Change>
     };
     let Some(route) = route else { return Vec::new() };
     vec![match wrong {
-        Some(wrong) => drop_route(plan, table, wrong).and(route),
+        Some(wrong) => route.after(drop_route(plan, table, wrong)),
         None => route,
     }]
 }

@@ -8,7 +8,7 @@ use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Decider, Direction, DropCode, DropRecord, NACL_STAR};
 use crate::model::Plan;
 use crate::model::plan::{
-    AttachmentTo, EniOwner, Fault, FaultPlan, NaclRule, Policy, RolePlan, SgPeer, SgRule, TrafficMatch,
+    AttachmentTo, EniOwner, Fault, FaultPlan, LinkKind, NaclRule, Policy, RolePlan, SgPeer, SgRule, TrafficMatch,
 };
 use crate::policy::{self, Decision, Document, Kind};
 
@@ -23,7 +23,7 @@ pub(super) fn changes(world: &World, told: &Explanation) -> Vec<Change> {
             DropCode::SrcDstCheck => no_check(world, record),
             DropCode::DnsDisabled => dns_support(world),
             DropCode::VpcePort | DropCode::VpceProto | DropCode::PublicPort => served(world, told, record),
-            DropCode::FwNoState => return appliance_mode(world),
+            DropCode::FwNoState => return one_way(world, record),
             DropCode::AzDown
             | DropCode::VpceAzDown
             | DropCode::InstanceDown
@@ -198,9 +198,12 @@ fn served(world: &World, told: &Explanation, record: &DropRecord) -> Option<Chan
     Some(Change::ask_for(Destination { text, proto: Proto::TCP, port, ..asked.clone() }))
 }
 
-/// Both directions of a session by one zone's firewall.
-fn appliance_mode(world: &World) -> Vec<Change> {
+/// Both directions of a session by one firewall: that of a zone, or of a tunnel.
+fn one_way(world: &World, record: &DropRecord) -> Vec<Change> {
     let plan = &world.plan;
+    if let Decider::Site(site, _) = record.decider {
+        return plan.sites[site].links.iter().filter_map(|link| same_tunnel(plan, site, *link)).collect();
+    }
     let zones = |to: &AttachmentTo| matches!(to, AttachmentTo::Vpc(to) if to.subnets.len() > 1 && !to.appliance_mode);
     let attachments = plan.tgw_attachments.iter().enumerate().filter(|(_, a)| zones(&a.to));
     let change = |(at, a): (usize, &crate::model::plan::TgwAttachmentPlan)| {
@@ -213,6 +216,26 @@ fn appliance_mode(world: &World) -> Vec<Change> {
         })
     };
     attachments.map(change).collect()
+}
+
+/// `on_prem.dc.vpn.tunnels[0].preferred_by_aws: true`, as the site has it; and no other.
+fn same_tunnel(plan: &Plan, site: usize, link: usize) -> Option<Change> {
+    let LinkKind::Vpn { tunnels, .. } = &plan.links[link].kind else { return None };
+    let own = tunnels.iter().position(|tunnel| tunnel.preferred_by_site).unwrap_or(0);
+    let set = |n: usize, to: bool| {
+        let line = format!("on_prem.{}.vpn.tunnels[{n}].preferred_by_aws: {to}", plan.sites[site].common.name);
+        Change::new(line, move |world| {
+            if let LinkKind::Vpn { tunnels, .. } = &mut world.plan.links[link].kind {
+                tunnels[n].preferred_by_aws = to;
+            }
+        })
+    };
+    let others = tunnels.iter().enumerate().filter(|(n, tunnel)| *n != own && tunnel.preferred_by_aws);
+    let mut changes: Vec<Change> = others.map(|(n, _)| set(n, false)).collect();
+    if !tunnels.get(own)?.preferred_by_aws {
+        changes.insert(0, set(own, true));
+    }
+    changes.into_iter().reduce(Change::and)
 }
 
 /// A statement more, or one less where it denies; a role where there is none.
@@ -338,11 +361,25 @@ fn end_of_fault(world: &World, told: &Explanation) -> Option<Change> {
         }));
     };
     let line = if fault.id == 0 {
-        format!("faults -= {{ {} }}", fault.title)
+        format!("faults -= {{ {} }}", in_the_file(&fault.title))
     } else {
         format!("vpclab fault clear {}    # {}", fault.id, fault.title)
     };
     Some(Change::new(line, move |world| {
         world.plan.faults.remove(at);
     }))
+}
+
+/// `az: a`, `endpoint: app.sts, az: a` of `az a`, `endpoint app.sts in a`.
+fn in_the_file(title: &str) -> String {
+    let Some((kind, rest)) = title.split_once(' ') else { return title.to_owned() };
+    let (of, more) = match rest.split_once(' ') {
+        Some((of, more)) => (of, Some(more)),
+        None => (rest, None),
+    };
+    match (kind, more.and_then(|more| more.strip_prefix("in "))) {
+        ("endpoint", Some(az)) => format!("endpoint: {of}, az: {az}"),
+        // What it does to the link is told elsewhere.
+        _ => format!("{kind}: {of}"),
+    }
 }

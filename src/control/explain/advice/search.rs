@@ -63,6 +63,11 @@ impl Change {
         }
     }
 
+    /// Behind another, unless that is a part of it already.
+    pub(super) fn after(self, first: Change) -> Change {
+        if first.lines.iter().all(|line| self.lines.contains(line)) { self } else { first.and(self) }
+    }
+
     /// `ask for https://s3.eu-west-1.amazonaws.com`: nothing is wrong with the lab, another question is the way.
     pub(super) fn ask_for(destination: Destination) -> Change {
         Change::new(format!("ask for {}", destination.text), move |world| world.destination = destination.clone())
