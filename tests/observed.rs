@@ -297,7 +297,7 @@ fn fate(plan: &Plan, foretold: &Foretold) -> Fate {
     let drop = foretold.drop.as_ref().map(|(record, leg)| {
         let row = rows::drop_row(plan, record, &|_| 0);
         let (code, object, rule, direction, from) = (row.code, row.object, row.rule, row.direction, row.from);
-        Dropped { code, object, rule, direction, from, back: *leg == Leg::Back }
+        Dropped { code, object, rule, direction, from, back: *leg != Leg::There }
     });
     Fate { answer: foretold.answer.map(str::to_owned), drop }
 }
@@ -350,7 +350,7 @@ fn observe(lab: &Lab, plan: &Plan, probes: &[Probe], foretold: &[Foretold]) -> V
         let rows = lab.vpclab("drops", &["-f", "json"]).ok();
         let rows: Vec<Value> = serde_json::from_str(&rows).expect("a list of drops");
         for row in &rows {
-            if let Some(n) = (0..probes.len()).find(|n| is_of(plan, row, &probes[*n], &foretold[*n])) {
+            if let Some(n) = (0..probes.len()).find(|n| is_of(plan, row, &probes[*n])) {
                 seen[n].drops.insert(dropped(row));
             }
         }
@@ -367,16 +367,10 @@ fn observe(lab: &Lab, plan: &Plan, probes: &[Probe], foretold: &[Foretold]) -> V
 }
 
 /// A drop of the probe's own packet, or of an answer to it: known by who began the flow, and from which port.
-fn is_of(plan: &Plan, row: &Value, p: &Probe, foretold: &Foretold) -> bool {
+fn is_of(plan: &Plan, row: &Value, p: &Probe) -> bool {
     let own = plan.eni(plan.instances[p.by].enis[0]).ip;
     if row["back"].as_bool().expect("a truth") {
         return text(row, "began_at") == format!("{own}:{}", p.from_port);
-    }
-    if let Some((record, Leg::Error)) = &foretold.drop {
-        let (src, dst) = (record.tuple.src.to_string(), record.tuple.dst.to_string());
-        if (text(row, "proto"), text(row, "src"), text(row, "dst")) == ("icmp".to_owned(), src, dst) {
-            return true;
-        }
     }
     let (src, dst) = match p.proto {
         Proto::ICMP => (own.to_string(), p.to.to_string()),

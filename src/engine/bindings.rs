@@ -81,7 +81,7 @@ impl Books<'_> {
     /// Takes a port. `None`: there is none.
     pub(super) fn take(&mut self, key: FlowKey, addresses: &[u32], gateway: bool) -> Option<Bound> {
         // What an entry apart would need.
-        if !self.flows.has_room(false) {
+        if !self.flows.has_room() {
             return None;
         }
         let (client, remote) = ((key.src, key.src_port), (key.dst, key.dst_port));

@@ -13,11 +13,13 @@ use super::program::Program;
 use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict};
 use crate::base::{EniIx, FiveTuple, Instant, Steer};
 
-/// Sizes that AWS has no say in. The bound of the flow table is `Limits::conntrack_max` of the plan.
+/// Sizes that AWS has no say in. What one instance may track is `Limits::conntrack_max` of the plan.
 #[derive(Clone, Debug)]
 pub struct EngineLimits {
     /// Of the flow table's hash.
     pub seed: u64,
+    /// Flows of all ENIs, and bindings of NAT gateways that no flow holds: some 140 bytes each.
+    pub flows: usize,
     /// Different drops remembered; equal ones are counted.
     pub drop_records: usize,
     /// Ended flows remembered until they are taken.
@@ -26,7 +28,7 @@ pub struct EngineLimits {
 
 impl Default for EngineLimits {
     fn default() -> EngineLimits {
-        EngineLimits { seed: 0, drop_records: 4_096, closed_flows: 4_096 }
+        EngineLimits { seed: 0, flows: 4_194_304, drop_records: 4_096, closed_flows: 4_096 }
     }
 }
 
@@ -44,7 +46,7 @@ impl Engine {
         let (ports, _) = names.assign(&program);
         let state = State {
             epoch: 1,
-            flows: FlowTable::new(program.limits.conntrack_max as usize, limits.seed),
+            flows: FlowTable::new(limits.flows, limits.seed),
             fragments: Fragments::new(),
             nat: Allocator::new(Steer::ALONE, program.limits.nat_ports, limits.seed),
             passed: Vec::with_capacity(super::walk::MOST_PLACES),
@@ -110,7 +112,6 @@ impl Engine {
         state.nat.set_bound(self.program.limits.nat_ports);
         // Ways of the program before are not followed any more.
         state.courses.clear();
-        state.flows.set_bound(self.program.limits.conntrack_max as usize);
         state.epoch = state.epoch.checked_add(1).unwrap_or_else(|| {
             // A flow that was not asked for since may have been decided under the same number.
             state.flows.forget_courses();
@@ -158,12 +159,15 @@ impl Engine {
         (self.state.run(&self.program, now, eni, Origin::Endpoint, frame, &mut crumbs), crumbs)
     }
 
-    /// An engine with the same program and no flows, whose table is full if this one's is: what `explain` asks, so
-    /// that asking changes nothing.
+    /// An engine with the same program and no flows, whose ENIs track as many as this one's do: what `explain` asks,
+    /// so that asking changes nothing.
     pub fn probe(&self) -> Engine {
-        let small = EngineLimits { seed: self.limits.seed, drop_records: 16, closed_flows: 0 };
+        let small = EngineLimits { drop_records: 16, closed_flows: 0, ..self.limits.clone() };
         let mut probe = Engine::new(self.program.clone(), small);
-        probe.state.refuse_new = self.state.flows.is_full();
+        probe.state.refuse_new = !self.state.flows.has_room();
+        for (port, live) in probe.state.ports.iter().zip(&self.state.ports) {
+            probe.state.flows.pretend(*port, self.state.flows.tracked(*live));
+        }
         probe
     }
 
@@ -217,11 +221,6 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn ports_held(&self) -> u32 {
         self.state.nat.held()
-    }
-
-    /// No new tracked flow is let in.
-    pub fn is_full(&self) -> bool {
-        self.state.flows.is_full()
     }
 
     /// The next flow that ended, oldest first.

@@ -122,6 +122,9 @@ impl Passed {
 
 type Hit = Option<(u32, Side)>;
 
+/// A flow that no side tracks needs no entry; an ENI may have so many times its allowance before they go without.
+const UNTRACKED_ALLOWANCE: u32 = 2;
+
 impl State {
     pub(super) fn run<T: Trail>(
         &mut self,
@@ -383,7 +386,8 @@ impl State {
             [sent.tracks(always || program.eni(from).is_door()), received.tracks(always || there_eni.is_door())];
         let entered = self.enter(program, ctx, here, [entry, there], arrived, &key_there, tracks);
         if let Err(refusal) = entered {
-            trail.add(|| crumb(Stage::Tracked, None, Outcome::Drop(refusal.code)));
+            let at = if let Decider::Eni(eni) = refusal.decider { Some(eni) } else { None };
+            trail.add(|| crumb(Stage::Tracked, at, Outcome::Drop(refusal.code)));
             return Err(refusal);
         }
         trail.add(|| crumb(Stage::Deliver, Some(to), Outcome::Pass(Rule::None)));
@@ -576,7 +580,7 @@ impl State {
                 self.part(program, id);
             }
             self.flows.track(id, side, tracks[1]);
-            self.see(program, ctx.now, ctx.packet, id, side ^ 1);
+            self.pass(program, ctx.now, ctx.packet, id, side ^ 1, None);
         }
         Ok(())
     }
@@ -593,11 +597,7 @@ impl State {
         tracks: [bool; 2],
         present: [bool; 2],
     ) -> Result<(), Refusal> {
-        let tracked = tracks[0] && present[0] || tracks[1] && present[1];
-        if !self.flows.has_room(tracked) || (tracked && self.refuse_new) {
-            if tracked {
-                return Err(Refusal::egress(DropCode::CtFull, Decider::FlowTable));
-            }
+        if !self.has_room(program, [ctx.from, arrived.to], [tracks[0] && present[0], tracks[1] && present[1]])? {
             // What nobody tracks needs no entry: the rules are asked for every packet.
             if hit.is_none() {
                 self.bind(program, ctx.now, ctx.packet, None);
@@ -636,6 +636,28 @@ impl State {
         }
         self.pass(program, ctx.now, ctx.packet, id, INITIATOR, nat);
         Ok(())
+    }
+
+    /// May a flow be entered that these ends track? An instance tracks so many connections and no more (EC2 User Guide,
+    /// "connection tracking"); all of them together have a bound of ours.
+    fn has_room(&self, program: &Program, ends: [EniIx; 2], tracked: [bool; 2]) -> Result<bool, Refusal> {
+        let most = program.limits.conntrack_max;
+        let full = |at: usize| {
+            let eni = ends[at];
+            tracked[at] && program.eni(eni).has_allowance() && self.flows.tracked(self.ports[eni.at()]) >= most
+        };
+        if full(INITIATOR) {
+            return Err(Refusal::egress(DropCode::CtFull, Decider::Eni(ends[INITIATOR])));
+        }
+        if full(TARGET) {
+            return Err(Refusal::ingress(DropCode::CtFull, Decider::Eni(ends[TARGET])));
+        }
+        let room = self.flows.has_room() && !self.refuse_new;
+        if tracked == [false; 2] {
+            let began = self.flows.untracked(self.ports[ends[INITIATOR].at()]);
+            return Ok(room && began < most.saturating_mul(UNTRACKED_ALLOWANCE));
+        }
+        if room { Ok(true) } else { Err(Refusal::egress(DropCode::CtFull, Decider::FlowTable)) }
     }
 
     /// The number of a way that was found, to be remembered.

@@ -275,7 +275,7 @@ impl<'a, T: Trail> Walk<'a, T> {
             Target::Peering(peering) => self.peering(peering, here.vpc, here.router()),
             Target::Tgw(tgw) => self.tgw_in(tgw, subnet),
             Target::Vgw(vgw) => self.vgw_out(vgw, here.router()),
-            Target::GatewayEndpoint(endpoint) => self.gateway_endpoint(endpoint, here.vpc),
+            Target::GatewayEndpoint(endpoint) => self.gateway_endpoint(endpoint, here.vpc, from_nat.is_some()),
         }
     }
 
@@ -389,13 +389,14 @@ impl<'a, T: Trail> Walk<'a, T> {
         next.map(|to| Place::Arrive { to, left: None })
     }
 
-    /// By a gateway endpoint: TCP and ping, from its own VPC (PrivateLink guide, "gateway endpoints").
-    fn gateway_endpoint(&mut self, endpoint: u32, vpc: u32) -> Next {
+    /// By a gateway endpoint: TCP and ping, from its own VPC (PrivateLink guide, "gateway endpoints"); what a NAT gateway
+    /// sends is from the gateway's, wherever its client is.
+    fn gateway_endpoint(&mut self, endpoint: u32, vpc: u32, by_nat: bool) -> Next {
         let program = self.program;
         let at = Decider::GatewayEndpoint(endpoint as usize);
         let door = program.gateways.doors.get(endpoint as usize).copied().flatten();
         let echo = matches!(self.load.icmp, Some(0 | 8));
-        let answer = if self.transit || program.eni(self.from).vpc != vpc {
+        let answer = if self.transit || !(by_nat || program.eni(self.from).vpc == vpc) {
             Err(Refusal::egress(DropCode::GweNotInVpc, at))
         } else if self.traffic.proto != Proto::TCP && !echo {
             Err(Refusal::egress(DropCode::GweProto, at))

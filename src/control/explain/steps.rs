@@ -317,7 +317,7 @@ pub(super) fn about(code: DropCode) -> &'static str {
         DropCode::VpceNoState => "begins no connection and belongs to none",
         DropCode::VpceIdle => "its connection was idle for too long",
         DropCode::CtIdle => "its flow has expired",
-        DropCode::CtFull => "the flow table is full",
+        DropCode::CtFull => "it tracks as many connections as it may",
         DropCode::AzDown | DropCode::VpceAzDown => "its zone has failed",
         DropCode::InstanceDown => "it is down by a fault",
         DropCode::FwNoState => "the firewall saw no beginning of this session",

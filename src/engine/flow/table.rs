@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use super::{COUNTED, Flow, FlowKey, FlowState, INITIATOR, LIVE, PRESENT, Side, TARGET};
+use super::{Flow, FlowKey, FlowState, INITIATOR, LIVE, PRESENT, RESTS, Side, TARGET};
 use crate::base::Instant;
 use crate::engine::index::Index;
 use crate::engine::wheel::Wheel;
@@ -25,15 +25,16 @@ pub(crate) struct FlowTable {
     used: usize,
     /// Of them, bindings of NAT gateways that no flow holds.
     apart: usize,
-    counted: usize,
+    /// Flows of which nothing else is left.
+    resting: usize,
+    /// By port of an ENI: sides that it tracks, and flows that it began and nobody tracks.
+    charged: Vec<[u32; 2]>,
+    /// Entries at most.
     bound: usize,
     index: Index,
     wheel: Wheel,
     seed: u64,
 }
-
-/// A flow that no side tracks needs no entry; they have as many of their own before they go without.
-const UNTRACKED_ALLOWANCE: usize = 2;
 
 /// Entries that one call to `expire` ends at most: the packets of the next batch wait for it.
 const EXPIRE_BATCH: usize = 2_048;
@@ -42,11 +43,19 @@ const EXPIRE_BATCH: usize = 2_048;
 /// is taken out, so that the waits are one and not one after another.
 const TOGETHER: usize = 32;
 
+/// What becomes of an entry when the time of somebody who knows of it is over.
+pub(crate) enum Due {
+    /// Others know of it, until then.
+    Later(Instant),
+    /// Only a NAT gateway does.
+    Rests(Instant),
+    Over,
+}
+
 /// What else the end of a flow changes.
 pub(crate) trait Ends {
-    /// The time of something that it remembers is over. When is the next, if not of all?
-    fn due(&mut self, _: &mut Flow) -> Option<Instant> {
-        None
+    fn due(&mut self, _: &mut Flow) -> Due {
+        Due::Over
     }
 
     /// Reads what `ended` will need from memory, and only that.
@@ -54,33 +63,29 @@ pub(crate) trait Ends {
         0
     }
 
-    /// What is left of it: another entry.
-    fn ended(&mut self, flow: Flow) -> Option<Flow>;
+    fn ended(&mut self, flow: Flow);
 }
 
 impl FlowTable {
-    /// `bound`: entries that are tracked at one side at least.
+    /// `bound`: entries of all ENIs together.
     pub(crate) fn new(bound: usize, seed: u64) -> FlowTable {
         FlowTable {
             chunks: Vec::new(),
             free: NIL,
             used: 0,
             apart: 0,
-            counted: 0,
-            bound: bound.min(MOST / (1 + UNTRACKED_ALLOWANCE)),
+            resting: 0,
+            charged: Vec::new(),
+            bound: bound.min(MOST),
             index: Index::new(),
             wheel: Wheel::new(),
             seed,
         }
     }
 
-    pub(crate) fn set_bound(&mut self, bound: usize) {
-        self.bound = bound.min(MOST / (1 + UNTRACKED_ALLOWANCE));
-    }
-
     /// Flows.
     pub(crate) fn len(&self) -> usize {
-        self.used - self.apart
+        self.used - self.apart - self.resting
     }
 
     /// Entries that are bindings only.
@@ -89,8 +94,20 @@ impl FlowTable {
         self.apart
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.counted >= self.bound
+    /// Flows that the ENI of a port tracks.
+    #[inline]
+    pub(crate) fn tracked(&self, port: u32) -> u32 {
+        self.charged.get(port as usize).map_or(0, |charged| charged[0])
+    }
+
+    /// Flows that the ENI of a port began and nobody tracks.
+    pub(crate) fn untracked(&self, port: u32) -> u32 {
+        self.charged.get(port as usize).map_or(0, |charged| charged[1])
+    }
+
+    /// Behave as if an ENI tracked so many.
+    pub(crate) fn pretend(&mut self, port: u32, tracked: u32) {
+        self.charge(port)[0] = tracked;
     }
 
     pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
@@ -119,10 +136,8 @@ impl FlowTable {
         &mut self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK - 1)]
     }
 
-    /// May a flow with (or without) a tracked side be entered now?
-    pub(crate) fn has_room(&self, tracked: bool) -> bool {
-        let untracked = self.used - self.counted;
-        if tracked { self.counted < self.bound } else { untracked < self.bound.saturating_mul(UNTRACKED_ALLOWANCE) }
+    pub(crate) fn has_room(&self) -> bool {
+        self.used < self.bound
     }
 
     /// Enters a flow; the caller has seen `has_room` and that no present side is there already.
@@ -132,8 +147,6 @@ impl FlowTable {
         }
         let id = self.free;
         self.free = self.get(id).ports[INITIATOR];
-        let counted = flow.is_tracked_somewhere();
-        flow.set(COUNTED, counted);
         flow.set(LIVE, true);
         for side in [INITIATOR, TARGET] {
             if flow.is_present(side) {
@@ -142,7 +155,7 @@ impl FlowTable {
         }
         self.used += 1;
         self.apart += usize::from(flow.is_apart());
-        self.counted += usize::from(counted);
+        self.charge_for(&flow, 1);
         self.wheel.schedule(id, flow.expires());
         *self.get_mut(id) = flow;
         id
@@ -171,7 +184,8 @@ impl FlowTable {
         self.wheel.cancel(id);
         self.used -= 1;
         self.apart -= usize::from(flow.is_apart());
-        self.counted -= usize::from(flow.has(COUNTED));
+        self.resting -= usize::from(flow.rests());
+        self.charge_for(&flow, u32::MAX);
         let free = std::mem::replace(&mut self.free, id);
         let entry = self.get_mut(id);
         entry.set(LIVE, false);
@@ -184,31 +198,69 @@ impl FlowTable {
         debug_assert!(!self.get(id).is_present(side));
         let hash = self.hash(&self.get(id).key(side)) as u32;
         self.index.insert(hash, id << 1 | side as u32);
-        let flow = self.get_mut(id);
-        flow.set_tracked(side, false);
-        flow.set(PRESENT << side, true);
+        self.change(id, |flow| {
+            flow.set_tracked(side, false);
+            flow.set(PRESENT << side, true);
+        });
     }
 
-    /// One of its sides is no more; with the other, the entry.
+    /// One of its sides is no more; the other is.
     pub(crate) fn forget_side(&mut self, id: u32, side: Side) {
-        let flow = self.get(id);
-        debug_assert!(flow.is_present(side) && flow.is_present(side ^ 1));
-        let hash = self.hash(&flow.key(side)) as u32;
+        debug_assert!(self.get(id).is_present(side) && self.get(id).is_present(side ^ 1));
+        let hash = self.hash(&self.get(id).key(side)) as u32;
         self.index.remove(hash, id << 1 | side as u32);
-        let flow = self.get_mut(id);
-        flow.set(PRESENT << side, false);
-        flow.forget_courses();
-        let tracked = self.get(id).is_tracked(side ^ 1);
-        self.track(id, side ^ 1, tracked);
+        self.change(id, |flow| {
+            flow.set(PRESENT << side, false);
+            flow.forget_courses();
+        });
     }
 
     /// Is a side of this flow tracked from now on?
     pub(crate) fn track(&mut self, id: u32, side: Side, on: bool) {
-        let flow = self.get_mut(id);
-        flow.set_tracked(side, on);
-        let (counted, before) = (flow.is_tracked_somewhere(), flow.has(COUNTED));
-        flow.set(COUNTED, counted);
-        self.counted = self.counted + usize::from(counted) - usize::from(before);
+        if self.get(id).is_tracked(side) != on {
+            self.change(id, |flow| flow.set_tracked(side, on));
+        }
+        if self.get(id).rests() {
+            // Times have become longer.
+            self.resting -= 1;
+            self.change(id, |flow| flow.set(RESTS, false));
+        }
+    }
+
+    /// A change of what ENIs are charged for.
+    fn change(&mut self, id: u32, change: impl FnOnce(&mut Flow)) {
+        let before = self.get(id).clone();
+        self.charge_for(&before, u32::MAX);
+        change(self.get_mut(id));
+        let after = self.get(id).clone();
+        self.charge_for(&after, 1);
+    }
+
+    /// `more`: 1, or less by one.
+    fn charge_for(&mut self, flow: &Flow, more: u32) {
+        if flow.rests() {
+            return;
+        }
+        for side in [INITIATOR, TARGET] {
+            if flow.is_present(side) && flow.is_tracked(side) {
+                let charged = &mut self.charge(flow.port(side))[0];
+                *charged = charged.wrapping_add(more);
+            }
+        }
+        if !flow.is_tracked_somewhere() {
+            let charged = &mut self.charge(flow.port(INITIATOR))[1];
+            *charged = charged.wrapping_add(more);
+        }
+    }
+
+    #[inline]
+    fn charge(&mut self, port: u32) -> &mut [u32; 2] {
+        let port = port as usize;
+        if port >= self.charged.len() {
+            // Once for every ENI there ever is.
+            self.charged.resize(port + 1, [0; 2]);
+        }
+        &mut self.charged[port]
     }
 
     /// A packet now, and so many milliseconds after it something of the flow is over. That it comes later than before
@@ -238,10 +290,15 @@ impl FlowTable {
             for &id in &due[..found] {
                 let flow = self.get_mut(id);
                 let expires = flow.expires();
-                let next = if expires <= now { ends.due(flow) } else { Some(expires) };
+                let next = if expires <= now { ends.due(flow) } else { Due::Later(expires) };
                 match next {
-                    Some(at) => self.wheel.schedule(id, at),
-                    None => {
+                    Due::Later(at) => self.wheel.schedule(id, at),
+                    Due::Rests(at) => {
+                        self.resting += usize::from(!flow.rests());
+                        self.change(id, |flow| flow.set(RESTS, true));
+                        self.wheel.schedule(id, at);
+                    }
+                    Due::Over => {
                         over[ending] = (id, self.hashes(id));
                         ending += 1;
                     }
@@ -253,9 +310,7 @@ impl FlowTable {
             });
             black_box(read);
             for &(id, hashes) in over {
-                if let Some(left) = ends.ended(self.take_out(id, hashes)) {
-                    self.insert(left);
-                }
+                ends.ended(self.take_out(id, hashes));
             }
         }
     }
@@ -316,9 +371,8 @@ mod tests {
     struct Each<F>(F);
 
     impl<F: FnMut(Flow)> Ends for Each<F> {
-        fn ended(&mut self, flow: Flow) -> Option<Flow> {
+        fn ended(&mut self, flow: Flow) {
             (self.0)(flow);
-            None
         }
     }
 
@@ -389,18 +443,32 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_counts_tracked_flows_only() {
-        let mut table = FlowTable::new(2, 0);
+    fn each_eni_is_charged_for_what_it_tracks_or_began() {
+        let mut table = FlowTable::new(3, 0);
         let now = Instant::ZERO;
-        table.insert(flow(1, now, Duration::from_secs(1)));
-        let mut open = flow(2, now, Duration::from_secs(1));
-        open.set_tracked(INITIATOR, false);
-        open.set_tracked(TARGET, false);
-        let open = table.insert(open);
-        assert!(table.has_room(true) && !table.is_full());
-        table.track(open, TARGET, true);
-        assert!(!table.has_room(true) && table.is_full() && table.has_room(false));
-        table.remove(open);
-        assert!(table.has_room(true));
+        let [a, b] = [table.insert(flow(1, now, Duration::from_secs(1))), {
+            let mut open = flow(4, now, Duration::from_secs(1));
+            open.set_tracked(INITIATOR, false);
+            open.set_tracked(TARGET, false);
+            table.insert(open)
+        }];
+        // `key` gives both to ENI 1.
+        let charged = |table: &FlowTable| [1, 77].map(|port| [table.tracked(port), table.untracked(port)]);
+        assert_eq!(charged(&table), [[1, 1], [1, 0]]);
+        table.track(b, TARGET, true);
+        assert_eq!(charged(&table), [[1, 0], [2, 0]]);
+        table.forget_side(a, TARGET);
+        table.track(b, TARGET, false);
+        assert_eq!(charged(&table), [[1, 1], [0, 0]]);
+        table.remember_side(a, TARGET);
+        table.track(a, TARGET, true);
+        assert_eq!(charged(&table), [[1, 1], [1, 0]]);
+        assert!(table.has_room());
+        table.insert(flow(7, now, Duration::from_secs(1)));
+        assert!(!table.has_room());
+        for id in [a, b] {
+            table.remove(id);
+        }
+        assert_eq!(charged(&table), [[1, 0], [1, 0]]);
     }
 }

@@ -79,7 +79,7 @@ pub(super) struct Flow {
     last: Instant,
     /// Packets of the initiator, of the other; up to 3.
     seen: [u8; 2],
-    /// It began with a SYN, and the initiator has sent nothing else.
+    /// It began with a SYN, and the initiator has not gone on after an answer.
     opening: bool,
     fin: [bool; 2],
     /// Before both had sent FIN.
@@ -93,7 +93,7 @@ impl Flow {
 
     /// A packet from one side: 0 for who began it.
     fn note(&mut self, now: Instant, side: usize, flags: u8) {
-        self.opening &= side == 1 || self.seen[0] == 0;
+        self.opening &= side == 1 || self.seen[1] == 0 || flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN;
         self.seen[side] = (self.seen[side] + 1).min(3);
         self.reset |= flags & tcp_flags::RST != 0 && !self.closing();
         self.fin[side] |= flags & tcp_flags::FIN != 0;
@@ -128,8 +128,10 @@ impl Flow {
             Proto::TCP if self.opening => secs(60),
             Proto::TCP if matches!(owner, Some(EniOwner::Endpoint(_))) => plan.limits.endpoint_idle,
             Proto::TCP => tracking.tcp_idle.unwrap_or(plan.limits.sg_tcp_idle),
-            // A second answer.
-            Proto::UDP if self.seen[1] > 1 => tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream),
+            // More than one exchange.
+            Proto::UDP if self.seen[0] > 1 && self.seen[1] > 1 => {
+                tracking.udp_stream.unwrap_or(plan.limits.sg_udp_stream)
+            }
             Proto::UDP => tracking.udp_idle.unwrap_or(plan.limits.sg_udp_idle),
             Proto::ICMP => secs(30),
             _ => secs(600),

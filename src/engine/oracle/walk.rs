@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
         let Some(part) = self.p.fragment.filter(|part| !part.first) else { return Ok(()) };
         let key = (self.from.0, self.p.src, self.p.dst, self.p.proto, part.id);
         match self.oracle.parts.get(&key) {
-            Some((first, at)) if self.now.since(*at).as_secs() < 30 => {
+            Some((first, at)) if self.now.since(*at).as_secs() < 5 => {
                 (self.p.src_port, self.p.dst_port) = (first.src_port, first.dst_port);
                 (self.p.flags, self.p.icmp) = (first.flags, first.icmp);
                 self.start = self.p;

@@ -284,7 +284,7 @@ fn an_expired_endpoint_flow_is_told_from_a_stray_segment() {
 }
 
 #[test]
-fn a_full_table_refuses_new_tracked_flows_and_evicts_none() {
+fn an_instance_that_tracks_all_it_may_begins_nothing_new_and_forgets_nothing() {
     let (mut lab, c, s) = tracked_lab();
     lab.plan.limits = Limits { conntrack_max: 100, ..Limits::default() };
     let mut engine = engine(&lab);
@@ -292,12 +292,38 @@ fn a_full_table_refuses_new_tracked_flows_and_evicts_none() {
     for port in 0..100 {
         assert_eq!(engine.sent(T0, c, &frame(port)), to(s));
     }
-    assert!(engine.is_full());
-    drops(&mut engine, c, &frame(100), DropCode::CtFull, Decider::FlowTable);
+    drops(&mut engine, c, &frame(100), DropCode::CtFull, Decider::Eni(c));
     assert_eq!(engine.sent(T0, c, &frame(0)), to(s));
     assert_eq!(engine.probe().sent(T0, c, &frame(100)), drop_of(DropCode::CtFull));
     engine.expire(after(61.0));
     assert_eq!(engine.sent(after(61.0), c, &frame(100)), to(s));
+}
+
+#[test]
+fn the_allowance_is_each_instance_s_own() {
+    let (mut lab, c, s) = tracked_lab();
+    lab.plan.limits = Limits { conntrack_max: 100, ..Limits::default() };
+    let client = lab.plan.enis[c.at()].security_groups[0];
+    let other = lab.instance("other", 0, "10.0.1.11", &[client]);
+    lab.allow(client, "all from 10.0.0.0/16");
+    let mut engine = engine(&lab);
+    let scan = |from: &str, to: &str, port: u16| {
+        make::tcp(&TcpSpec::syn(SocketAddrV4::new(ip(from), 4_000), SocketAddrV4::new(ip(to), port)))
+    };
+    for port in 0..100 {
+        assert_eq!(engine.sent(T0, c, &scan("10.0.1.10", "10.0.2.10", port)), to(s));
+    }
+    // Both ends track them, so the server is at its bound too, and nobody else.
+    drops(&mut engine, other, &scan("10.0.1.11", "10.0.2.10", 1), DropCode::CtFull, Decider::Eni(s));
+    drops(&mut engine, c, &scan("10.0.1.10", "10.0.1.11", 1), DropCode::CtFull, Decider::Eni(c));
+    assert_eq!(engine.flow_count(), 100);
+    let mut all = EngineLimits::default();
+    all.flows = 3;
+    let mut small = Engine::new(Arc::new(compile(&lab.plan, 1)), all);
+    for port in 0..3 {
+        assert_eq!(small.sent(T0, c, &scan("10.0.1.10", "10.0.2.10", port)), to(s));
+    }
+    drops(&mut small, c, &scan("10.0.1.10", "10.0.2.10", 3), DropCode::CtFull, Decider::FlowTable);
 }
 
 #[test]
@@ -311,7 +337,7 @@ fn untracked_flows_pass_a_full_table() {
         let answer = TcpSpec::new(sock(THERE.1), client, SYN_ACK);
         assert_eq!(engine.sent(T0, s, &make::tcp(&answer)), to(c));
     }
-    assert_eq!(engine.flow_count(), 20, "entries for what nobody tracks are bounded too");
+    assert_eq!(engine.flow_count(), 40, "entries for what nobody tracks are bounded too, for each end");
 }
 
 #[test]

@@ -455,7 +455,7 @@ pub static LIMITS: Noun = Noun {
         key("dns_pps", Shape::Int(1, 1_000_000), "1024: packets a second and ENI to resolver and IMDS"),
         key("nat_ports", Shape::Int(1, 64_512), "55000: connections per NAT address and destination"),
         key("egress_fragments", Shape::Int(1, 1_000_000), "1024: fragments a second that an ENI sends"),
-        key("conntrack_max", Shape::Int(1, 16_777_216), "262144: entries of the flow table"),
+        key("conntrack_max", Shape::Int(1, 16_777_216), "262144: connections that an instance tracks at a time"),
         key("syn_retries", Shape::Int(0, 127), "6: of the instances' kernels"),
         later("pending"),
         key("endpoint_health", Shape::Duration, "30s: until DNS leaves out an endpoint's ENI that has failed"),

@@ -42,8 +42,6 @@ pub enum Leg {
 }
 
 /// A fresh oracle for each probe, as no two share a flow. `None`: it cannot say, and such probes are not sent:
-/// - it passes one NAT gateway twice (from a machine to its own public address and back): whether it is taken for its own
-///   answer depends on the ports that the gateway takes;
 /// - a transit gateway chooses a zone by a port of a NAT gateway's, which only the lab knows;
 /// - an answer takes another way home than the question came and arrives in another's name, to which the asker's kernel
 ///   answers in turn; or it is dropped with an ICMP message, which changes what the answerer's kernel sends from then on;
@@ -162,22 +160,14 @@ fn record(by: EniIx, p: &Sent, why: super::oracle::Why) -> DropRecord {
     DropRecord { first, last, from: by, tuple, answers: None, code, decider, direction, count: 1 }
 }
 
-/// A NAT gateway's port decides what becomes of it: which of several zones a transit gateway sends it to, or what it is
-/// when it meets the same gateway again.
+/// A transit gateway sends it to one of several zones by a port that a NAT gateway took.
 fn by_unknown_port(plan: &Plan, crumbs: &[Crumb]) -> bool {
-    let nats: Vec<usize> = crumbs
-        .iter()
-        .filter_map(|c| match c.stage {
-            Stage::Nat { nat } => Some(nat),
-            _ => None,
-        })
-        .collect();
-    let again = nats.iter().enumerate().any(|(at, nat)| nats[..at].contains(nat));
+    let nat = crumbs.iter().any(|c| matches!(c.stage, Stage::Nat { .. }));
     let zones = crumbs.iter().any(|c| match c.stage {
         Stage::TgwAttachment { attachment } => {
             matches!(&plan.tgw_attachments[attachment].to, AttachmentTo::Vpc(to) if to.subnets.len() > 1)
         }
         _ => false,
     });
-    again || zones && !nats.is_empty()
+    nat && zones
 }

@@ -38,8 +38,11 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    // After 1 s nothing has ended, after 6 days all that is idle; what ends when between is in `time` and `says`.
-    let wait = prop_oneof![1 => Just(1), 2 => Just(6 * 86_400)];
+    // Around every time after which somebody forgets, and after all of them.
+    let wait = prop_oneof![
+        2 => prop::sample::select(vec![1, 3, 9, 11, 29, 31, 59, 61, 100, 179, 181, 349, 351, 400]),
+        1 => Just(6 * 86_400),
+    ];
     prop_oneof![
         40 => (any::<Index>(), any::<Index>(), packets::shape()).prop_map(|(a, b, c)| Act::Send(a, b, c)),
         50 => (any::<Index>(), 0..packets::SEQUELS).prop_map(|(a, b)| Act::Then(a, b)),
