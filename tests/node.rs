@@ -375,6 +375,7 @@ fn plan(lab: &str) -> Plan {
             tracking: Tracking::default(),
             impair: None,
             dns_server: false,
+            counted: false,
         });
     }
     plan

@@ -134,6 +134,7 @@ mod tests {
                 tracking: crate::model::plan::Tracking::default(),
                 impair: None,
                 dns_server: false,
+                counted: false,
             });
         }
         plan

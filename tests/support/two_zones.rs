@@ -83,6 +83,7 @@ pub fn plan() -> Plan {
             tracking: Tracking::default(),
             impair: None,
             dns_server: false,
+            counted: false,
         });
     }
     let zone = |apex: &str, at_apex, wildcard| PrivateZone { apex: apex.to_owned(), at_apex, wildcard };

@@ -464,6 +464,7 @@ fn instance_plan(common: Common, home: InstanceHome, eni: EniIx) -> InstancePlan
         tracking: Tracking::default(),
         impair: None,
         dns_server: false,
+        counted: false,
     }
 }
 

@@ -82,6 +82,7 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
         }
     }
     let mut next: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut left_out: Vec<(Place, usize, Vec<String>)> = Vec::new();
     for (n, d) in drafts.into_iter().enumerate() {
         let ip = match (
             d.subnet.filter(|_| d.outside.is_none()).and_then(|s| draft.subnets[s].as_ref().map(|p| (s, p))),
@@ -101,16 +102,13 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
                     Some(ip) => {
                         taken.insert((s, ip), n);
                     }
+                    // Those of one `count` stand at one place, and are told together.
                     None => {
-                        let message = format!(
-                            "{}: subnet {} ({}) has no free address left",
-                            d.common.description_of_owner(d.owner),
-                            plan.common.path,
-                            plan.cidr
-                        );
-                        let help = "of each subnet five addresses are AWS's: the first four and the last";
-                        let found = Found::at(d.place, message).code("InsufficientFreeAddressesInSubnet");
-                        cx.error(found.help(help));
+                        let owner = d.common.description_of_owner(d.owner);
+                        match left_out.iter_mut().find(|(place, subnet, _)| (*place, *subnet) == (d.place, s)) {
+                            Some((_, _, owners)) => owners.push(owner),
+                            None => left_out.push((d.place, s, vec![owner])),
+                        }
                     }
                 }
                 free
@@ -173,6 +171,21 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             owner: d.owner,
         });
     }
+    for (place, subnet, owners) in left_out {
+        refuse_left_out(cx, draft, place, subnet, &owners);
+    }
+}
+
+/// Interfaces for which a subnet has no address.
+fn refuse_left_out(cx: &Cx<'_>, draft: &Draft, place: Place, subnet: usize, owners: &[String]) {
+    let (Some(plan), [first, .., last] | [first @ last]) = (&draft.subnets[subnet], owners) else { return };
+    let (path, cidr) = (&plan.common.path, plan.cidr);
+    let message = match owners.len() {
+        1 => format!("{first}: subnet {path} ({cidr}) has no free address left"),
+        n => format!("{first} to {last}: subnet {path} ({cidr}) has no free address left for these {n}"),
+    };
+    let found = Found::at(place, message).code("InsufficientFreeAddressesInSubnet");
+    cx.error(found.help("of each subnet five addresses are AWS's: the first four and the last"));
 }
 
 /// Label and region of `ID-RANDOM.LABEL.REGION.vpce.amazonaws.com`.

@@ -249,6 +249,7 @@ fn host(f: &Fields<'_>, index: usize, home: Home, ip: Ipv4Addr, draft: &mut Draf
         tracking: Tracking::default(),
         impair: instance::impair(f),
         dns_server: false,
+        counted: false,
     });
 }
 
