@@ -228,9 +228,15 @@ fn asked_by(public: &PublicName, host: &str, region: &str) -> Option<&'static st
 /// `app.route_tables.private` of `app.private`.
 fn path(noun: &str, path: &str) -> String {
     match path.split_once('.') {
-        Some((vpc, name)) => format!("{vpc}.{noun}.{name}"),
+        Some((vpc, name)) => format!("{}.{noun}.{name}", vpc_key(vpc)),
         None => format!("{noun}.{path}"),
     }
+}
+
+/// A VPC by its bare name, as advice has it, unless something else of the file is named so.
+fn vpc_key(vpc: &str) -> String {
+    let top = crate::model::spec::keys::TOP.find(vpc).is_some();
+    if top { format!("vpcs.{vpc}") } else { vpc.to_owned() }
 }
 
 /// Where the file has an instance or host.
@@ -239,7 +245,7 @@ fn instance_key(plan: &Plan, at: usize) -> String {
     let name = instance.common.name.as_str();
     let name = name.rsplit_once('-').filter(|_| instance.counted).map_or(name, |(name, _)| name);
     match instance.home {
-        InstanceHome::Vpc(vpc) => format!("{}.instances.{name}", plan.vpcs[vpc].common.name),
+        InstanceHome::Vpc(vpc) => format!("{}.instances.{name}", vpc_key(&plan.vpcs[vpc].common.name)),
         InstanceHome::Site(site) => format!("on_prem.{}.hosts.{name}", plan.sites[site].common.name),
         InstanceHome::Internet => format!("internet.{name}"),
     }

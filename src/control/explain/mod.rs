@@ -139,15 +139,32 @@ pub struct Step {
 ///
 /// `engine` is asked and changed: a fresh one of the plan for a file, [`Engine::probe`] of a lab that runs.
 pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
-    let src = facts.plan.instance_named(&ask.src)?;
-    let destination = Destination::parse(facts.plan, &ask.dst)?;
+    let (from, destination, request) = understood(facts.plan, ask)?;
+    Ok(explain(facts, engine, from, destination, request.as_ref()))
+}
+
+/// The same without advice, which costs many questions more: for those who look at the verdict only.
+///
+/// # Errors
+/// As [`answer`].
+pub fn verdict(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
+    let (from, destination, request) = understood(facts.plan, ask)?;
+    Ok(stages(facts, engine, from, destination, request.as_ref()))
+}
+
+/// Instance and the port that was asked for, destination, request.
+type Question = ((usize, Option<u16>), Destination, Option<Request>);
+
+fn understood(plan: &Plan, ask: &ExplainAsk) -> Result<Question, String> {
+    let src = plan.instance_named(&ask.src)?;
+    let destination = Destination::parse(plan, &ask.dst)?;
     if let Some((action, _)) = &ask.request
         && !action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
     {
         return Err(format!("{action} is no action: it is written service:Action, as s3:GetObject"));
     }
     let request = ask.request.clone().map(|(action, resource)| Request { action, resource, unsigned: ask.unsigned });
-    Ok(explain(facts, engine, (src, ask.from_port), destination, request.as_ref()))
+    Ok(((src, ask.from_port), destination, request))
 }
 
 /// Explains the way from an instance (index in `Plan::instances`) to a destination: from one port of it, or from those

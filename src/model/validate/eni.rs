@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::Draft;
 use crate::base::EniIx;
 use crate::base::ids::stable_hash;
-use crate::model::plan::{AttachmentTo, Common, EndpointKind, EndpointPlan, EniOwner, EniPlan, Home};
+use crate::model::plan::{AttachmentTo, Common, EndpointKind, EndpointPlan, EniOwner, EniPlan, Home, SubnetPlan};
 use crate::model::spec::fields::{At, Cx};
 use crate::model::spec::names::Kind;
 use crate::model::spec::report::Found;
@@ -42,7 +42,60 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
         EniOwner::GatewayEndpoint(_) => 5,
         EniOwner::PublicSide => 6,
     });
-    let mut taken: HashMap<(usize, Ipv4Addr), usize> = HashMap::new();
+    let mut taken = Taken::new();
+    take_written(cx, draft, &drafts, &mut taken);
+    let kept = take_kept(cx, draft, &drafts, &mut taken);
+    // In each subnet, where the search for a free address goes on.
+    let mut next: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut left_out: BTreeMap<(u32, u32, usize), (Place, Vec<String>)> = BTreeMap::new();
+    for (n, d) in drafts.into_iter().enumerate() {
+        // Without address or subnet a problem was noted, and the plan is thrown away.
+        let ip = match (d.ip, d.outside, d.subnet) {
+            (Some(ip), ..) => Some(ip.value),
+            (None, Some((_, ip)), _) => Some(ip),
+            (None, None, Some(_)) if kept.contains_key(&n) => kept.get(&n).copied(),
+            (None, None, Some(subnet)) => {
+                let plan = draft.subnets[subnet].as_ref();
+                let from = next.entry(subnet).or_insert(4);
+                let ip = plan.and_then(|plan| lowest_free(plan, &taken, subnet, from));
+                taken.extend(ip.map(|ip| ((subnet, ip), n)));
+                if ip.is_none() && plan.is_some() {
+                    let owner = d.common.description_of_owner(d.owner);
+                    // Those of one `count` stand at one place, and are told together.
+                    left_out
+                        .entry((d.place.file, d.place.start, subnet))
+                        .or_insert((d.place, Vec::new()))
+                        .1
+                        .push(owner);
+                }
+                ip
+            }
+            (None, None, None) => None,
+        };
+        tell_owner(draft, &d, ip);
+        draft.enis.push(EniPlan {
+            mac: mac_of(&d.common.id),
+            common: d.common,
+            home: match d.outside {
+                Some((home, _)) => home,
+                None => Home::Subnet { vpc: d.vpc, subnet: d.subnet.unwrap_or_default() },
+            },
+            ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            security_groups: d.security_groups,
+            source_dest_check: d.source_dest_check,
+            owner: d.owner,
+        });
+    }
+    for ((.., subnet), (place, owners)) in left_out {
+        refuse_left_out(cx, draft, place, subnet, &owners);
+    }
+}
+
+/// Subnet and address, and the interface that has it, by its place in the list.
+type Taken = HashMap<(usize, Ipv4Addr), usize>;
+
+/// Addresses as they are written; refused where no interface can have them, or another has.
+fn take_written(cx: &Cx<'_>, draft: &Draft, drafts: &[EniDraft], taken: &mut Taken) {
     for (n, d) in drafts.iter().enumerate() {
         let (Some(subnet), Some(ip)) = (d.subnet, d.ip) else { continue };
         let Some(plan) = &draft.subnets[subnet] else { continue };
@@ -69,8 +122,11 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             taken.insert((subnet, ip.value), n);
         }
     }
-    // An interface of a running lab keeps its address, whoever comes before it in the file by now.
-    let mut kept: HashMap<usize, Ipv4Addr> = HashMap::new();
+}
+
+/// An interface of a running lab keeps its address, whoever comes before it in the file by now.
+fn take_kept(cx: &Cx<'_>, draft: &Draft, drafts: &[EniDraft], taken: &mut Taken) -> HashMap<usize, Ipv4Addr> {
+    let mut kept = HashMap::new();
     for (n, d) in drafts.iter().enumerate() {
         let (Some(subnet), None, Some(&ip)) = (d.subnet, d.ip, cx.standing.addresses.get(&d.common.path)) else {
             continue;
@@ -81,98 +137,16 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             kept.insert(n, ip);
         }
     }
-    let mut next: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut left_out: Vec<(Place, usize, Vec<String>)> = Vec::new();
-    for (n, d) in drafts.into_iter().enumerate() {
-        let ip = match (
-            d.subnet.filter(|_| d.outside.is_none()).and_then(|s| draft.subnets[s].as_ref().map(|p| (s, p))),
-            d.ip,
-        ) {
-            (_, Some(ip)) => Some(ip.value),
-            (Some(_), None) if kept.contains_key(&n) => kept.get(&n).copied(),
-            (Some((s, plan)), None) => {
-                let from = next.entry(s).or_insert(4);
-                let free = loop {
-                    match plan.cidr.nth(*from).filter(|ip| *ip != plan.cidr.last()) {
-                        Some(ip) if taken.contains_key(&(s, ip)) => *from += 1,
-                        other => break other,
-                    }
-                };
-                match free {
-                    Some(ip) => {
-                        taken.insert((s, ip), n);
-                    }
-                    // Those of one `count` stand at one place, and are told together.
-                    None => {
-                        let owner = d.common.description_of_owner(d.owner);
-                        match left_out.iter_mut().find(|(place, subnet, _)| (*place, *subnet) == (d.place, s)) {
-                            Some((_, _, owners)) => owners.push(owner),
-                            None => left_out.push((d.place, s, vec![owner])),
-                        }
-                    }
-                }
-                free
-            }
-            (None, None) => d.outside.map(|(_, ip)| ip),
-        };
-        // Without address or subnet a problem was noted, and the plan is thrown away.
-        let ix = EniIx(draft.enis.len() as u32);
-        let mac = mac_of(&d.common.id);
-        match d.owner {
-            EniOwner::Instance(i, _) => {
-                if let Some(instance) = &mut draft.instances[i] {
-                    instance.enis.push(ix);
-                }
-            }
-            EniOwner::Endpoint(e) => {
-                if let (Some(endpoint), Some(s)) = (&mut draft.endpoints[e], d.subnet) {
-                    endpoint.enis.push(ix);
-                    if let (Some(region), Some(subnet)) = (region_of(&endpoint.names.regional), &draft.subnets[s]) {
-                        let name = crate::model::spec::subst::vpce_name(
-                            &endpoint.common.id,
-                            Some(&subnet.az_name),
-                            &region.0,
-                            &region.1,
-                        );
-                        endpoint.names.zonal.push((subnet.az_name.clone(), name, ix));
-                    }
-                }
-            }
-            EniOwner::NatGateway(n) => {
-                if let Some(nat) = &mut draft.nat_gateways[n] {
-                    nat.eni = ix;
-                    nat.addresses.extend(ip);
-                }
-            }
-            EniOwner::TgwAttachment(a) => {
-                if let (Some(subnet), Some(attachment)) = (d.subnet, &mut draft.tgw_attachments[a])
-                    && let AttachmentTo::Vpc(to) = &mut attachment.to
-                {
-                    to.subnets.push((subnet, ix));
-                }
-            }
-            EniOwner::GatewayEndpoint(e) => {
-                if let Some(EndpointPlan { kind: EndpointKind::Gateway { door, .. }, .. }) = &mut draft.endpoints[e] {
-                    *door = ix;
-                }
-            }
-            EniOwner::PublicSide => draft.public_side = Some(ix),
+    kept
+}
+
+/// The lowest address of a subnet, from the offset `from` on, that nobody has; `from` moves there.
+fn lowest_free(plan: &SubnetPlan, taken: &Taken, subnet: usize, from: &mut u64) -> Option<Ipv4Addr> {
+    loop {
+        match plan.cidr.nth(*from).filter(|ip| *ip != plan.cidr.last()) {
+            Some(ip) if taken.contains_key(&(subnet, ip)) => *from += 1,
+            other => return other,
         }
-        draft.enis.push(EniPlan {
-            common: d.common,
-            home: match d.outside {
-                Some((home, _)) => home,
-                None => Home::Subnet { vpc: d.vpc, subnet: d.subnet.unwrap_or_default() },
-            },
-            ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            mac,
-            security_groups: d.security_groups,
-            source_dest_check: d.source_dest_check,
-            owner: d.owner,
-        });
-    }
-    for (place, subnet, owners) in left_out {
-        refuse_left_out(cx, draft, place, subnet, &owners);
     }
 }
 
@@ -186,6 +160,51 @@ fn refuse_left_out(cx: &Cx<'_>, draft: &Draft, place: Place, subnet: usize, owne
     };
     let found = Found::at(place, message).code("InsufficientFreeAddressesInSubnet");
     cx.error(found.help("of each subnet five addresses are AWS's: the first four and the last"));
+}
+
+/// The owner of the next interface learns its index, and what goes by its address.
+fn tell_owner(draft: &mut Draft, d: &EniDraft, ip: Option<Ipv4Addr>) {
+    let ix = EniIx(draft.enis.len() as u32);
+    match d.owner {
+        EniOwner::Instance(i, _) => {
+            if let Some(instance) = &mut draft.instances[i] {
+                instance.enis.push(ix);
+            }
+        }
+        EniOwner::Endpoint(e) => {
+            if let (Some(endpoint), Some(s)) = (&mut draft.endpoints[e], d.subnet) {
+                endpoint.enis.push(ix);
+                if let (Some(region), Some(subnet)) = (region_of(&endpoint.names.regional), &draft.subnets[s]) {
+                    let name = crate::model::spec::subst::vpce_name(
+                        &endpoint.common.id,
+                        Some(&subnet.az_name),
+                        &region.0,
+                        &region.1,
+                    );
+                    endpoint.names.zonal.push((subnet.az_name.clone(), name, ix));
+                }
+            }
+        }
+        EniOwner::NatGateway(n) => {
+            if let Some(nat) = &mut draft.nat_gateways[n] {
+                nat.eni = ix;
+                nat.addresses.extend(ip);
+            }
+        }
+        EniOwner::TgwAttachment(a) => {
+            if let (Some(subnet), Some(attachment)) = (d.subnet, &mut draft.tgw_attachments[a])
+                && let AttachmentTo::Vpc(to) = &mut attachment.to
+            {
+                to.subnets.push((subnet, ix));
+            }
+        }
+        EniOwner::GatewayEndpoint(e) => {
+            if let Some(EndpointPlan { kind: EndpointKind::Gateway { door, .. }, .. }) = &mut draft.endpoints[e] {
+                *door = ix;
+            }
+        }
+        EniOwner::PublicSide => draft.public_side = Some(ix),
+    }
 }
 
 /// Label and region of `ID-RANDOM.LABEL.REGION.vpce.amazonaws.com`.

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use super::super::path::eni_at;
 use super::super::{Destination, Explanation, Target};
-use super::path;
 use super::search::{Change, World};
+use super::{path, vpc_key};
 use crate::base::EniIx;
 use crate::base::ids::aws_id;
 use crate::engine::{Decider, DropCode, DropRecord};
@@ -307,7 +307,7 @@ fn new_interface(
         |list: &[usize], name: &dyn Fn(usize) -> String| list.iter().map(|at| name(*at)).collect::<Vec<_>>().join(", ");
     let line = format!(
         "{}.endpoints += {{ {}: {{ {}type: interface, subnets: [{}], security_groups: [{}], private_dns: {dns} }} }}",
-        plan.vpcs[vpc].common.name,
+        vpc_key(&plan.vpcs[vpc].common.name),
         common.name,
         if common.name == service.name { String::new() } else { format!("service: {}, ", service.name) },
         names(&subnets, &|at| plan.subnets[at].common.name.clone()),
@@ -380,7 +380,7 @@ fn new_gateway(plan: &Plan, vpc: usize, from: EniIx, service: &'static Service) 
     let common = new_common(plan, vpc, service, "gateway");
     let line = format!(
         "{}.endpoints += {{ {}: {{ {}type: gateway, route_tables: [{}] }} }}",
-        plan.vpcs[vpc].common.name,
+        vpc_key(&plan.vpcs[vpc].common.name),
         common.name,
         if common.name == service.name { String::new() } else { format!("service: {}, ", service.name) },
         plan.route_tables[table].common.name,

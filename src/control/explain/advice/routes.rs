@@ -240,27 +240,34 @@ fn igw_route(plan: &Plan, table: usize) -> Option<Change> {
     Some(add_route(plan, table, Cidr::ANY, RouteTarget::Igw(igw)))
 }
 
-/// A subnet of the sender's zone for the attachments of its VPC.
+/// A subnet for an attachment in a zone where it has none: in the sender's, or in that of a gateway or appliance on the
+/// way.
 fn attachment_zones(plan: &Plan, record: &DropRecord) -> Vec<Change> {
-    let Some(subnet) = plan.eni(record.from).subnet() else { return Vec::new() };
-    let (vpc, az) = (plan.subnets[subnet].vpc, plan.subnets[subnet].az);
+    let own = plan.eni(record.from).subnet();
     let mut changes = Vec::new();
     for (at, attachment) in plan.tgw_attachments.iter().enumerate() {
         let AttachmentTo::Vpc(to) = &attachment.to else { continue };
-        if to.vpc != vpc || to.subnets.iter().any(|(subnet, _)| plan.subnets[*subnet].az == az) {
-            continue;
-        }
-        let line = format!(
-            "transit_gateways.{}.attachments.{}.subnets += {}",
-            plan.transit_gateways[attachment.tgw].common.name, attachment.common.name, plan.subnets[subnet].common.name
-        );
-        changes.push(Change::new(line, move |world| {
-            let common = world.plan.tgw_attachments[at].common.clone();
-            let eni = new_eni(&mut world.plan, &common, subnet, &[], EniOwner::TgwAttachment(at));
-            if let (Some(eni), AttachmentTo::Vpc(to)) = (eni, &mut world.plan.tgw_attachments[at].to) {
-                to.subnets.push((subnet, eni));
+        let mut zones: Vec<char> = to.subnets.iter().map(|(subnet, _)| plan.subnets[*subnet].az).collect();
+        let all = (0..plan.subnets.len()).filter(|subnet| plan.subnets[*subnet].vpc == to.vpc);
+        for subnet in own.into_iter().filter(|own| plan.subnets[*own].vpc == to.vpc).chain(all) {
+            if zones.contains(&plan.subnets[subnet].az) {
+                continue;
             }
-        }));
+            zones.push(plan.subnets[subnet].az);
+            let line = format!(
+                "transit_gateways.{}.attachments.{}.subnets += {}",
+                plan.transit_gateways[attachment.tgw].common.name,
+                attachment.common.name,
+                plan.subnets[subnet].common.name
+            );
+            changes.push(Change::new(line, move |world| {
+                let common = world.plan.tgw_attachments[at].common.clone();
+                let eni = new_eni(&mut world.plan, &common, subnet, &[], EniOwner::TgwAttachment(at));
+                if let (Some(eni), AttachmentTo::Vpc(to)) = (eni, &mut world.plan.tgw_attachments[at].to) {
+                    to.subnets.push((subnet, eni));
+                }
+            }));
+        }
     }
     changes
 }

@@ -346,7 +346,7 @@ fn end_of_fault(world: &World, told: &Explanation) -> Option<Change> {
     let holds = || plan.faults.iter().enumerate().filter(|(_, fault)| fault.after.is_none());
     // What stands in a zone without an ENI of its own there: an attachment.
     let of_zone = || holds().find(|(_, fault)| code == "AZ_DOWN" && matches!(fault.what, Fault::Zone { .. }));
-    let Some((at, fault)) = holds().filter(fits).last().or_else(of_zone) else {
+    let Some((at, fault)) = holds().rfind(fits).or_else(of_zone) else {
         // Nobody broke the link: the file made it so.
         let instance = plan.instances.iter().position(|i| code == "LINK_IMPAIRED" && i.common.path == object)?;
         return Some(Change::new(format!("{}.impair -= {{ down }}", instance_key(plan, instance)), move |world| {
