@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -96,7 +97,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
         (
             "lab",
             BTreeMap::from([
-                ("limits".to_owned(), vec![("limits", limits(&p.limits))]),
+                ("limits".to_owned(), limits(&p.limits)),
                 ("latency".to_owned(), vec![("latency", joined::latency(p))]),
             ]),
         ),
@@ -276,20 +277,49 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
     all
 }
 
+/// Each limit by itself, as a file has it.
+fn limits(l: &Limits) -> Attributes {
+    // Named one by one, so that a new one is not forgotten here.
+    let Limits {
+        endpoint_idle,
+        sg_tcp_idle,
+        sg_udp_idle,
+        sg_udp_stream,
+        dns_ttl,
+        dns_pps,
+        nat_idle,
+        nat_ports,
+        endpoint_health,
+        egress_fragments,
+        conntrack_max,
+        syn_retries,
+    } = l;
+    vec![
+        ("endpoint_idle", time(*endpoint_idle)),
+        ("sg_tcp_idle", time(*sg_tcp_idle)),
+        ("sg_udp_idle", time(*sg_udp_idle)),
+        ("sg_udp_stream", time(*sg_udp_stream)),
+        ("dns_ttl", format!("{dns_ttl}s")),
+        ("dns_pps", dns_pps.to_string()),
+        ("nat_idle", time(*nat_idle)),
+        ("nat_ports", nat_ports.to_string()),
+        ("endpoint_health", time(*endpoint_health)),
+        ("egress_fragments", egress_fragments.to_string()),
+        ("conntrack_max", conntrack_max.to_string()),
+        ("syn_retries", syn_retries.to_string()),
+    ]
+}
+
+/// `350s`, `500ms`.
+fn time(time: Duration) -> String {
+    if time.subsec_nanos() == 0 { format!("{}s", time.as_secs()) } else { format!("{}ms", time.as_millis()) }
+}
+
 fn policy(p: &Policy) -> String {
     match p {
         Policy::Full => "full".into(),
         Policy::Document(d) => d.to_string(),
     }
-}
-
-/// Those that are not AWS's.
-fn limits(limits: &Limits) -> String {
-    let told = limits.beside_aws();
-    if told.is_empty() {
-        return "AWS's".to_owned();
-    }
-    told.into_iter().map(|(name, here, _)| format!("{name} {here}")).collect::<Vec<_>>().join(", ")
 }
 
 /// `tcp 80 http tls www.example.com delay 3s`.
@@ -346,23 +376,39 @@ mod tests {
     }
 
     #[test]
-    fn tunnels_servers_and_limits_show_in_words() {
+    fn tunnels_and_servers_show_in_words() {
         let hyb = include_str!("../../topologies/t-hyb.yaml");
         let old = plan_of(&[hyb]);
-        let patch = "limits: { nat_idle: 2s }
-vpcs: { vpc: { instances: { web: { listen: [{ tcp: 443, reply: http, tls: www.example.com, delay: 3s }], run: [id] } } } }
+        let patch = "vpcs: { vpc: { instances: { web: { listen: [{ tcp: 443, reply: http, tls: www.example.com, delay: 3s }], run: [id] } } } }
 on_prem: { dc: { vpn: { mtu: 1400, mss: \"false\", tunnels: [{ preferred_by_site: true, preferred_by_aws: true }] } } }
 ";
         let new = plan_of(&[hyb, patch]);
         let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
         for wanted in [
-            "~ lab limits\n    limits: AWS's -> nat_idle 2 s",
             "~ instance vpc.web\n    listen: tcp 80 http -> tcp 443 http tls www.example.com delay 3s\n    run: nothing -> \"id\"",
             "~ link dc/vpn\n    kind: vpn, bgp routing; tunnel 1: mtu 1446, mss 1406, tunnel 2: mtu 1446, mss 1406 -> vpn, bgp \
              routing; tunnel 1: mtu 1400, mss as sent, preferred by the site, preferred by AWS",
         ] {
             assert!(seen.iter().any(|line| line == wanted), "{wanted}\n{}", seen.join("\n"));
         }
+    }
+
+    #[test]
+    fn of_limits_only_those_show_that_change_and_as_a_file_has_them() {
+        let demo = include_str!("../../topologies/demo.yaml");
+        let old = plan_of(&[demo]);
+        let patch = "limits: { nat_idle: 3s, endpoint_idle: 1500ms, nat_ports: 20 }
+vpcs: { app: { instances: { web: { tracking: { tcp_idle: 10m } } } } }
+";
+        let new = plan_of(&[demo, patch]);
+        let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            seen,
+            [
+                "~ lab limits\n    endpoint_idle: 350s -> 1500ms\n    nat_idle: 350s -> 3s\n    nat_ports: 55000 -> 20",
+                "~ instance app.web\n    tracking: nothing -> tcp_idle 600s",
+            ]
+        );
     }
 
     #[test]

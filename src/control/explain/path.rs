@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::ports::Seen;
 use super::steps::{self, Teller};
-use super::{Explanation, Target};
+use super::{Explanation, Source, Target};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
-use crate::engine::{Decider, Direction, DropRecord, Engine, Verdict, Way};
+use crate::engine::{Crumb, Decider, Direction, DropRecord, Engine, Outcome, Rule, Verdict, Way};
 use crate::model::Plan;
 use crate::model::plan::{EniOwner, EniPlan};
 use crate::wire::make::{self, Echo, TcpSpec};
@@ -254,9 +254,7 @@ impl Walker<'_> {
         let Walker { plan, proto, dst, .. } = *self;
         let mut teller = Teller { plan, proto, port: dst, steps: &mut self.told.steps };
         teller.tell_all(stage, from, sent, &crumbs, record.as_ref());
-        for crumb in
-            crumbs.iter().filter(|crumb| matches!(crumb.outcome, crate::engine::Outcome::Pass(_)) && stage == "there")
-        {
+        for crumb in crumbs.iter().filter(|crumb| matches!(crumb.outcome, Outcome::Pass(_)) && stage == "there") {
             if let Some(way) = super::gateways::way(plan, &crumb.stage).filter(|way| !self.told.passed.contains(way)) {
                 self.told.passed.push(way);
             }
@@ -265,6 +263,7 @@ impl Walker<'_> {
             None => Some(verdict),
             Some(record) => {
                 self.refused(stage, &record);
+                self.told.dropped = Some(at_its_end(record, &crumbs, &self.told.source));
                 None
             }
         }
@@ -300,4 +299,23 @@ impl Walker<'_> {
             _ => make::icmp_echo(src, dst, Echo::Reply, src_port, 1, &[]),
         }
     }
+}
+
+/// The record with the addresses that the packet had where it was dropped, in place of those that it was sent with.
+fn at_its_end(mut record: DropRecord, crumbs: &[Crumb], client: &Source) -> DropRecord {
+    let tuple = &mut record.tuple;
+    for crumb in crumbs {
+        match crumb.outcome {
+            Outcome::Pass(Rule::Source(addr)) => tuple.src = addr,
+            Outcome::Pass(Rule::Destination(addr)) => {
+                tuple.dst = addr;
+                // Translated back: for the client itself.
+                if addr == client.address && tuple.proto != Proto::ICMP {
+                    tuple.dst_port = client.port;
+                }
+            }
+            _ => {}
+        }
+    }
+    record
 }

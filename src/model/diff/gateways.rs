@@ -77,6 +77,12 @@ pub(super) fn of_instance(i: &InstancePlan) -> Attributes {
     ]
 }
 
+/// `tcp_idle 350s, udp_idle 30s`: what is not the lab's.
+fn tracking(t: &Tracking) -> String {
+    let times = [("tcp_idle", t.tcp_idle), ("udp_idle", t.udp_idle), ("udp_stream", t.udp_stream)];
+    joined(times.into_iter().filter_map(|(name, time)| Some(format!("{name} {}", super::time(time?)))))
+}
+
 /// Of an endpoint: its type, and the tables that lead to a gateway endpoint.
 pub(super) fn of_endpoint(p: &Plan, e: &EndpointPlan) -> Attributes {
     let (kind, tables) = match &e.kind {
@@ -86,11 +92,6 @@ pub(super) fn of_endpoint(p: &Plan, e: &EndpointPlan) -> Attributes {
         }
     };
     vec![("type", kind.to_owned()), ("route_tables", tables)]
-}
-
-fn tracking(t: &Tracking) -> String {
-    let times = [("tcp_idle", t.tcp_idle), ("udp_idle", t.udp_idle), ("udp_stream", t.udp_stream)];
-    joined(times.iter().filter_map(|(name, time)| time.map(|time| format!("{name} {time:?}"))))
 }
 
 fn joined<T: ToString>(items: impl Iterator<Item = T>) -> String {
