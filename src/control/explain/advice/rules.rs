@@ -9,7 +9,8 @@ use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Decider, Direction, DropCode, DropRecord, NACL_STAR};
 use crate::model::Plan;
 use crate::model::plan::{
-    AttachmentTo, EniOwner, Fault, FaultPlan, LinkKind, NaclRule, Policy, RolePlan, SgPeer, SgRule, TrafficMatch,
+    AttachmentTo, EniOwner, Fault, FaultPlan, LinkKind, NaclRule, Policy, PrefixListPlan, RolePlan, SgPeer, SgRule,
+    TrafficMatch,
 };
 use crate::policy::{self, Decision, Document, Kind};
 
@@ -54,7 +55,7 @@ fn dns_support(world: &World) -> Option<Change> {
 }
 
 /// `app.security_groups.doors.ingress += "tcp 443 from sg:guest"`: the peer's first group where the peer is an ENI of
-/// the same VPC, else its address.
+/// the same VPC; the prefix list of a service that a gateway endpoint of the VPC serves; else its address.
 fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option<Change> {
     let plan = &world.plan;
     let Decider::SecurityGroups(at) = record.decider else { return None };
@@ -63,9 +64,10 @@ fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option
     let at_group = *plan.eni(at).security_groups.first()?;
     let peer = eni_at(plan, at, addr).filter(|p| plan.eni(*p).vpc() == plan.eni(at).vpc() && plan.eni(*p).ip == addr);
     let peer_group = peer.and_then(|p| plan.eni(p).security_groups.first().copied());
-    let (peer, peer_text) = match peer_group {
-        Some(group) => (SgPeer::Group(group), format!("sg:{}", plan.security_groups[group].common.name)),
-        None => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
+    let (peer, peer_text) = match (peer_group, prefix_list(plan, at, addr).filter(|_| egress)) {
+        (Some(group), _) => (SgPeer::Group(group), format!("sg:{}", plan.security_groups[group].common.name)),
+        (None, Some((list, service))) => (SgPeer::PrefixList(list), format!("pl:{service}")),
+        (None, None) => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
     };
     let answer = told.stage == Some("back");
     let (list, word) = if egress { ("egress", "to") } else { ("ingress", "from") };
@@ -86,6 +88,18 @@ fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option
         let group = &mut world.plan.security_groups[at_group];
         if egress { group.egress.push(rule) } else { group.ingress.push(rule) }
     }))
+}
+
+/// AWS's list with this address, and the service's name in files.
+fn prefix_list(plan: &Plan, at: EniIx, addr: std::net::Ipv4Addr) -> Option<(usize, String)> {
+    let vpc = plan.eni(at).vpc()?;
+    let gateways = plan.endpoints.iter().filter(|e| e.vpc == vpc && e.is_gateway());
+    gateways.map(|e| &plan.services[e.service]).find_map(|service| {
+        let of_service = |l: &PrefixListPlan| l.aws && l.list_name == service.full_name;
+        let list = plan.prefix_lists.iter().position(of_service)?;
+        let holds = plan.prefix_lists[list].entries.iter().any(|block| block.contains(addr));
+        holds.then(|| (list, service.name.clone()))
+    })
 }
 
 /// `app.network_acls.inner.ingress += { 90: allow tcp 443 from 10.0.1.0/24 }`, before the rule that denies. Answers go
