@@ -20,7 +20,7 @@ use crate::wire::packet::Packet;
 
 mod table;
 
-pub(crate) use table::{Ends, FlowTable};
+pub(crate) use table::{Due, Ends, FlowTable};
 
 /// Identifies one side of a flow: which ENI, and the tuple as that ENI sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +230,8 @@ const TRANSLATED: u16 = 1;
 const TERMINATES: u16 = 1 << 1;
 const ENDPOINT: u16 = 1 << 2;
 const RESET: u16 = 1 << 3;
+/// Both its ENIs have forgotten it; a NAT gateway has not.
+const RESTS: u16 = 1 << 4;
 /// Is in the table.
 const LIVE: u16 = 1 << 5;
 /// Two bits each: the initiator's side and the target's.
@@ -430,6 +432,11 @@ impl Flow {
     #[inline]
     pub(crate) fn is_apart(&self) -> bool {
         self.way & APART != 0
+    }
+
+    /// All that is left of it is a binding.
+    pub(crate) fn rests(&self) -> bool {
+        self.has(RESTS)
     }
 
     /// The binding that it holds, as a record of its own with these keys.

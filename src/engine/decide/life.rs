@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::bindings::{binding_keys, ghost_place};
 use super::super::event::{ClosedLog, Counters, FlowClosed, FlowSnapshot};
-use super::super::flow::{Ends, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
+use super::super::flow::{Due, Ends, Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
 use super::super::lives::Lives;
 use super::super::nat::{Allocator, Held};
 use super::super::program::{EniKind, Program};
@@ -91,7 +91,8 @@ impl State {
     pub(in crate::engine) fn end(&mut self, program: &Program, now: Instant, id: u32, end: FlowEnd) {
         let end = if end == FlowEnd::Idle { ended_by_time(self.flows.get(id)) } else { end };
         let flow = self.flows.get(id);
-        let left = apart(self.lives(program), &self.nat, now, flow).filter(|_| end != FlowEnd::EniGone);
+        let stays = flow.is_bound() && now < self.lives(program).binding_ends(flow) && end != FlowEnd::EniGone;
+        let left = (stays && !flow.is_apart()).then(|| flow.apart(binding_keys(&self.nat, flow)));
         if left.is_none() {
             self.unbind(program, id, end);
         }
@@ -144,24 +145,29 @@ struct ByTime<'a> {
 }
 
 impl Ends for ByTime<'_> {
-    fn due(&mut self, flow: &mut Flow) -> Option<Instant> {
+    fn due(&mut self, flow: &mut Flow) -> Due {
         let lives = Lives { program: self.program, enis: self.enis };
         if flow.is_apart() {
-            return None;
+            return Due::Over;
         }
-        let mut next = Instant::NEVER;
+        let mut binding = None;
         if flow.is_bound() {
-            let at = lives.binding_ends(flow);
-            if at > self.now {
-                next = at;
-            } else {
+            binding = Some(lives.binding_ends(flow)).filter(|at| *at > self.now);
+            if binding.is_none() {
                 self.unbind(flow);
                 flow.set_life(lives.soonest(flow));
             }
         }
         let sides = [INITIATOR, TARGET].into_iter().filter(|side| flow.is_present(*side));
-        let side = sides.map(|side| lives.side_ends(flow, side)).filter(|at| *at > self.now).min()?;
-        Some(side.min(next))
+        let side = sides.map(|side| lives.side_ends(flow, side)).filter(|at| *at > self.now).min();
+        match (side, binding) {
+            (Some(side), binding) => Due::Later(binding.map_or(side, |at| at.min(side))),
+            (None, Some(at)) => {
+                self.report(flow);
+                Due::Rests(at)
+            }
+            (None, None) => Due::Over,
+        }
     }
 
     #[inline]
@@ -169,20 +175,18 @@ impl Ends for ByTime<'_> {
         flow.held().map_or(0, |held| self.nat.near(held))
     }
 
-    fn ended(&mut self, mut flow: Flow) -> Option<Flow> {
-        let ByTime { program, now, seed, enis, .. } = *self;
-        let lives = Lives { program, enis };
-        let mut left = apart(lives, self.nat, now, &flow);
-        match &mut left {
-            Some(left) => left.set_life(lives.soonest(left)),
-            None => self.unbind(&mut flow),
-        }
-        report_end(now, &flow, ended_by_time(&flow), seed, enis, self.ghosts, self.closed, self.counters);
-        left
+    fn ended(&mut self, mut flow: Flow) {
+        self.unbind(&mut flow);
+        self.report(&flow);
     }
 }
 
 impl ByTime<'_> {
+    fn report(&mut self, flow: &Flow) {
+        let end = ended_by_time(flow);
+        report_end(self.now, flow, end, self.seed, self.enis, self.ghosts, self.closed, self.counters);
+    }
+
     /// A gateway forgets what a flow holds of it.
     fn unbind(&mut self, flow: &mut Flow) {
         let Some(held) = flow.held() else { return };
@@ -199,12 +203,6 @@ impl ByTime<'_> {
             nat.idle_timeouts.add(u64::from(idle));
         }
     }
-}
-
-/// What a flow that ends leaves of itself at a gateway.
-fn apart(lives: Lives<'_>, nat: &Allocator, now: Instant, flow: &Flow) -> Option<Flow> {
-    let stays = flow.is_bound() && !flow.is_apart() && now < lives.binding_ends(flow);
-    stays.then(|| flow.apart(binding_keys(nat, flow)))
 }
 
 #[inline]
@@ -289,7 +287,7 @@ fn report_end(
 
 /// `None` if it is no flow, or an end of it is in no plan any more.
 fn snapshot(flow: &Flow, enis: &[Option<EniIx>]) -> Option<FlowSnapshot> {
-    if flow.is_apart() {
+    if flow.is_apart() || flow.rests() {
         return None;
     }
     Some(FlowSnapshot {

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use super::{Flow, FlowKey, FlowState, INITIATOR, LIVE, PRESENT, Side, TARGET};
+use super::{Flow, FlowKey, FlowState, INITIATOR, LIVE, PRESENT, RESTS, Side, TARGET};
 use crate::base::Instant;
 use crate::engine::index::Index;
 use crate::engine::wheel::Wheel;
@@ -25,6 +25,8 @@ pub(crate) struct FlowTable {
     used: usize,
     /// Of them, bindings of NAT gateways that no flow holds.
     apart: usize,
+    /// Flows of which nothing else is left.
+    resting: usize,
     /// By port of an ENI: sides that it tracks, and flows that it began and nobody tracks.
     charged: Vec<[u32; 2]>,
     /// Entries at most.
@@ -41,11 +43,19 @@ const EXPIRE_BATCH: usize = 2_048;
 /// is taken out, so that the waits are one and not one after another.
 const TOGETHER: usize = 32;
 
+/// What becomes of an entry when the time of somebody who knows of it is over.
+pub(crate) enum Due {
+    /// Others know of it, until then.
+    Later(Instant),
+    /// Only a NAT gateway does.
+    Rests(Instant),
+    Over,
+}
+
 /// What else the end of a flow changes.
 pub(crate) trait Ends {
-    /// The time of something that it remembers is over. When is the next, if not of all?
-    fn due(&mut self, _: &mut Flow) -> Option<Instant> {
-        None
+    fn due(&mut self, _: &mut Flow) -> Due {
+        Due::Over
     }
 
     /// Reads what `ended` will need from memory, and only that.
@@ -53,8 +63,7 @@ pub(crate) trait Ends {
         0
     }
 
-    /// What is left of it: another entry.
-    fn ended(&mut self, flow: Flow) -> Option<Flow>;
+    fn ended(&mut self, flow: Flow);
 }
 
 impl FlowTable {
@@ -65,6 +74,7 @@ impl FlowTable {
             free: NIL,
             used: 0,
             apart: 0,
+            resting: 0,
             charged: Vec::new(),
             bound: bound.min(MOST),
             index: Index::new(),
@@ -75,7 +85,7 @@ impl FlowTable {
 
     /// Flows.
     pub(crate) fn len(&self) -> usize {
-        self.used - self.apart
+        self.used - self.apart - self.resting
     }
 
     /// Entries that are bindings only.
@@ -174,6 +184,7 @@ impl FlowTable {
         self.wheel.cancel(id);
         self.used -= 1;
         self.apart -= usize::from(flow.is_apart());
+        self.resting -= usize::from(flow.rests());
         self.charge_for(&flow, u32::MAX);
         let free = std::mem::replace(&mut self.free, id);
         let entry = self.get_mut(id);
@@ -209,6 +220,11 @@ impl FlowTable {
         if self.get(id).is_tracked(side) != on {
             self.change(id, |flow| flow.set_tracked(side, on));
         }
+        if self.get(id).rests() {
+            // Times have become longer.
+            self.resting -= 1;
+            self.change(id, |flow| flow.set(RESTS, false));
+        }
     }
 
     /// A change of what ENIs are charged for.
@@ -222,6 +238,9 @@ impl FlowTable {
 
     /// `more`: 1, or less by one.
     fn charge_for(&mut self, flow: &Flow, more: u32) {
+        if flow.rests() {
+            return;
+        }
         for side in [INITIATOR, TARGET] {
             if flow.is_present(side) && flow.is_tracked(side) {
                 let charged = &mut self.charge(flow.port(side))[0];
@@ -271,10 +290,15 @@ impl FlowTable {
             for &id in &due[..found] {
                 let flow = self.get_mut(id);
                 let expires = flow.expires();
-                let next = if expires <= now { ends.due(flow) } else { Some(expires) };
+                let next = if expires <= now { ends.due(flow) } else { Due::Later(expires) };
                 match next {
-                    Some(at) => self.wheel.schedule(id, at),
-                    None => {
+                    Due::Later(at) => self.wheel.schedule(id, at),
+                    Due::Rests(at) => {
+                        self.resting += usize::from(!flow.rests());
+                        self.change(id, |flow| flow.set(RESTS, true));
+                        self.wheel.schedule(id, at);
+                    }
+                    Due::Over => {
                         over[ending] = (id, self.hashes(id));
                         ending += 1;
                     }
@@ -286,9 +310,7 @@ impl FlowTable {
             });
             black_box(read);
             for &(id, hashes) in over {
-                if let Some(left) = ends.ended(self.take_out(id, hashes)) {
-                    self.insert(left);
-                }
+                ends.ended(self.take_out(id, hashes));
             }
         }
     }
@@ -349,9 +371,8 @@ mod tests {
     struct Each<F>(F);
 
     impl<F: FnMut(Flow)> Ends for Each<F> {
-        fn ended(&mut self, flow: Flow) -> Option<Flow> {
+        fn ended(&mut self, flow: Flow) {
             (self.0)(flow);
-            None
         }
     }
 
