@@ -17,7 +17,7 @@ pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::In
         first_ms: clock(record.first),
         began,
         began_at,
-        back: record.answers.is_some(),
+        back: record.whose.answers.is_some(),
         from: plan.eni_label(record.from),
         to: if sum { "*".to_owned() } else { label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst) },
         src: if sum { "*".to_owned() } else { end(record.tuple, true) },
@@ -227,9 +227,9 @@ pub fn dns_answer(zones: &Zones, vpc: usize, name: &str, rtype: &str) -> Result<
 }
 
 /// Who began the flow of a dropped packet, and from which address: of an answer who is answered, of a packet that a
-/// machine only passes on who has its source address, else the sender.
+/// machine only passes on who sent it or has its source address, else the sender.
 fn began(plan: &Plan, record: &DropRecord) -> (String, String) {
-    let (eni, at, text) = match record.answers {
+    let (eni, at, text) = match record.whose.began() {
         Some((eni, at)) => (eni, *at.ip(), at.to_string()),
         None => (record.from, record.tuple.src, end(record.tuple, true)),
     };

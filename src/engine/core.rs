@@ -10,7 +10,7 @@ use super::fragments::Fragments;
 use super::limiter::Limiter;
 use super::nat::Allocator;
 use super::program::Program;
-use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict};
+use super::verdict::{Crumb, Decider, Direction, DropCode, DropRecord, Verdict, Whose};
 use crate::base::{EniIx, FiveTuple, Instant, Steer};
 
 /// Sizes that AWS has no say in. What one instance may track is `Limits::conntrack_max` of the plan.
@@ -339,8 +339,9 @@ impl Remap<'_> {
             }
             other => other,
         };
-        let answers = record.answers.and_then(|(eni, addr)| Some((self.eni(eni)?, addr)));
-        Some(DropRecord { from: self.eni(record.from)?, answers, decider, ..record.clone() })
+        let still = |began: Option<(EniIx, _)>| began.and_then(|(eni, addr)| Some((self.eni(eni)?, addr)));
+        let whose = Whose { answers: still(record.whose.answers), passed_on: still(record.whose.passed_on) };
+        Some(DropRecord { from: self.eni(record.from)?, whose, decider, ..record.clone() })
     }
 }
 
@@ -353,5 +354,5 @@ pub fn drop_record(
     decider: Decider,
     direction: Direction,
 ) -> DropRecord {
-    DropRecord { first: now, last: now, from, tuple, answers: None, code, decider, direction, count: 1 }
+    DropRecord { first: now, last: now, from, tuple, whose: Whose::default(), code, decider, direction, count: 1 }
 }

@@ -1,7 +1,7 @@
 //! The way of one packet through the engine: a flow that is known and decided costs one lookup; everything else goes
 //! the whole way through `steps`.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use self::bind::Sender;
@@ -24,9 +24,7 @@ use crate::wire::packet::{IP_OFFSET, Malformed, Packet, tcp_flags};
 mod bind;
 mod life;
 mod react;
-
-/// Legs of one connection that are followed to who began it.
-const LEGS_MAX: usize = 8;
+mod whose;
 
 /// Who sends through an ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -734,38 +732,8 @@ impl State {
         if let Some(eni) = self.counters.enis.get(drop.from.at()) {
             eni.dropped.add(packets);
         }
-        let answers = self.answered(&drop, quoted);
-        self.drops.note(now, drop, answers, packets);
-    }
-
-    /// Who began the flow that a dropped packet answers; of an ICMP error, the flow of the packet it quotes.
-    fn answered(&self, drop: &DropKey, quoted: Option<Quoted>) -> Option<(EniIx, SocketAddrV4)> {
-        let port = *self.ports.get(drop.from.at())?;
-        let (id, side) = match quoted {
-            // Received by who sends the error, or sent by who is to get it: then a router made the error.
-            Some((tuple, icmp)) => {
-                let sent = FlowKey::of_tuple(port, &tuple, icmp);
-                self.flows.find(&sent.mirrored(port)).or_else(|| self.flows.find(&sent))?
-            }
-            // Of other ICMP only what answers a ping has a tuple that tells.
-            None => {
-                let icmp = (drop.tuple.proto == Proto::ICMP).then_some(0);
-                self.flows.find(&FlowKey::of_tuple(port, &drop.tuple, icmp))?
-            }
-        };
-        if side != TARGET {
-            return None;
-        }
-        let mut began = self.flows.get(id).key(INITIATOR);
-        // What a middle instance sent on is another's, maybe in the name of a NAT gateway: leg by leg to the first.
-        for _ in 0..LEGS_MAX {
-            match self.flows.find(&began.mirrored(began.port)) {
-                Some((before, TARGET)) => began = self.flows.get(before).key(INITIATOR),
-                _ => break,
-            }
-        }
-        let eni = self.enis.get(began.port as usize).copied().flatten()?;
-        Some((eni, SocketAddrV4::new(Ipv4Addr::from_bits(began.src), began.src_port)))
+        let whose = self.whose(&drop, quoted);
+        self.drops.note(now, drop, whose, packets);
     }
 
     #[inline]

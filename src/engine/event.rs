@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use super::flow::{FlowEnd, FlowState};
 use super::index::Index;
-use super::verdict::{Decider, Direction, DropCode, DropRecord};
+use super::verdict::{Decider, Direction, DropCode, DropRecord, Whose};
 use crate::base::counters::{Counter, EniCounters, NatCounters, WAYS};
 use crate::base::{EniIx, FiveTuple, Instant};
 
@@ -135,20 +134,18 @@ impl DropLog {
         }
     }
 
-    /// `answers`: see [`DropRecord`].
-    pub(crate) fn note(&mut self, now: Instant, key: DropKey, answers: Option<(EniIx, SocketAddrV4)>, packets: u64) {
+    pub(crate) fn note(&mut self, now: Instant, key: DropKey, whose: Whose, packets: u64) {
         let hash = hash_of(&key);
         let records = &self.records;
         if let Some(at) = self.index.find(hash, |at| key_of(&records[at as usize]) == key) {
             let record = &mut self.records[at as usize];
             record.last = now;
-            record.answers = answers.or(record.answers);
+            record.whose = whose.or(record.whose);
             record.count += packets;
             return;
         }
         let DropKey { from, tuple, code, decider, direction } = key;
-        let record =
-            DropRecord { first: now, last: now, from, tuple, answers, code, decider, direction, count: packets };
+        let record = DropRecord { first: now, last: now, from, tuple, whose, code, decider, direction, count: packets };
         if self.records.len() < self.bound {
             self.index.insert(hash, self.records.len() as u32);
             self.records.push(record);
@@ -168,7 +165,7 @@ impl DropLog {
     /// came first are summed.
     #[cold]
     fn sum(&mut self, old: DropRecord) {
-        let kind = DropRecord { tuple: DropRecord::any(old.tuple.proto), answers: None, ..old };
+        let kind = DropRecord { tuple: DropRecord::any(old.tuple.proto), whose: Whose::default(), ..old };
         let key = key_of(&kind);
         if let Some(sum) = self.sums.iter_mut().find(|sum| key_of(sum) == key) {
             sum.first = sum.first.min(kind.first);
@@ -272,7 +269,7 @@ mod tests {
     fn equal_drops_are_counted_and_the_oldest_record_gives_way() {
         let mut log = DropLog::new(3);
         for port in [1, 2, 2, 3, 2, 4] {
-            log.note(Instant(u64::from(port)), key(port), None, 2);
+            log.note(Instant(u64::from(port)), key(port), Whose::default(), 2);
         }
         let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
         assert_eq!(seen, [(0, 2), (2, 6), (3, 2), (4, 2)], "what gave way is in the sum");
@@ -281,7 +278,7 @@ mod tests {
         let seen: Vec<(u16, EniIx)> = log.iter().map(|r| (r.tuple.src_port, r.from)).collect();
         assert_eq!(seen, [(0, EniIx(9)), (2, EniIx(9)), (4, EniIx(9))]);
         for port in 5..100 {
-            log.note(Instant(u64::from(port)), key(port), None, 2);
+            log.note(Instant(u64::from(port)), key(port), Whose::default(), 2);
         }
         let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
         // The moved ones are another sender's by now: a sum of their own.

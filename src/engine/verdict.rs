@@ -259,13 +259,34 @@ pub struct DropRecord {
     /// The ENI the packet came from.
     pub from: EniIx,
     pub tuple: FiveTuple,
-    /// Of an answer in a flow that is known: who began it, and the address and port it sends from.
-    pub answers: Option<(EniIx, SocketAddrV4)>,
+    pub whose: Whose,
     pub code: DropCode,
     pub decider: Decider,
     pub direction: Direction,
     /// Packets; a superframe counts as the packets it stands for.
     pub count: u64,
+}
+
+/// Who began the connection that a dropped packet belongs to, where the flows tell: its ENI, and the address and port
+/// it sends from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whose {
+    /// Of an answer: who is answered.
+    pub answers: Option<(EniIx, SocketAddrV4)>,
+    /// Of what a middle instance only sends on: who sent it first.
+    pub passed_on: Option<(EniIx, SocketAddrV4)>,
+}
+
+impl Whose {
+    /// Who began it, if that is somebody else than the packet's sender.
+    pub fn began(&self) -> Option<(EniIx, SocketAddrV4)> {
+        self.answers.or(self.passed_on)
+    }
+
+    /// With what was known `before`, where this tells nothing.
+    pub(crate) fn or(self, before: Whose) -> Whose {
+        if self.began().is_some() { self } else { before }
+    }
 }
 
 impl DropRecord {

@@ -154,7 +154,7 @@ transit_gateways:
             last: Instant::ZERO,
             from: EniIx(0),
             tuple,
-            answers: None,
+            whose: Default::default(),
             code: DropCode::TgwBlackhole,
             decider,
             direction: Direction::Egress,

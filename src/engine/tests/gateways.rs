@@ -314,5 +314,40 @@ fn a_dropped_answer_to_a_nat_gateway_belongs_to_the_client_behind_it() {
     let answer = tcp("10.0.3.10:80", &format!("10.0.9.5:{}", seen.src_port), SYN_ACK);
     drops(&mut engine, y, &answer, DropCode::FwNoState, Decider::Eni(back));
     let record = engine.drops().last().expect("a record");
-    assert_eq!((record.from, record.answers), (y, Some((x, sock("10.0.1.10:4000")))));
+    let client = Some((x, sock("10.0.1.10:4000")));
+    assert_eq!((record.from, record.whose.answers, record.whose.began()), (y, client, client));
+}
+
+/// What routers drop of it is the client's as well, on either way.
+#[test]
+fn what_a_middle_instance_cannot_send_on_belongs_to_who_began_it() {
+    let (lab, x, [there, back], y) = behind_nat_by_two_ways();
+    let client = Some((x, sock("10.0.1.10:4000")));
+    let blackhole = |to: &str| {
+        let mut lab = lab.clone();
+        let middle = lab.plan.subnet_of(there).expect("a subnet").route_table;
+        lab.route(middle, to, RouteTarget::Blackhole);
+        engine(&lab)
+    };
+    let mut on_the_way_there = blackhole("10.0.3.0/24");
+    let mut frame = syn("10.0.1.10:4000", "10.0.3.10:80");
+    assert_eq!(on_the_way_there.handle(T0, x, &mut frame), to(there));
+    assert_eq!(on_the_way_there.handle(T0, there, &mut frame), drop_of(DropCode::RtBlackhole));
+    let record = on_the_way_there.drops().last().expect("a record");
+    assert_eq!((record.from, record.tuple.src), (there, ip("10.0.9.5")));
+    assert_eq!((record.whose.answers, record.whose.began()), (None, client));
+
+    let mut on_the_way_back = blackhole("10.0.9.0/24");
+    let mut frame = syn("10.0.1.10:4000", "10.0.3.10:80");
+    assert_eq!(on_the_way_back.handle(T0, x, &mut frame), to(there));
+    assert_eq!(on_the_way_back.handle(T0, there, &mut frame), to(y));
+    let seen = Packet::parse(&frame).expect("a packet").tuple();
+    let mut answer = tcp("10.0.3.10:80", &format!("10.0.9.5:{}", seen.src_port), SYN_ACK);
+    assert_eq!(on_the_way_back.handle(T0, y, &mut answer), to(back));
+    assert_eq!(on_the_way_back.handle(T0, back, &mut answer), drop_of(DropCode::RtBlackhole));
+    let record = on_the_way_back.drops().last().expect("a record");
+    assert_eq!((record.from, record.whose.answers), (back, client));
+    // Of its own packets nobody else began them.
+    assert_eq!(on_the_way_back.sent(T0, x, &syn("10.0.1.10:4000", "10.7.0.1:80")), drop_of(DropCode::RtNoRoute));
+    assert_eq!(on_the_way_back.drops().last().expect("a record").whose.began(), None);
 }

@@ -157,7 +157,7 @@ fn record(by: EniIx, p: &Sent, why: super::oracle::Why) -> DropRecord {
         FiveTuple { proto: p.proto, src: p.src, src_port: port(p.src_port), dst: p.dst, dst_port: port(p.dst_port) };
     let (code, decider, direction) = why;
     let (first, last) = (Instant(0), Instant(0));
-    DropRecord { first, last, from: by, tuple, answers: None, code, decider, direction, count: 1 }
+    DropRecord { first, last, from: by, tuple, whose: Default::default(), code, decider, direction, count: 1 }
 }
 
 /// A transit gateway sends it to one of several zones by a port that a NAT gateway took.
