@@ -11,21 +11,13 @@ mod counting;
 #[path = "../tests/support/two_zones.rs"]
 #[allow(dead_code, reason = "shared with tests")]
 mod fixture;
+#[path = "../tests/support/query.rs"]
+mod query;
+
+use query::query;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
-
-fn query(name: &str, qtype: QType) -> Vec<u8> {
-    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        bytes.push(label.len() as u8);
-        bytes.extend_from_slice(label.as_bytes());
-    }
-    bytes.push(0);
-    bytes.extend_from_slice(&qtype.0.to_be_bytes());
-    bytes.extend_from_slice(&[0, 1]);
-    bytes
-}
 
 fn answers(criterion: &mut Criterion) {
     let plan = fixture::plan();
@@ -41,7 +33,7 @@ fn answers(criterion: &mut Criterion) {
         ("public name", "sts.us-east-1.amazonaws.com", QType::A),
         ("unknown name", "www.example.com", QType::A),
     ] {
-        let query = query(name, qtype);
+        let query = query(name, qtype.0, false);
         let mut out = [0; 4096];
         let mut seed = 0;
         let mut answer = || {

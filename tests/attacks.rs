@@ -71,7 +71,7 @@ for n in range(10_000):
     send(tcp(ports[n], r.choice([p for p in (r.randrange(1, 65536),) if p != 80] or [81]), 2))
     if n % 2: send(tcp(ports[-n - 1], 80, 2))
     else: send(tcp(ports[-n - 1], 443, 2, dst=STS))
-    if n % 50 == 0: time.sleep(0.002)
+    if n % 50 == 0: time.sleep(0.002) # the pace of the flood: no sender is told how full the queue of its device is
 print('sent', flush=True)
 ";
 
@@ -370,8 +370,5 @@ fn json(lab: &Lab, verb: &str, args: &[&str]) -> Value {
 
 /// Memory of the lab's router process.
 fn resident_kb(lab: &Lab) -> u64 {
-    let router = json(lab, "ps", &[])["router_pid"].as_u64().expect("a process");
-    let status = std::fs::read_to_string(format!("/proc/{router}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of its memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    common::memory_kb(common::router_of(&lab.name), "VmRSS:")
 }

@@ -1,5 +1,6 @@
 //! Does the host side do with a real kernel what it says? Namespaces, devices, processes and files are made, used and
-//! gone. Needs root; what is done without root is done by a child that has given it up.
+//! gone. Root asks as an ordinary user too, by a child that has given root up, and an ordinary user as root, in a user
+//! namespace.
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
@@ -10,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use vpclab::host::client::{InstanceFds, KeeperClient};
@@ -21,18 +22,28 @@ use vpclab::host::rundir::{self, ClaimError, RunDir};
 use vpclab::host::tun::{MAX_FRAME, Tun};
 use vpclab::host::{cleanup, doctor, netns, status, userns};
 
+#[path = "support/users.rs"]
+mod users;
+#[path = "support/waiting.rs"]
+mod waiting;
+
+use users::{NOBODY, as_ordinary_user, copy_program, passed_as_root};
+use waiting::await_that;
+
 /// The program; where these tests run again as an ordinary user, a copy that the user may read.
 static BIN: LazyLock<PathBuf> =
     LazyLock::new(|| std::env::var_os(COPY_OF_PROGRAM).unwrap_or_else(|| env!("CARGO_BIN_EXE_vpclab").into()).into());
 const COPY_OF_PROGRAM: &str = "HOST_TEST_PROGRAM";
+/// How long is waited for what comes at once on a machine that is not busy.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A keeper of this process and what it was asked to make.
 struct Lab {
     name: String,
     handle: Option<KeeperHandle>,
     client: Option<KeeperClient>,
-    /// How often the keeper said that the lab ends.
-    told: Arc<AtomicU32>,
+    /// Holds something when the keeper has said that the lab ends, or has ended itself.
+    told: mpsc::Receiver<()>,
 }
 
 impl Lab {
@@ -54,10 +65,9 @@ impl Lab {
         };
         let mut handle = keeper::spawn(options).expect("spawn");
         assert_eq!(handle.wait_ready(Duration::from_secs(10)).expect("ready"), status::Status::Ready);
-        let told = Arc::new(AtomicU32::new(0));
-        let tell = Arc::clone(&told);
+        let (tell, told) = mpsc::channel();
         let on_end = move |_| {
-            tell.fetch_add(1, Ordering::Relaxed);
+            tell.send(()).ok();
         };
         let client = KeeperClient::new(handle.take_socket().expect("socket"), on_end).expect("client");
         Lab { name, handle: Some(handle), client: Some(client), told }
@@ -211,21 +221,18 @@ fn traces(lab: &str) -> Vec<String> {
     found
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 fn root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Whether an instance's processes may be others than the caller: without root, subordinate ids are wanted.
+fn has_other_users() -> bool {
+    root() || userns::ranges(rustix::process::geteuid()).is_some()
+}
+
 #[test]
 fn without_root_it_does_the_same() {
-    as_an_ordinary_user(
+    again_as_an_ordinary_user(
         "true",
         &[
             "two_instances_exchange_pings_and_superframes",
@@ -237,6 +244,7 @@ fn without_root_it_does_the_same() {
             "the_keeper_dials_this_machine_alone",
             "the_keeper_runs_commands_and_tells_their_end",
             "user_the_caller_stays_and_captures_work",
+            "user_root_may_become_others",
         ],
     );
 }
@@ -245,32 +253,26 @@ fn without_root_it_does_the_same() {
 fn with_subordinate_ids_programs_may_switch_users() {
     let grant = "echo nobody:200000:65536 >/mnt/subid && mount --bind /mnt/subid /etc/subuid && \
         mount --bind /mnt/subid /etc/subgid";
-    as_an_ordinary_user(grant, &["user_root_may_become_others", "user_the_caller_stays_and_captures_work"]);
+    again_as_an_ordinary_user(grant, &["user_root_may_become_others", "user_the_caller_stays_and_captures_work"]);
 }
 
 /// Runs these tests again as user 65534 in a mount namespace where /dev/net/tun is open to all.
-fn as_an_ordinary_user(prepare: &str, tests: &[&str]) {
+fn again_as_an_ordinary_user(prepare: &str, tests: &[&str]) {
     if !root() {
         return; // the tests themselves run as an ordinary user already
     }
     let folder = tempfile::Builder::new().prefix("vpclab-user").tempdir_in("/tmp").expect("folder");
     let copy = |from: &Path, name: &str| {
         let to = folder.path().join(name);
-        std::fs::copy(from, &to).expect("copy");
+        copy_program(from, &to);
         to
     };
     let program = copy(&BIN, "vpclab");
     let us = copy(&std::env::current_exe().expect("this program"), "host-tests");
     std::fs::create_dir(folder.path().join("run")).expect("folder");
-    std::os::unix::fs::chown(folder.path().join("run"), Some(65534), Some(65534)).expect("chown");
+    std::os::unix::fs::chown(folder.path().join("run"), Some(NOBODY), Some(NOBODY)).expect("chown");
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
-    let script = format!(
-        "mount -t tmpfs vpclab-test /mnt && mknod -m 666 /mnt/tun c 10 200 && \
-         mount --bind /mnt/tun /dev/net/tun && {prepare} && \
-         exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$@\""
-    );
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"])
+    let output = as_ordinary_user(prepare)
         .arg(us)
         .args(["--exact", "--test-threads", "2"])
         .args(tests)
@@ -342,18 +344,27 @@ fn user_root_may_become_others() {
     let lab = Lab::up("ids");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let as_root = ExecOptions { user: Some("root".into()), ..options() };
-    let script = "id -u; setpriv --reuid 33 --regid 33 --clear-groups id -u";
-    let shown = text(&lab.exec(&lab.info("app.web"), &fds, &["sh", "-c", script], &as_root));
-    if shown != "0\n33\n" {
-        // An ordinary user without subordinate ids: no other user can be had, and exec names the command that helps.
-        assert!(!rustix::process::geteuid().is_root() && shown.starts_with("0\n"), "{shown}");
+    if !has_other_users() {
+        // root is the user with its power over the network, and nobody else can be had: exec names the command that helps.
+        let shown = text(&lab.exec(&lab.info("app.web"), &fds, &["id", "-u"], &as_root));
+        assert_eq!(shown, format!("{}\n", rustix::process::geteuid().as_raw()));
         let other = ExecOptions { user: Some("www-data".into()), ..options() };
         let refused = text(&lab.exec(&lab.info("app.web"), &fds, &["true"], &other));
         return assert!(refused.contains("--add-subuids"), "{refused}");
     }
+    let script = "id -u; setpriv --reuid 33 --regid 33 --clear-groups id -u";
+    let shown = text(&lab.exec(&lab.info("app.web"), &fds, &["sh", "-c", script], &as_root));
+    assert_eq!(shown, "0\n33\n");
     let other = ExecOptions { user: Some("www-data".into()), ..options() };
     let shown = text(&lab.exec(&lab.info("app.web"), &fds, &["sh", "-c", "id -un; echo $HOME"], &other));
     assert_eq!(shown, "www-data\n/var/www\n");
+    // the kernel's sockets for pings are open to every group that is mapped
+    for user in ["root", "www-data"] {
+        let as_user = ExecOptions { user: Some(user.into()), ..options() };
+        let open = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)";
+        let opened = lab.exec(&lab.info("app.web"), &fds, &["python3", "-c", open], &as_user);
+        assert!(opened.status.success(), "{user}: {}", text(&opened));
+    }
 }
 
 #[test]
@@ -423,6 +434,9 @@ fn an_instance_looks_like_one_and_is_silent() {
 
 #[test]
 fn root_sees_it_by_ip_netns_with_its_files() {
+    if passed_as_root("root_sees_it_by_ip_netns_with_its_files") {
+        return;
+    }
     let lab = Lab::up("name");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let name = format!("{}.app.web", lab.name);
@@ -446,6 +460,9 @@ fn root_sees_it_by_ip_netns_with_its_files() {
 
 #[test]
 fn a_name_of_somebody_elses_outlives_the_lab_that_made_the_folder() {
+    if passed_as_root("a_name_of_somebody_elses_outlives_the_lab_that_made_the_folder") {
+        return;
+    }
     let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = Lab::up("other");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
@@ -476,13 +493,17 @@ fn the_end_of_the_peer_removes_everything_and_ends_what_runs_inside() {
     let lab = Lab::up("peer");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let name = lab.name.clone();
-    let argv = ["sleep", "1000"].map(OsString::from);
+    let argv = ["sh", "-c", "echo inside; exec sleep 1000"].map(OsString::from);
     let mut sleeper = exec::command(&lab.info("app.web"), &lab.namespaces(&fds), &argv, &options())
         .expect("command")
+        .stdout(Stdio::piped())
         .spawn()
         .expect("spawn");
+    let mut said = [0; 7];
+    sleeper.stdout.take().expect("piped").read_exact(&mut said).expect("it says so");
+    assert_eq!(&said, b"inside\n");
     let netns = netns::identity(&fds.netns).unwrap();
-    wait_until("the sleeper is inside", || vpclab::host::procs::in_namespaces(&[netns]).contains(&sleeper.id()));
+    assert!(vpclab::host::procs::in_namespaces(&[netns]).contains(&sleeper.id()));
     drop(fds);
     lab.down();
     assert_eq!(exec::exit_code(sleeper.wait().unwrap()), 128 + 15);
@@ -500,10 +521,10 @@ fn a_lab_ends_with_the_leash_that_holds_it() {
     let handle = lab.handle.take().unwrap();
     drop(handle); // as the death of the process that has it would
     // the client is told, and lets go as the router process would
-    wait_until("the client is told", || lab.told.load(Ordering::Relaxed) > 0);
+    lab.told.recv_timeout(PATIENCE).expect("the client is told");
     lab.client = None;
     drop(fds);
-    wait_until("the lab is gone", || traces(&name).is_empty());
+    await_that("the lab is gone", || traces(&name).is_empty());
 }
 
 #[test]
@@ -536,7 +557,8 @@ fn a_killed_keeper_leaves_only_what_clean_removes() {
     )
     .unwrap();
     handle.wait().unwrap();
-    wait_until("the client sees it", || lab.client().hello().is_err());
+    lab.told.recv_timeout(PATIENCE).expect("the client sees it");
+    assert!(lab.client().hello().is_err());
     drop(fds);
     assert!(!traces(&name).is_empty(), "a kill leaves the name at least, or this test proves nothing");
     let (removed, errors) = cleanup::clean();
@@ -552,6 +574,9 @@ fn a_killed_keeper_leaves_only_what_clean_removes() {
 
 #[test]
 fn clean_leaves_a_running_lab_and_foreign_namespaces_alone() {
+    if passed_as_root("clean_leaves_a_running_lab_and_foreign_namespaces_alone") {
+        return;
+    }
     let lab = Lab::up("keep");
     let _fds = lab.make("app.web", [10, 0, 1, 10]);
     let _alone = CLEANING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -562,6 +587,9 @@ fn clean_leaves_a_running_lab_and_foreign_namespaces_alone() {
 
 #[test]
 fn exec_hides_the_hosts_name_services_and_the_callers_keys() {
+    if passed_as_root("exec_hides_the_hosts_name_services_and_the_callers_keys") {
+        return;
+    }
     let lab = Lab::up("hide");
     let fds = lab.make("app.web", [10, 0, 1, 10]);
     let folder = tempfile::tempdir().expect("folder");
@@ -635,7 +663,7 @@ fn a_command_ends_at_its_deadline_with_its_children() {
     let late = ExecOptions { timeout: Some(Duration::from_millis(200)), ..options() };
     let code = exec::run(&lab.info("app.web"), &lab.namespaces(&fds), &argv, &late).expect("run");
     assert_eq!(code, exec::TIMED_OUT);
-    wait_until("its children are gone", || vpclab::host::procs::in_namespaces(&[identity]).is_empty());
+    await_that("its children are gone", || vpclab::host::procs::in_namespaces(&[identity]).is_empty());
 }
 
 #[test]
@@ -651,9 +679,11 @@ fn exit_codes_are_dockers() {
     let unknown = run(&["true"], &ExecOptions { user: Some("no-such-user".into()), ..options() });
     assert_eq!(exec::exit_code(unknown.status), exec::OWN_FAILURE);
     assert!(text(&unknown).contains("no-such-user"));
-    // as an ordinary user, that is who we are
-    let nobody = run(&["id"], &ExecOptions { user: Some("nobody".into()), ..options() });
-    assert!(text(&nobody).starts_with("uid=65534(nobody)"), "{}", text(&nobody));
+    // where root becomes an ordinary user for these tests, that is who we are
+    if has_other_users() || rustix::process::geteuid().as_raw() == NOBODY {
+        let nobody = run(&["id"], &ExecOptions { user: Some("nobody".into()), ..options() });
+        assert!(text(&nobody).starts_with("uid=65534(nobody)"), "{}", text(&nobody));
+    }
     let missing = ExecInfo { files: "/nonexistent".into(), ..lab.info("app.web") };
     let failed = lab.exec(&missing, &fds, &["true"], &options());
     assert_eq!(exec::exit_code(failed.status), exec::OWN_FAILURE);

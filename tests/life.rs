@@ -3,12 +3,13 @@
 
 mod common;
 
-use std::os::unix::net::UnixListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
-use common::{Lab, aws2, leftovers, processes_with, run, topology, unique_name, vpclab};
+use common::{Lab, await_that, aws2, leftovers, processes_with, run, topology, unique_name, vpclab};
 
 #[test]
 fn a_second_up_says_that_the_lab_runs() {
@@ -57,7 +58,7 @@ fn killed_processes_leave_what_clean_removes_and_nothing_more() {
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
             }
         }
-        wait_until("the processes are gone", || processes_with(&lab.name).is_empty());
+        await_that("the processes are gone", || processes_with(&lab.name).is_empty());
         run(vpclab().arg("clean")).ok();
         assert!(leftovers(&lab.name).is_empty(), "after killing {who}: {:?}", leftovers(&lab.name));
         other.exec("web", &["true"]).ok();
@@ -77,14 +78,17 @@ fn an_attached_lab_ends_with_a_signal() {
             .current_dir(dir.path())
             .args(["up", "--attach", "--name", &name])
             .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("up");
-        wait_until("the lab answers", || run(vpclab().args(["exec", "-l", &name, "web", "--", "true"])).code == 0);
+        // Held to the end: it has more to say.
+        let mut says = BufReader::new(child.stderr.take().expect("piped")).lines();
+        assert!(says.any(|line| line.expect("a line") == "Ctrl-C ends it."), "up ended by itself");
+        run(vpclab().args(["exec", "-l", &name, "web", "--", "true"])).ok();
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, signal).expect("signal");
         child.wait().expect("ended");
-        wait_until("nothing is left", || leftovers(&name).is_empty());
+        await_nothing_left(&name);
     }
 }
 
@@ -103,30 +107,15 @@ fn run_brings_up_executes_and_leaves_nothing_with_the_commands_code() {
     let dir = tempfile::tempdir().expect("folder");
     std::fs::write(dir.path().join("lab.vpclab.yaml"), topology("demo.yaml")).expect("written");
     let name = unique_name();
-    let said = run(vpclab().current_dir(dir.path()).args([
-        "run",
-        "--name",
-        &name,
-        "lab.vpclab.yaml",
-        "web",
-        "--",
-        "sh",
-        "-c",
-        "aws --version >/dev/null 2>&1; exit 42",
-    ]));
-    assert_eq!(said.code, 42, "{}", said.err);
-    assert!(leftovers(&name).is_empty());
-    let said = run(vpclab().current_dir(dir.path()).args([
-        "run",
-        "--name",
-        &name,
-        "lab.vpclab.yaml",
-        "web",
-        "--",
-        "/no/such",
-    ]));
-    assert_eq!(said.code, 127, "{}", said.err);
-    assert!(leftovers(&name).is_empty());
+    let commands: [(&[&str], i32); 2] =
+        [(&["sh", "-c", "aws --version >/dev/null 2>&1; exit 42"], 42), (&["/no/such"], 127)];
+    for (command, code) in commands {
+        let mut run_in_lab = vpclab();
+        run_in_lab.current_dir(dir.path()).args(["run", "--name", &name, "lab.vpclab.yaml", "web", "--"]).args(command);
+        let said = run(&mut run_in_lab);
+        assert_eq!(said.code, code, "{}", said.err);
+        assert!(leftovers(&name).is_empty());
+    }
 }
 
 #[test]
@@ -183,6 +172,9 @@ fn exec_is_not_misled_by_a_hostile_home_and_environment() {
     assert_eq!(set.trim(), "mine");
 }
 
+/// What the test itself says on its connection to the host's name service.
+const OWN: &[u8; 7] = b"control";
+
 #[test]
 fn no_exec_reaches_the_hosts_name_service() {
     if !common::is_root() {
@@ -195,22 +187,24 @@ fn no_exec_reaches_the_hosts_name_service() {
     let socket = folder.join("io.systemd.Resolve");
     assert!(!socket.exists(), "this host runs systemd-resolved; the test would disturb it");
     let listener = UnixListener::bind(&socket).expect("fake socket");
-    let count = Arc::new(AtomicU32::new(0));
-    let counting = Arc::clone(&count);
+    // In the order of their coming, whether they are this test's own.
+    let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
-        for _connection in listener.incoming() {
-            counting.fetch_add(1, Ordering::SeqCst);
+        for connection in listener.incoming() {
+            let mut word = [0; OWN.len()];
+            let own = connection.and_then(|mut c| c.read_exact(&mut word)).is_ok() && word == *OWN;
+            tell.send(own).ok();
         }
     });
     let seen =
         lab.sh("web", "getent hosts sts.eu-west-1.amazonaws.com; getent hosts example.com; ls -A /run/systemd/resolve");
-    let reached = std::os::unix::net::UnixStream::connect(&socket).is_ok();
+    let reached = UnixStream::connect(&socket).and_then(|mut stream| stream.write_all(OWN)).is_ok();
     std::fs::remove_file(&socket).expect("removed");
     if made {
         std::fs::remove_dir_all(folder).ok();
     }
     assert!(reached, "the fake socket does accept on the host");
-    wait_until("the control connection is counted", || count.load(Ordering::SeqCst) == 1);
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(true), "the first that came is this test's own");
     assert!(seen.out.contains("10.0."), "{seen:?}");
     assert!(!seen.out.contains("io.systemd.Resolve"), "{seen:?}");
 }
@@ -220,15 +214,6 @@ fn unprivileged_cannot_fake_the_hosts_socket() {
     let lab = Lab::up_file("demo.yaml");
     let seen = lab.sh("web", "ls -A /run/systemd/resolve 2>/dev/null; true").ok();
     assert_eq!(seen, "");
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -248,21 +233,33 @@ fn a_reader_that_goes_away_and_a_full_disk_are_no_panic() {
 fn an_up_that_is_interrupted_half_way_leaves_nothing() {
     let dir = tempfile::tempdir().expect("folder");
     std::fs::write(dir.path().join("x.vpclab.yaml"), topology("demo.yaml")).expect("written");
-    for millis in [10, 30, 50] {
+    type Stage = fn(&str) -> bool;
+    let stages: [(&str, Stage); 4] = [
+        ("its folder", |name| !leftovers(name).is_empty()),
+        ("its keeper", |name| !processes_with(name).is_empty()),
+        ("its router", |name| processes_with(name).len() > 1),
+        ("the router's socket", |name| run(vpclab().args(["ps", "-l", name])).code == 0),
+    ];
+    for (stage, reached) in stages {
         let name = unique_name();
         let mut up = vpclab();
         up.current_dir(dir.path()).args(["up", "--name", &name]).stdout(std::process::Stdio::null());
         let mut up = up.stderr(std::process::Stdio::null()).spawn().expect("vpclab");
-        std::thread::sleep(std::time::Duration::from_millis(millis));
+        await_that(stage, || reached(&name));
         up.kill().ok();
         let ended = up.wait().expect("waited for");
         if ended.success() {
             run(vpclab().args(["down", "-l", &name])).ok();
         }
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !leftovers(&name).is_empty() && std::time::Instant::now() < until {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        assert!(leftovers(&name).is_empty(), "killed after {millis} ms: {:?}", leftovers(&name));
+        await_nothing_left(&name);
     }
+}
+
+/// Who ended it is not its parent, and the keeper that takes it down is nobody's child.
+#[track_caller]
+fn await_nothing_left(lab: &str) {
+    common::await_state("nothing is left", || {
+        let left = leftovers(lab);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
 }

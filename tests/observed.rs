@@ -50,7 +50,7 @@ mod engine {
     mod oracle;
 }
 
-const SCRIPT: &str = include_str!("support/observed.py");
+const SCRIPT: &str = concat!(include_str!("support/errors.py"), include_str!("support/observed.py"));
 
 /// Probes of one lab.
 const PER_LAB: usize = 130;

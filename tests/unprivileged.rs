@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Said, aws2, is_root, run, topology};
+use common::{NOBODY, Said, as_ordinary_user, aws2, copy_program, is_root, run, topology};
 
 /// A folder that the ordinary user owns, with the program and the demo's topology in it.
 struct Place {
@@ -19,12 +19,12 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let dir = tempfile::Builder::new().prefix("vpclab-user").tempdir_in("/tmp").expect("folder");
-        std::fs::copy(common::VPCLAB, dir.path().join("vpclab")).expect("program copied");
+        copy_program(common::VPCLAB.as_ref(), &dir.path().join("vpclab"));
         std::fs::write(dir.path().join("lab.vpclab.yaml"), topology("demo.yaml")).expect("topology");
         std::fs::create_dir(dir.path().join("run")).expect("run directory");
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("permissions");
         if is_root() {
-            run(Command::new("chown").args(["-R", "65534:65534"]).arg(dir.path())).ok();
+            run(Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(dir.path())).ok();
         }
         Place { dir }
     }
@@ -38,9 +38,7 @@ impl Place {
         if !is_root() {
             return run(Command::new("sh").arg("-c").arg(user));
         }
-        let as_user = "mount -t tmpfs vpclab-test /mnt && mknod -m 666 /mnt/tun c 10 200 && mount --bind /mnt/tun /dev/net/tun \
-             && exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \"$0\"";
-        run(Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", as_user]).arg(user))
+        run(as_ordinary_user("true").args(["sh", "-c", &user]))
     }
 }
 
@@ -105,12 +103,16 @@ fn the_demo_works_without_root() {
 #[test]
 fn tools_that_want_more_work_without_root_or_exec_says_which_flag_helps() {
     let place = Place::new();
+    // Into a pipe: to a file tcpdump writes as a user of its own, who here owns none.
     let said = place.sh(
         "vpclab up --name tools && \
          vpclab exec web -- ping -c1 -W1 10.0.2.10; echo ping=$?; \
-         vpclab exec --user root web -- tcpdump -i eth0 -c1 -U -w /dev/null >tcpdump.out 2>&1 & sleep 0.1; \
-         vpclab exec --timeout 5s web -- sh -c 'while ! grep -q listening tcpdump.out; do :; done; curl -s -o /dev/null https://sts.eu-west-1.amazonaws.com'; \
-         wait; cat tcpdump.out; vpclab down",
+         vpclab exec --user root --timeout 20s web -- tcpdump -i eth0 -c1 -U -w - 2>&1 >/dev/null | \
+         while read -r line; do \
+           echo \"$line\"; \
+           case $line in *listening*) vpclab exec web -- curl -s -o /dev/null https://sts.eu-west-1.amazonaws.com </dev/null;; esac; \
+         done; \
+         vpclab down",
     );
     assert!(
         said.out.contains("1 packet captured") || said.out.contains("1 packets captured"),
@@ -134,7 +136,7 @@ fn a_static_program_serves_in_a_bare_chroot() {
     for folder in ["proc", "dev/net", "tmp", "run", "etc", "sys"] {
         std::fs::create_dir_all(at(folder)).expect("folder");
     }
-    std::fs::copy(&program, at("vpclab")).expect("program copied");
+    copy_program(&program, &at("vpclab"));
     std::fs::write(at("lab.vpclab.yaml"), topology("demo.yaml")).expect("topology");
     let script = format!(
         "cd {0} && mount --bind {0} {0} && mount -t proc proc {0}/proc && exec chroot {0} /vpclab \"$@\"",
@@ -191,9 +193,10 @@ fn static_build() -> std::path::PathBuf {
 fn captures_need_no_root_either() {
     let place = Place::new();
     let said = place.sh("vpclab up --name eyes && \
-         (vpclab capture web --port 53 --count 2 -w c.pcapng 2>said & \
-          until grep -q watching said 2>/dev/null; do sleep 0.02; done; \
-          vpclab exec web -- dig +short sts.eu-west-1.amazonaws.com; wait) && \
+         vpclab capture web --port 53 --count 2 -w c.pcapng 2>&1 | \
+         while read -r line; do \
+           case $line in watching*) vpclab exec web -- dig +short sts.eu-west-1.amazonaws.com </dev/null;; esac; \
+         done && \
          tcpdump -nn -r c.pcapng; \
          vpclab down");
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);

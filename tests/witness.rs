@@ -110,7 +110,7 @@ exec cat
 "#;
 
 /// What the hosts of both networks run.
-const PROGRAM: &str = include_str!("support/witness.py");
+const PROGRAM: &str = concat!(include_str!("support/errors.py"), include_str!("support/witness.py"));
 
 const HOSTS: [&str; 4] = ["a", "b", "w", "h"];
 

@@ -40,12 +40,11 @@ pub fn run(args: Args) -> Done {
     use crate::control::api::{Reply, Request};
     use crate::control::store::{self, Accepted};
     use crate::model::Standing;
-    use crate::runtime::client::ClientError;
 
     let mut client = connect(&args)?;
     let patches = args.patch.iter().map(|path| super::topology::source(path)).collect::<Result<Vec<_>, Failure>>()?;
     for _ in 0..TRIES {
-        let Reply::Source(base) = client.ask(Request::Source)? else { return Err(ClientError::Unexpected.into()) };
+        let Reply::Source(base) = client.ask(Request::Source)? else { return Err(Failure::unexpected()) };
         let running = store::load(&base).map_err(|report| Failure::host(report.render(false)))?;
         let standing = Standing::of(&running);
         let (accepted, count): (Accepted, Option<usize>) = if patches.is_empty() {
@@ -58,7 +57,7 @@ pub fn run(args: Args) -> Done {
             Reply::Applied(applied) => return show(&applied, args.format.format),
             // Somebody else's change came first.
             Reply::Stale => {}
-            _ => return Err(ClientError::Unexpected.into()),
+            _ => return Err(Failure::unexpected()),
         }
     }
     Err(Failure::host("the lab is changed by others all the time; nothing was applied"))

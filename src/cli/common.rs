@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::control::api::{Reply, Request, UNEXPECTED};
+use crate::model::Plan;
+
 /// Printed by `vpclab` alone.
 pub const FIRST_STEPS: &str = "\
 vpclab demo                      the built-in topology, a guided story, and gone again
@@ -26,6 +29,11 @@ impl Failure {
     /// Bad input or usage.
     pub fn input(message: impl Into<String>) -> Failure {
         Failure { exit: 2, message: message.into() }
+    }
+
+    /// The lab answered something else than was asked.
+    pub fn unexpected() -> Failure {
+        Failure::host(UNEXPECTED)
     }
 
     /// The host cannot.
@@ -102,6 +110,39 @@ pub enum Format {
     Json,
 }
 
+/// What a question is about: a running lab, or a topology alone.
+#[derive(clap::Args, Clone, Debug)]
+pub struct AboutArgs {
+    #[command(flatten)]
+    pub lab: LabArg,
+    #[command(flatten)]
+    pub format: FormatArg,
+    /// From this topology, without a lab
+    #[arg(long, env = "VPCLAB_FILE")]
+    pub file: Vec<PathBuf>,
+}
+
+impl AboutArgs {
+    /// The topology's; `None` where a running lab is meant.
+    pub fn plan(&self) -> Result<Option<Plan>, Failure> {
+        if self.file.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(super::topology::read_files(&self.file, None)?.1.plan))
+    }
+
+    /// Asks the running lab.
+    #[cfg(target_os = "linux")]
+    pub fn ask(&self, request: Request) -> Result<Reply, Failure> {
+        Ok(super::up::connect(&self.lab)?.ask(request)?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn ask(&self, _: Request) -> Result<Reply, Failure> {
+        Err(Failure::input("labs run on Linux only; ask a topology with --file"))
+    }
+}
+
 /// The topology files of a verb.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct FileArgs {
@@ -114,37 +155,6 @@ pub struct FileArgs {
     /// The lab's name instead of the file's
     #[arg(long, env = "VPCLAB_NAME")]
     pub name: Option<String>,
-}
-
-/// One filter for all that happened.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub struct FilterArgs {
-    /// Who began the flow: an instance or an address; of drops, also who sent the packet
-    #[arg(long, env = "VPCLAB_FROM")]
-    pub from: Option<String>,
-    /// The flow's target: an instance, endpoint:NAME or an address; of drops, also the packet's
-    #[arg(long, env = "VPCLAB_TO")]
-    pub to: Option<String>,
-    /// A drop code
-    #[arg(long, env = "VPCLAB_CODE")]
-    pub code: Option<String>,
-    /// Only the last 30s, 5m, 1h
-    #[arg(long, env = "VPCLAB_SINCE", value_parser = duration)]
-    pub since: Option<std::time::Duration>,
-    /// Go on until interrupted
-    #[arg(long, env = "VPCLAB_FOLLOW")]
-    pub follow: bool,
-}
-
-impl FilterArgs {
-    pub fn filter(&self) -> crate::control::api::Filter {
-        crate::control::api::Filter {
-            from: self.from.clone(),
-            to: self.to.clone(),
-            code: self.code.clone(),
-            since_ms: self.since.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-        }
-    }
 }
 
 /// Which live packets, and until when.
@@ -267,58 +277,6 @@ pub fn end(label: &str, addr: &str) -> String {
     if label == host { addr.to_owned() } else { format!("{label} {addr}") }
 }
 
-/// A row that happened at a time.
-pub trait Timed {
-    /// Milliseconds since 1970.
-    fn time_ms(&self) -> u64;
-}
-
-/// Prints rows once, or with `--follow` again and again as they come, until interrupted.
-#[cfg(target_os = "linux")]
-pub fn follow<R: Timed + serde::Serialize>(
-    lab: &LabArg,
-    filter: &FilterArgs,
-    format: Format,
-    mut ask: impl FnMut(
-        &mut crate::runtime::client::Client,
-        crate::control::api::Filter,
-    ) -> Result<Vec<R>, crate::runtime::client::ClientError>,
-    render: impl Fn(&[R]) -> String,
-) -> Done {
-    let mut client = super::up::connect(lab)?;
-    let rows = ask(&mut client, filter.filter())?;
-    let show = |rows: &[R], first: bool| -> Result<(), Failure> {
-        match format {
-            Format::Json if !filter.follow => {
-                print_json(&rows)?;
-            }
-            // One value per line, so that a reader need not wait for an end.
-            Format::Json => {
-                for row in rows {
-                    println!("{}", serde_json::to_string(row).map_err(|e| Failure::host(e.to_string()))?);
-                }
-            }
-            Format::Table => {
-                let text = render(rows);
-                let text = if first { text.as_str() } else { text.split_once('\n').map_or("", |(_, rest)| rest) };
-                print!("{text}");
-            }
-        }
-        Ok(())
-    };
-    show(&rows, true)?;
-    let mut seen = rows.iter().map(Timed::time_ms).max().unwrap_or(0);
-    while filter.follow && super::screen::flush() {
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        let new: Vec<R> = ask(&mut client, filter.filter())?.into_iter().filter(|r| r.time_ms() > seen).collect();
-        if !new.is_empty() {
-            show(&new, false)?;
-            seen = new.iter().map(Timed::time_ms).max().unwrap_or(seen);
-        }
-    }
-    Ok(0)
-}
-
 /// `09:06:55.123`, UTC.
 pub fn clock_time(ms: u64) -> String {
     let (_, _, _, h, m, s) = crate::base::UnixTime(ms / 1000).civil();
@@ -327,7 +285,7 @@ pub fn clock_time(ms: u64) -> String {
 
 /// Explains from a plan alone: fresh tables, no lab.
 pub fn explain_plan(
-    plan: &crate::model::Plan,
+    plan: &Plan,
     ask: &crate::control::api::ExplainAsk,
 ) -> Result<crate::control::explain::Explanation, Failure> {
     use crate::control::explain::{Facts, answer};

@@ -1,19 +1,13 @@
 //! `vpclab dns INSTANCE NAME [TYPE]`: what the resolver answers, and which rule or zone says so.
 
-use std::path::PathBuf;
-
-use super::common::{Done, Failure, Format, FormatArg, LabArg, print_json};
-use crate::control::api::DnsAnswer;
+use super::common::{AboutArgs, Done, Failure, Format, print_json};
+use crate::control::api::{DnsAnswer, Reply, Request};
+use crate::model::Plan;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub lab: LabArg,
-    #[command(flatten)]
-    pub format: FormatArg,
-    /// From this topology, without a lab
-    #[arg(long, env = "VPCLAB_FILE")]
-    pub file: Vec<PathBuf>,
+    pub about: AboutArgs,
     /// The instance: NAME or VPC.NAME
     pub instance: String,
     pub name: String,
@@ -22,9 +16,12 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Done {
-    let answer = if args.file.is_empty() { live(&args)? } else { of_file(&args)? };
+    let answer = match args.about.plan()? {
+        Some(plan) => of_plan(&plan, &args)?,
+        None => live(&args)?,
+    };
     let found = !answer.answers.is_empty();
-    if args.format.format == Format::Json {
+    if args.about.format.format == Format::Json {
         print_json(&answer)?;
     } else {
         print!("{}", render(&args, &answer));
@@ -50,25 +47,15 @@ fn render(args: &Args, answer: &DnsAnswer) -> String {
     out
 }
 
-#[cfg(target_os = "linux")]
 fn live(args: &Args) -> Result<DnsAnswer, Failure> {
-    use crate::control::api::{Reply, Request};
-
     let ask = Request::Dns { instance: args.instance.clone(), name: args.name.clone(), rtype: args.rtype.clone() };
-    match super::up::connect(&args.lab)?.ask(ask)? {
+    match args.about.ask(ask)? {
         Reply::Dns(answer) => Ok(answer),
-        _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+        _ => Err(Failure::unexpected()),
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn live(_: &Args) -> Result<DnsAnswer, Failure> {
-    Err(Failure::input("labs run on Linux only; ask a topology with --file"))
-}
-
-fn of_file(args: &Args) -> Result<DnsAnswer, Failure> {
-    let (_, loaded) = super::topology::read_files(&args.file, None)?;
-    let plan = &loaded.plan;
+fn of_plan(plan: &Plan, args: &Args) -> Result<DnsAnswer, Failure> {
     let at = plan.instance_named(&args.instance).map_err(Failure::input)?;
     let zones = crate::dns::compile(plan);
     crate::control::rows::dns_answer(&zones, plan.dns_view(plan.instances[at].vpc()), &args.name, &args.rtype)

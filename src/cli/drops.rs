@@ -1,38 +1,30 @@
 //! `vpclab drops`: what was dropped, where and by which rule.
 
-use super::common::{Done, FilterArgs, FormatArg, LabArg, clock_time, end, table};
-use crate::control::api::DropRow;
-
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    pub lab: LabArg,
-    #[command(flatten)]
-    pub format: FormatArg,
-    #[command(flatten)]
-    pub filter: FilterArgs,
-}
+use super::common::{clock_time, end, table};
+pub use super::rows::Args;
+use super::rows::Row;
+use crate::control::api::{DropRow, Filter, Reply, Request};
 
 #[cfg(target_os = "linux")]
-pub fn run(args: Args) -> Done {
-    use crate::control::api::{Reply, Request};
-
-    super::common::follow(
-        &args.lab,
-        &args.filter,
-        args.format.format,
-        |client, filter| match client.ask(Request::Drops(filter))? {
-            Reply::Drops(rows) => Ok(rows),
-            _ => Err(crate::runtime::client::ClientError::Unexpected),
-        },
-        render,
-    )
+pub fn run(args: Args) -> super::common::Done {
+    super::rows::show::<DropRow>(&args)
 }
 
-fn render(rows: &[DropRow]) -> String {
-    let rows: Vec<Vec<String>> = rows
-        .iter()
-        .map(|r| {
+impl Row for DropRow {
+    fn request(filter: Filter) -> Request {
+        Request::Drops(filter)
+    }
+
+    fn of(reply: Reply) -> Option<Vec<DropRow>> {
+        if let Reply::Drops(rows) = reply { Some(rows) } else { None }
+    }
+
+    fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    fn table(rows: &[DropRow]) -> String {
+        let row = |r: &DropRow| {
             vec![
                 clock_time(r.time_ms),
                 end(&r.from, &r.src),
@@ -44,13 +36,8 @@ fn render(rows: &[DropRow]) -> String {
                 r.direction.clone(),
                 r.count.to_string(),
             ]
-        })
-        .collect();
-    table(&["TIME", "FROM", "TO", "PROTO", "CODE", "OBJECT", "RULE", "DIRECTION", "COUNT"], &rows)
-}
-
-impl super::common::Timed for DropRow {
-    fn time_ms(&self) -> u64 {
-        self.time_ms
+        };
+        let rows: Vec<Vec<String>> = rows.iter().map(row).collect();
+        table(&["TIME", "FROM", "TO", "PROTO", "CODE", "OBJECT", "RULE", "DIRECTION", "COUNT"], &rows)
     }
 }

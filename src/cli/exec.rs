@@ -53,12 +53,11 @@ pub fn run_in(
 ) -> Done {
     use crate::control::api::{Reply, Request};
     use crate::host::exec::{self, ExecOptions, Keep, Namespaces};
-    use crate::runtime::client::ClientError;
 
     let (reply, fds) = client.ask_with_fds(Request::Exec { instance: instance.to_owned() })?;
-    let Reply::Exec(info) = reply else { return Err(ClientError::Unexpected.into()) };
+    let Reply::Exec(info) = reply else { return Err(Failure::unexpected()) };
     let mut fds = fds.into_iter();
-    let Some(net) = fds.next() else { return Err(ClientError::Unexpected.into()) };
+    let Some(net) = fds.next() else { return Err(Failure::unexpected()) };
     let join = Namespaces { user: fds.next(), net };
     let run_dir = std::path::PathBuf::from(&info.run_dir);
     let exec_info = exec::ExecInfo {

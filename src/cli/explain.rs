@@ -1,9 +1,7 @@
 //! `vpclab explain SRC DST`: whether and why a packet gets there, and back.
 
-use std::path::PathBuf;
-
-use super::common::{Done, Failure, Format, FormatArg, LabArg, print_json};
-use crate::control::api::ExplainAsk;
+use super::common::{AboutArgs, Done, Failure, Format, print_json};
+use crate::control::api::{ExplainAsk, Reply, Request};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -15,12 +13,7 @@ Examples:
 Exit code 0: it gets there and back; 1: it does not.")]
 pub struct Args {
     #[command(flatten)]
-    pub lab: LabArg,
-    #[command(flatten)]
-    pub format: FormatArg,
-    /// From this topology, without a lab
-    #[arg(long, env = "VPCLAB_FILE")]
-    pub file: Vec<PathBuf>,
+    pub about: AboutArgs,
     /// Judge the policies for an action and a resource: s3:GetObject arn:aws:s3:::reports/a
     #[arg(long, num_args = 1..=2, value_names = ["ACTION", "ARN"])]
     pub request: Vec<String>,
@@ -44,34 +37,20 @@ pub fn run(args: Args) -> Done {
     };
     let Args { src, dst, unsigned, from_port, .. } = &args;
     let ask = ExplainAsk { src: src.clone(), dst: dst.clone(), request, unsigned: *unsigned, from_port: *from_port };
-    let (text, json, reachable) = if args.file.is_empty() { live(&args, ask)? } else { of_file(&args, &ask)? };
-    if args.format.format == Format::Json {
+    let (text, json, reachable) = match args.about.plan()? {
+        Some(plan) => {
+            let told = super::common::explain_plan(&plan, &ask)?;
+            (told.text(), told.json(), told.reachable)
+        }
+        None => match args.about.ask(Request::Explain(ask))? {
+            Reply::Explained { text, json, reachable } => (text, json, reachable),
+            _ => return Err(Failure::unexpected()),
+        },
+    };
+    if args.about.format.format == Format::Json {
         print_json(&json)?;
     } else {
         print!("{text}");
     }
     Ok(u8::from(!reachable))
-}
-
-type Told = (String, serde_json::Value, bool);
-
-#[cfg(target_os = "linux")]
-fn live(args: &Args, ask: ExplainAsk) -> Result<Told, Failure> {
-    use crate::control::api::{Reply, Request};
-
-    match super::up::connect(&args.lab)?.ask(Request::Explain(ask))? {
-        Reply::Explained { text, json, reachable } => Ok((text, json, reachable)),
-        _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn live(_: &Args, _: ExplainAsk) -> Result<Told, Failure> {
-    Err(Failure::input("labs run on Linux only; ask a topology with --file"))
-}
-
-fn of_file(args: &Args, ask: &ExplainAsk) -> Result<Told, Failure> {
-    let (_, loaded) = super::topology::read_files(&args.file, None)?;
-    let told = super::common::explain_plan(&loaded.plan, ask)?;
-    Ok((told.text(), told.json(), told.reachable))
 }

@@ -43,7 +43,6 @@ pub struct Args {
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Done {
     use crate::control::api::{Reply, Request};
-    use crate::runtime::client::ClientError;
 
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
@@ -59,7 +58,7 @@ pub fn run(args: Args) -> Done {
         _ => Request::Fault { words: args.words, for_ms: args.lasts.map(ms), after_ms: args.after.map(ms) },
     };
     let Reply::Faults(rows) = super::up::connect(&args.lab)?.ask(request)? else {
-        return Err(ClientError::Unexpected.into());
+        return Err(Failure::unexpected());
     };
     match args.format.format {
         Format::Json => print_json(&rows),

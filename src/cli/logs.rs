@@ -25,7 +25,7 @@ pub fn run(args: Args) -> Done {
     };
     let mut client = super::up::connect(&args.lab)?;
     let Reply::Logs(lines) = client.ask(Request::Logs { instance })? else {
-        return Err(Failure::host("the lab answered something else than was asked"));
+        return Err(Failure::unexpected());
     };
     for line in lines {
         println!("{} run[{}] {}: {}", clock_time(line.time_ms), line.command, line.stream, line.text);

@@ -31,6 +31,7 @@ mod ls;
 mod names;
 mod probe;
 mod ps;
+mod rows;
 mod run;
 mod schema;
 mod services;

@@ -1,20 +1,14 @@
 //! `vpclab names [ENDPOINT]`: every name of an endpoint, one per line, for scripts.
 
-use std::path::PathBuf;
-
-use super::common::{Done, Failure, Format, FormatArg, LabArg, print_json};
-use crate::control::api::NameRow;
+use super::common::{AboutArgs, Done, Failure, Format, print_json};
+use crate::control::api::{NameRow, Reply, Request};
 use crate::control::rows;
+use crate::model::Plan;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub lab: LabArg,
-    #[command(flatten)]
-    pub format: FormatArg,
-    /// From this topology, without a lab
-    #[arg(long, env = "VPCLAB_FILE")]
-    pub file: Vec<PathBuf>,
+    pub about: AboutArgs,
     /// Only the zonal name of this zone: a, b, ...
     #[arg(long, env = "VPCLAB_ZONE")]
     pub zone: Option<char>,
@@ -26,8 +20,11 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Done {
-    let rows = if args.file.is_empty() { live(&args)? } else { of_file(&args)? };
-    if args.format.format == Format::Json {
+    let rows = match args.about.plan()? {
+        Some(plan) => of_plan(&plan, &args)?,
+        None => live(&args)?,
+    };
+    if args.about.format.format == Format::Json {
         return print_json(&rows);
     }
     for row in &rows {
@@ -44,25 +41,15 @@ pub fn run(args: Args) -> Done {
     Ok(u8::from(none))
 }
 
-#[cfg(target_os = "linux")]
 fn live(args: &Args) -> Result<Vec<NameRow>, Failure> {
-    use crate::control::api::{Reply, Request};
-
     let ask = Request::Names { endpoint: args.endpoint.clone(), zone: args.zone, kind: args.kind.clone() };
-    match super::up::connect(&args.lab)?.ask(ask)? {
+    match args.about.ask(ask)? {
         Reply::Names(rows) => Ok(rows),
-        _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+        _ => Err(Failure::unexpected()),
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn live(_: &Args) -> Result<Vec<NameRow>, Failure> {
-    Err(Failure::input("labs run on Linux only; ask a topology with --file"))
-}
-
-fn of_file(args: &Args) -> Result<Vec<NameRow>, Failure> {
-    let (_, loaded) = super::topology::read_files(&args.file, None)?;
-    let plan = &loaded.plan;
+fn of_plan(plan: &Plan, args: &Args) -> Result<Vec<NameRow>, Failure> {
     let chosen: Vec<usize> = match &args.endpoint {
         None => (0..plan.endpoints.len()).collect(),
         Some(name) => vec![plan.endpoint_named(name).map_err(Failure::input)?],

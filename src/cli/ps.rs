@@ -1,6 +1,6 @@
 //! `vpclab ps`.
 
-use super::common::{Done, FormatArg, LabWord, table};
+use super::common::{Done, Failure, FormatArg, LabWord, table};
 #[cfg(target_os = "linux")]
 use super::common::{Format, print_json};
 use crate::control::api::Ps;
@@ -23,7 +23,7 @@ pub fn run(args: Args) -> Done {
         use crate::control::api::{Reply, Request};
         return match super::up::connect(&lab)?.ask(Request::Gauges)? {
             Reply::Gauges(gauges) => print_json(&gauges),
-            _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+            _ => Err(Failure::unexpected()),
         };
     }
     let ps = super::up::ps(&mut super::up::connect(&lab)?)?;
@@ -38,7 +38,7 @@ pub fn run(args: Args) -> Done {
 
 #[cfg(not(target_os = "linux"))]
 pub fn run(_args: Args) -> Done {
-    Err(super::common::Failure::host("a lab needs Linux"))
+    Err(Failure::host("a lab needs Linux"))
 }
 
 /// One row for each instance, one for each endpoint ENI.

@@ -270,7 +270,7 @@ impl Live<'_> {
         };
         match self.ask(ask) {
             Ok(Reply::Dns(answer)) => Ok(ran_of(&answer.answers, &answer.rcode)),
-            Ok(_) => Err("the lab answered something else than was asked".into()),
+            Ok(_) => Err(Failure::unexpected().message),
             Err(failure) => Err(failure.message),
         }
     }

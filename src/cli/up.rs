@@ -41,7 +41,7 @@ pub fn ps(client: &mut crate::runtime::client::Client) -> Result<crate::control:
     use crate::control::api::{Reply, Request};
     match client.ask(Request::Ps)? {
         Reply::Ps(ps) => Ok(ps),
-        _ => Err(crate::runtime::client::ClientError::Unexpected.into()),
+        _ => Err(Failure::unexpected()),
     }
 }
 

@@ -20,6 +20,9 @@ use crate::model::{Change, Sign};
 /// Of the messages below. Raised when a field changes its meaning; new fields and kinds keep it.
 pub const VERSION: u32 = 1;
 
+/// What a client says of a reply that answers no question of its: it and the lab are of different versions.
+pub const UNEXPECTED: &str = "the lab answered something else than was asked";
+
 /// Bytes of the largest message: an accepted topology and its files, or a long list of flows.
 pub const MAX_MESSAGE: usize = 64 << 20;
 

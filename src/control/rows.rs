@@ -364,7 +364,7 @@ mod tests {
     fn dropped_on_the_way_back() -> (Plan, Vec<DropRow>) {
         use crate::base::Instant;
         use crate::engine::{Engine, EngineLimits, compile};
-        use crate::model::{Around, Source, load};
+        use crate::model::testing::plan_of;
         use crate::wire::make::{self, TcpSpec};
         use crate::wire::packet::tcp_flags;
         use std::net::SocketAddrV4;
@@ -393,9 +393,7 @@ vpcs:
       api: { subnet: b, ip: 10.0.2.10, security_groups: [open] }
 internet: { www: { ip: 192.0.2.10 } }
 ";
-        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
-            .unwrap_or_else(|r| panic!("{}", r.render(false)))
-            .plan;
+        let plan = plan_of(&[text]);
         let eni = |label: &str| {
             let at = (0..plan.enis.len()).find(|at| plan.eni_label(EniIx(*at as u32)) == label);
             EniIx(at.expect("an ENI") as u32)
@@ -547,16 +545,14 @@ vpcs:
 
     #[test]
     fn a_gateway_endpoint_is_known_by_its_name_and_by_the_names_that_lead_to_it() {
-        use crate::model::{Around, Source, load};
+        use crate::model::testing::plan_of;
         let text = "version: 1
 name: t
 region: eu-west-1
 vpcs:
   app: { cidr: 10.0.0.0/16, endpoints: { s3: { type: gateway }, dynamodb: { type: gateway } } }
 ";
-        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
-            .unwrap_or_else(|r| panic!("{}", r.render(false)))
-            .plan;
+        let plan = plan_of(&[text]);
         let s3 = plan.find_endpoint("s3").expect("an endpoint");
         let names = |kind| name_rows(&plan, &[s3], None, kind).into_iter().map(|r| r.name).collect::<Vec<_>>();
         assert!(names(None).contains(&"s3.eu-west-1.amazonaws.com".to_owned()), "{:?}", names(None));

@@ -2,7 +2,7 @@
 //! knows of it.
 
 use super::flow::{Flow, FlowState, INITIATOR, Side, TARGET};
-use super::program::{EniKind, Program, TcpTimes, Timeouts};
+use super::program::{EniKind, Phase, Program};
 use crate::base::{EniIx, Instant, Proto};
 
 #[derive(Clone, Copy)]
@@ -17,15 +17,12 @@ impl Lives<'_> {
     #[inline]
     pub(super) fn soonest(self, flow: &Flow) -> u32 {
         let times = &self.program.timeouts;
-        let millis = if flow.is_apart() {
-            u32::MAX
-        } else if times.len() == 1 {
-            let millis = tracked(&times[0], &times[0].tcp, flow);
-            if flow.is_endpoint() { millis.min(tracked(&times[0], &times[0].endpoint, flow)) } else { millis }
-        } else {
-            self.side(flow, INITIATOR).min(self.side(flow, TARGET))
-        };
-        if flow.is_bound() { millis.min(bound(&times[0], flow)) } else { millis }
+        let phase = phase(flow) as usize;
+        if times.len() == 1 && !flow.is_apart() {
+            return times[0].soonest[usize::from(flow.is_endpoint()) | usize::from(flow.is_bound()) << 1][phase];
+        }
+        let bound = if flow.is_bound() { times[0].bound[phase] } else { u32::MAX };
+        if flow.is_apart() { bound } else { bound.min(self.side(flow, INITIATOR)).min(self.side(flow, TARGET)) }
     }
 
     /// When a side is forgotten by its ENI.
@@ -35,7 +32,7 @@ impl Lives<'_> {
 
     /// When a NAT gateway forgets what the flow holds of it.
     pub(super) fn binding_ends(self, flow: &Flow) -> Instant {
-        flow.ends_after(bound(&self.program.timeouts[0], flow))
+        flow.ends_after(self.program.timeouts[0].bound[phase(flow) as usize])
     }
 
     /// Has the ENI of this side forgotten the flow?
@@ -48,31 +45,20 @@ impl Lives<'_> {
         let eni = self.enis.get(flow.port(side) as usize).copied().flatten();
         let times = eni.map_or(&self.program.timeouts[0], |eni| self.program.times(eni));
         let endpoint = eni.is_some_and(|eni| matches!(self.program.eni(eni).kind, EniKind::Endpoint(_)));
-        tracked(times, if endpoint { &times.endpoint } else { &times.tcp }, flow)
+        (if endpoint { &times.endpoint } else { &times.tracked })[phase(flow) as usize]
     }
 }
 
 #[inline]
-fn tracked(times: &Timeouts, tcp: &TcpTimes, flow: &Flow) -> u32 {
+fn phase(flow: &Flow) -> Phase {
     match flow.state {
-        FlowState::New => tcp.new,
-        FlowState::Established => tcp.open,
-        FlowState::Closing if flow.was_reset() => tcp.reset,
-        FlowState::Closing => tcp.fin,
-        FlowState::Single if flow.proto() == Proto::UDP => times.udp,
-        FlowState::Single => times.icmp,
-        FlowState::Stream => times.udp_stream,
-        FlowState::Open => times.other,
-    }
-}
-
-/// VPC User Guide, "NAT gateways": 350 idle seconds, whatever the protocol and whether a connection was established.
-/// No source tells how soon AWS forgets what has ended.
-#[inline]
-fn bound(times: &Timeouts, flow: &Flow) -> u32 {
-    match flow.state {
-        FlowState::Closing if flow.was_reset() => TcpTimes::DEFAULT.reset.min(times.nat),
-        FlowState::Closing => TcpTimes::DEFAULT.fin.min(times.nat),
-        _ => times.nat,
+        FlowState::New => Phase::New,
+        FlowState::Established => Phase::Established,
+        FlowState::Closing if flow.was_reset() => Phase::Reset,
+        FlowState::Closing => Phase::Closed,
+        FlowState::Single if flow.proto() == Proto::UDP => Phase::Datagram,
+        FlowState::Single => Phase::Icmp,
+        FlowState::Stream => Phase::Stream,
+        FlowState::Open => Phase::Other,
     }
 }

@@ -35,46 +35,49 @@ pub struct Program {
     pub(crate) timeouts: Box<[Timeouts]>,
 }
 
-/// How long flows live without packets, in milliseconds; parts of one count as a whole.
+/// How long it is remembered without packets, in milliseconds; parts of one count as a whole. Each by [`Phase`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    pub(crate) tcp: TcpTimes,
-    /// What an interface endpoint remembers of TCP to it.
-    pub(crate) endpoint: TcpTimes,
-    /// What a NAT gateway remembers, of any protocol.
-    pub(crate) nat: u32,
-    pub(crate) udp: u32,
-    pub(crate) udp_stream: u32,
-    /// AWS names no time for ICMP; UDP's for one exchange.
-    pub(crate) icmp: u32,
-    /// Protocols other than TCP, UDP and ICMP (EC2 User Guide, "connection tracking").
-    pub(crate) other: u32,
+    /// By security groups.
+    pub(crate) tracked: [u32; PHASES],
+    /// By an interface endpoint.
+    pub(crate) endpoint: [u32; PHASES],
+    /// By a NAT gateway.
+    pub(crate) bound: [u32; PHASES],
+    /// Until the first of all forgets: at an endpoint (1), through a NAT gateway (2), both (3), neither (0).
+    pub(crate) soonest: [[u32; PHASES]; 4],
 }
 
-/// The same for the states of a TCP connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TcpTimes {
-    /// Before the handshake is finished. AWS does not document it; a Linux client's last retries are 32 and 64 seconds
-    /// apart, and each SYN meets the rules anew.
-    pub(crate) new: u32,
-    pub(crate) open: u32,
-    /// After a FIN of each side: long enough for a last ACK to be repeated.
-    pub(crate) fin: u32,
-    /// After a RST: what was on its way.
-    pub(crate) reset: u32,
+/// How a flow stands, as far as it matters to how long it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// TCP before the handshake is finished.
+    New,
+    Established,
+    /// After a RST.
+    Reset,
+    /// After a FIN of each side.
+    Closed,
+    /// UDP: one exchange.
+    Datagram,
+    /// UDP: more than one.
+    Stream,
+    Icmp,
+    Other,
 }
+
+pub(crate) const PHASES: usize = 8;
 
 const SECOND: u32 = 1_000;
-
-impl TcpTimes {
-    /// `open` is for limits to say.
-    pub(crate) const DEFAULT: TcpTimes = TcpTimes { new: 60 * SECOND, open: 0, fin: 10 * SECOND, reset: 2 * SECOND };
-
-    fn tracked(open: u32) -> TcpTimes {
-        let TcpTimes { new, fin, reset, .. } = TcpTimes::DEFAULT;
-        TcpTimes { new: open.min(new), open, fin: open.min(fin), reset: open.min(reset) }
-    }
-}
+/// Before the handshake is finished. AWS does not document it; a Linux client's last retries are 32 and 64 seconds
+/// apart, and each SYN meets the rules anew.
+const NEW: u32 = 60 * SECOND;
+/// After a FIN of each side: long enough for a last ACK to be repeated.
+const CLOSED: u32 = 10 * SECOND;
+/// After a RST: what was on its way.
+const RESET: u32 = 2 * SECOND;
+/// Protocols other than TCP, UDP and ICMP (EC2 User Guide, "connection tracking").
+const OTHER: u32 = 600 * SECOND;
 
 impl Timeouts {
     pub(crate) fn new(limits: &Limits) -> Timeouts {
@@ -84,16 +87,21 @@ impl Timeouts {
     /// Of an ENI with idle times of its own.
     pub(crate) fn of(limits: &Limits, own: &Tracking) -> Timeouts {
         let millis = |d: std::time::Duration| u32::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
-        Timeouts {
-            tcp: TcpTimes::tracked(millis(own.tcp_idle.unwrap_or(limits.sg_tcp_idle))),
-            // Not shorter while it begins: a backend may take longer to answer than a connection may idle.
-            endpoint: TcpTimes { open: millis(limits.endpoint_idle), ..TcpTimes::DEFAULT },
-            nat: millis(limits.nat_idle),
-            udp: millis(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
-            udp_stream: millis(own.udp_stream.unwrap_or(limits.sg_udp_stream)),
-            icmp: millis(own.udp_idle.unwrap_or(limits.sg_udp_idle)),
-            other: 600 * SECOND,
-        }
+        let tcp = millis(own.tcp_idle.unwrap_or(limits.sg_tcp_idle));
+        let udp = millis(own.udp_idle.unwrap_or(limits.sg_udp_idle));
+        let stream = millis(own.udp_stream.unwrap_or(limits.sg_udp_stream));
+        let nat = millis(limits.nat_idle);
+        // AWS names no time for ICMP: UDP's for one exchange.
+        let tracked = [NEW.min(tcp), tcp, RESET.min(tcp), CLOSED.min(tcp), udp, stream, udp, OTHER];
+        // Not shorter while it begins: a backend may take longer to answer than a connection may idle.
+        let endpoint = [NEW, millis(limits.endpoint_idle), RESET, CLOSED, udp, stream, udp, OTHER];
+        // VPC User Guide, "NAT gateways": 350 idle seconds, whatever the protocol and whether a connection was
+        // established. No source tells how soon AWS forgets what has ended.
+        let bound = [nat, nat, RESET.min(nat), CLOSED.min(nat), nat, nat, nat, nat];
+        let least = |a: [u32; PHASES], b: [u32; PHASES]| std::array::from_fn(|at| a[at].min(b[at]));
+        let at_endpoint = least(tracked, endpoint);
+        let soonest = [tracked, at_endpoint, least(tracked, bound), least(at_endpoint, bound)];
+        Timeouts { tracked, endpoint, bound, soonest }
     }
 }
 

@@ -191,10 +191,25 @@ fn sysctls(wanted: &InstanceHost) -> io::Result<()> {
     }
     // all groups need a mapping of all groups
     if set("ping_group_range", "0 2147483647".into()).is_err() {
-        let gid = rustix::process::getegid().as_raw();
-        let _ = set("ping_group_range", format!("{gid} {gid}"));
+        let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+        let own = rustix::process::getegid().as_raw();
+        let (first, last) = mapped_groups(&map).unwrap_or((own, own));
+        let _ = set("ping_group_range", format!("{first} {last}"));
     }
     Ok(())
+}
+
+/// The first and the last group of a user namespace, from its gid_map, in the order of the numbers outside: by those the
+/// kernel compares. `None` if they are in another order inside, which `ping_group_range` takes for an empty range.
+fn mapped_groups(map: &str) -> Option<(u32, u32)> {
+    let lines = map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??, numbers.next()??.checked_sub(1)?))
+    });
+    let (first, ..) = lines.clone().min_by_key(|(_, outside, _)| *outside)?;
+    let (last, _, more) = lines.max_by_key(|(_, outside, _)| *outside)?;
+    let last = last.checked_add(more)?;
+    (first <= last).then_some((first, last))
 }
 
 /// Of the calling thread's namespace.
@@ -236,4 +251,23 @@ fn check(wanted: &InstanceHost) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{:?} is no instance", wanted.path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mapped_groups;
+
+    #[test]
+    fn the_groups_of_a_mapping_lie_between_the_lowest_and_the_highest_outside() {
+        let own =
+            "         0     100000       1001\n      1001       1001          1\n      1002     101001      64535\n";
+        assert_eq!(mapped_groups(own), Some((1001, 65536)));
+        assert_eq!(mapped_groups("1000 1000 1\n"), Some((1000, 1000)));
+        let above = "0 100000 65536\n200000 200000 1\n";
+        assert_eq!(mapped_groups(above), Some((0, 200_000)));
+        // Outside in the one order, inside in the other.
+        assert_eq!(mapped_groups("0 300000 1000\n1000 1000 1\n"), None);
+        assert_eq!(mapped_groups(""), None);
+        assert_eq!(mapped_groups("0 0 4294967295\n"), Some((0, u32::MAX - 1)));
+    }
 }

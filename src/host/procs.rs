@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::rundir::started;
+
 /// Processes whose network namespace is one of `namespaces` (device and inode), this one excepted. What may not be
 /// looked at is not ours.
 pub fn in_namespaces(namespaces: &[(u64, u64)]) -> Vec<u32> {
@@ -40,6 +42,17 @@ pub fn end(pids: &[u32], grace: Duration, still_ours: impl Fn(u32) -> bool) -> i
         }
     }
     Ok(held.len())
+}
+
+/// Waits for the end of a process that began at that moment, as [`started`] tells it; another
+/// that has its number by now is not waited for. False if it lives on after `timeout`.
+pub fn wait_ended(pid: u32, began: u64, timeout: Duration) -> bool {
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return true };
+    match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+        // what the descriptor holds is looked at when its number can no longer be reused
+        Ok(held) => started(pid) != Some(began) || all_ended(&[held], timeout).unwrap_or(false),
+        Err(errno) => errno == rustix::io::Errno::SRCH,
+    }
 }
 
 /// As [`end`], for everything in these namespaces.

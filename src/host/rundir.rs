@@ -7,13 +7,13 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::cleanup;
 use super::netns::{self, explain};
+use super::{cleanup, procs};
 
 /// The lab's lock: held by its keeper while it runs.
 const LOCK: &str = "lock";
@@ -69,25 +69,28 @@ pub enum Record {
 impl RunDir {
     /// Makes the folder and takes its lock. Leftovers of a crashed lab of this name are removed first.
     pub fn claim(lab: &str) -> Result<RunDir, ClaimError> {
-        let dir = RunDir::lock_up(lab)?;
+        let dir = RunDir::lock_up(lab, true)?;
         cleanup::sweep(&dir)?;
         Ok(dir)
     }
 
-    /// Claims the folder of a crashed lab and sweeps it; `None` if the lab runs.
+    /// Claims the folder of a crashed lab and sweeps it; `None` if the lab runs, or is gone by now.
     pub(super) fn claim_crashed(lab: &str) -> io::Result<Option<(RunDir, cleanup::Removed)>> {
-        match RunDir::lock_up(lab) {
+        match RunDir::lock_up(lab, false) {
             Ok(dir) => {
                 let removed = cleanup::sweep(&dir)?;
                 Ok(Some((dir, removed)))
             }
             Err(ClaimError::Running { .. }) => Ok(None),
+            Err(ClaimError::Io(err)) if err.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(ClaimError::Io(err)) => Err(err),
             Err(err @ ClaimError::Name(_)) => Err(io::Error::new(io::ErrorKind::InvalidInput, err.to_string())),
         }
     }
 
-    fn lock_up(lab: &str) -> Result<RunDir, ClaimError> {
+    /// `make`: the folder too. Without it, `NotFound` where there is none: it would be seen again for a moment after its
+    /// lab is gone.
+    fn lock_up(lab: &str, make: bool) -> Result<RunDir, ClaimError> {
         if !valid_name(lab) {
             return Err(ClaimError::Name(lab.to_owned()));
         }
@@ -95,13 +98,16 @@ impl RunDir {
         let path = base.join(lab);
         let mut tries = 0;
         loop {
-            let opened = make_private(&base).and_then(|()| make_private(&path)).and_then(|()| {
+            let private = if make { make_private } else { must_be_private };
+            let opened = private(&base).and_then(|()| private(&path)).and_then(|()| {
                 OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK))
             });
             let lock = match opened {
                 Ok(lock) => lock,
                 // another lab, the last, took a folder along between two of our steps
-                Err(err) if err.kind() == io::ErrorKind::NotFound && base.parent().is_some_and(Path::is_dir) => {
+                Err(err)
+                    if make && err.kind() == io::ErrorKind::NotFound && base.parent().is_some_and(Path::is_dir) =>
+                {
                     continue;
                 }
                 Err(err) => return Err(err.into()),
@@ -209,16 +215,10 @@ impl RunDir {
     /// Waits until the lab's keeper has removed everything and has ended itself; `keeper` is what [`RunDir::keeper`] said
     /// while the lab ran. False if it is still there after `timeout`.
     pub fn wait_gone(&self, keeper: Option<(u32, u64)>, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let lives = || keeper.is_some_and(|(pid, then)| started(pid) == Some(then));
-        while self.is_running() || lives() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            // a lock has no event to wait for with a timeout
-            std::thread::sleep(Duration::from_millis(5));
+        match keeper {
+            Some((pid, began)) => procs::wait_ended(pid, began, timeout),
+            None => !self.is_running(),
         }
-        true
     }
 
     /// Adds a record, before the step that it speaks of.
@@ -332,6 +332,10 @@ fn make_private(dir: &Path) -> io::Result<()> {
         }
         _ => {}
     }
+    must_be_private(dir)
+}
+
+fn must_be_private(dir: &Path) -> io::Result<()> {
     let meta = std::fs::symlink_metadata(dir)?;
     if !owned_by_us(dir) || meta.mode() & 0o077 != 0 {
         return Err(io::Error::new(
@@ -354,6 +358,12 @@ mod tests {
         for name in ["a", "demo", "My-lab_2", &"a".repeat(63)] {
             assert!(valid_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn who_cleans_makes_no_folder_of_a_lab_that_is_gone() {
+        assert!(matches!(RunDir::claim_crashed("never-there"), Ok(None)));
+        assert_eq!(RunDir::open("never-there").map_err(|e| e.kind()).err(), Some(io::ErrorKind::NotFound));
     }
 
     #[test]

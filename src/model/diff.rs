@@ -282,18 +282,13 @@ fn policy(p: &Policy) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::source::Source;
-    use super::super::{Around, load, starter};
+    use super::super::testing::plan_of;
     use super::*;
-
-    fn plan(sources: &[Source]) -> Plan {
-        load(sources, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan
-    }
 
     #[test]
     fn gateways_and_addresses_show_with_what_they_change() {
-        let solo = Source::new("t-solo.yaml", include_str!("../../topologies/t-solo.yaml"));
-        let old = plan(std::slice::from_ref(&solo));
+        let solo = include_str!("../../topologies/t-solo.yaml");
+        let old = plan_of(&[solo]);
         let patch = "vpcs:
   vpc:
     nat_gateways: { natgw-a: { eip: [one, two] } }
@@ -302,7 +297,7 @@ mod tests {
     instances: { web: { public_ip: false, forward: masquerade, tracking: { nitro: 6 } } }
     endpoints: { s3: { type: gateway, route_tables: [private] } }
 ";
-        let new = plan(&[solo, Source::new("patch.yaml", patch)]);
+        let new = plan_of(&[solo, patch]);
         let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
         for wanted in [
             "~ route table vpc.public\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via igw -> 10.0.0.0/16 local, 0.0.0.0/0 via igw, pl:corp blackhole",
@@ -324,8 +319,8 @@ mod tests {
 
     #[test]
     fn a_patch_shows_as_what_it_changes_and_nothing_else() {
-        let demo = starter::demo();
-        let old = plan(std::slice::from_ref(&demo));
+        let demo = include_str!("../../topologies/demo.yaml");
+        let old = plan_of(&[demo]);
         assert_eq!(diff(&old, &old), []);
         let patch = "vpcs:
   app:
@@ -333,7 +328,7 @@ mod tests {
     instances: { guest: null, third: { subnet: private-b, ip: 10.0.2.30 } }
 checks: null
 ";
-        let new = plan(&[demo, Source::new("fix.yaml", patch)]);
+        let new = plan_of(&[demo, patch]);
         let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
         assert_eq!(
             seen[..5],

@@ -13,6 +13,8 @@ pub mod plan;
 mod schema;
 pub mod spec;
 mod starter;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod validate;
 
 pub use diff::{Change, Sign, diff};

@@ -27,7 +27,7 @@ pub enum ClientError {
     /// The lab's own words, and the exit code they should lead to.
     #[error("{message}")]
     Refused { message: String, exit: u8 },
-    #[error("the lab answered something else than was asked")]
+    #[error("{}", api::UNEXPECTED)]
     Unexpected,
 }
 

@@ -107,7 +107,7 @@ fn letters<const A: usize, const N: usize>(alphabet: &[u8; A], bytes: [u8; N]) -
 mod tests {
     use super::*;
     use crate::base::clock::ManualClock;
-    use crate::model::plan::{Common, InstancePlan, Policy, RolePlan};
+    use crate::model::plan::{Common, InstanceHome, InstancePlan, Policy, RolePlan};
 
     fn plan() -> Plan {
         let mut plan = Plan::default();
@@ -117,24 +117,8 @@ mod tests {
             policy: Policy::Full,
         });
         for (name, role) in [("web", Some(0)), ("bare", None)] {
-            plan.instances.push(InstancePlan {
-                common: Common { name: name.into(), id: format!("i-{name}"), ..Common::default() },
-                home: crate::model::plan::InstanceHome::Vpc(0),
-                enis: vec![],
-                role,
-                listen: vec![],
-                run: vec![],
-                mtu: 9001,
-                imds_v2_required: false,
-                imds_hop_limit: 1,
-                user_data: None,
-                env: vec![],
-                names: vec![],
-                forward: None,
-                tracking: crate::model::plan::Tracking::default(),
-                impair: None,
-                dns_server: false,
-            });
+            let common = Common { name: name.into(), id: format!("i-{name}"), ..Common::default() };
+            plan.instances.push(InstancePlan { role, ..InstancePlan::new(common, InstanceHome::Vpc(0), Vec::new()) });
         }
         plan
     }

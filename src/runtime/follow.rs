@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::base::{EniIx, FiveTuple, Instant, Proto};
     use crate::engine::{Direction, DropCode};
-    use crate::model::{Around, Source, load};
+    use crate::model::testing::plan_of;
 
     const LAB: &str = "version: 1
 name: t
@@ -137,8 +137,7 @@ transit_gateways:
 ";
 
     fn plan(patch: &str) -> Plan {
-        let sources = [Source::new("lab.yaml", LAB), Source::new("patch.yaml", patch)];
-        load(&sources, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan
+        plan_of(&[LAB, patch])
     }
 
     fn record(decider: Decider) -> DropRecord {

@@ -225,8 +225,9 @@ mod tests {
 
     use super::*;
     use crate::engine::compile;
+    use crate::model::Plan;
     use crate::model::plan::Impair;
-    use crate::model::{Around, Plan, Source, load};
+    use crate::model::testing::plan_of;
     use crate::wire::make::{self, TcpSpec};
     use crate::wire::packet::{IP_OFFSET, tcp_flags};
 
@@ -248,10 +249,7 @@ vpcs:
       near: { subnet: one, ip: 10.0.0.10, security_groups: [any] }
       far: { subnet: one, ip: 10.0.0.11, security_groups: [any] }
 ";
-        let mut plan = match load(&[Source::new("links.yaml", text)], &Around::default()) {
-            Ok(loaded) => loaded.plan,
-            Err(report) => panic!("{report:?}"),
-        };
+        let mut plan = plan_of(&[text]);
         for (name, impair) in [("near", near), ("far", far)] {
             let at = plan.find_instance(name).expect(name);
             plan.instances[at].impair = Some(impair);

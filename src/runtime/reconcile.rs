@@ -106,7 +106,7 @@ fn why_anew(was: &InstanceHost, is: &InstanceHost) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Around, Source, load};
+    use crate::model::testing::plan_of;
 
     const BASE: &str = "version: 1
 name: t
@@ -124,11 +124,7 @@ vpcs:
 ";
 
     fn plan(patch: &str) -> Plan {
-        let mut sources = vec![Source::new("base.yaml", BASE)];
-        if !patch.is_empty() {
-            sources.push(Source::new("patch.yaml", patch));
-        }
-        load(&sources, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan
+        plan_of(&[BASE, patch])
     }
 
     fn names(plan: &Plan, at: impl IntoIterator<Item = usize>) -> Vec<&str> {

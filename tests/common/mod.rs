@@ -6,7 +6,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+
+#[path = "../support/users.rs"]
+mod users;
+#[path = "../support/waiting.rs"]
+mod waiting;
+
+#[allow(unused_imports, reason = "every test target uses its own part of this")]
+pub use users::{NOBODY, as_ordinary_user, copy_program};
+#[allow(unused_imports, reason = "every test target uses its own part of this")]
+pub use waiting::{await_state, await_that};
 
 /// The program under test.
 pub const VPCLAB: &str = env!("CARGO_BIN_EXE_vpclab");
@@ -140,17 +149,34 @@ pub fn leftovers(lab: &str) -> Vec<String> {
 
 /// Keeper and router processes of a lab, by their command lines.
 pub fn processes_with(lab: &str) -> Vec<u32> {
+    ["__keeper", "__router"].into_iter().flat_map(|verb| processes_of(lab, verb)).collect()
+}
+
+/// The router process of a lab that runs.
+#[track_caller]
+pub fn router_of(lab: &str) -> u32 {
+    processes_of(lab, "__router").into_iter().next().expect("the router runs")
+}
+
+fn processes_of(lab: &str, verb: &str) -> Vec<u32> {
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let args: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-        let ours = args.iter().any(|a| *a == b"__keeper" || *a == b"__router");
-        if ours && args.contains(&lab.as_bytes()) {
+        if args.contains(&verb.as_bytes()) && args.contains(&lab.as_bytes()) {
             pids.push(pid);
         }
     }
     pids
+}
+
+/// Memory of a process, by a field of its status: `VmRSS:` all that is resident, `RssAnon:` what is its own alone.
+#[track_caller]
+pub fn memory_kb(pid: u32, field: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("a line of its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// A command that says `going` when it has begun, and ends when its standard input does.
@@ -279,16 +305,6 @@ pub fn ping_flood(count: u32, to: &str) -> (Vec<String>, u32) {
     (words.map(str::to_owned).to_vec(), count)
 }
 
-/// Looks again until it is so, for 20 seconds at most: for what tells nobody that it has come about.
-#[track_caller]
-pub fn await_that(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 pub fn is_root() -> bool {
     uid() == 0
 }
@@ -308,24 +324,27 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// On a free port of loopback; returns when it accepts.
+    /// On a free port of loopback; returns when it says which, which it does when it accepts.
+    #[track_caller]
     pub fn start() -> Moto {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = free.local_addr().expect("address").port();
-        drop(free);
-        let child = Command::new(tools().join("venv/bin/moto_server"))
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+        let mut child = Command::new(tools().join("venv/bin/moto_server"))
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .env("PYTHONUNBUFFERED", "1")
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("moto_server");
-        let moto = Moto { child, port };
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(std::time::Instant::now() < deadline, "moto did not start");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        moto
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let mut said = Vec::new();
+        let port = lines.find_map(|line| {
+            let port = line.split_once("Running on http://127.0.0.1:").map(|(_, port)| port.trim().parse());
+            said.push(line);
+            port
+        });
+        // Whatever else it says is read away, or it would wait for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        let port = port.unwrap_or_else(|| panic!("moto did not start: {said:?}")).expect("a port");
+        Moto { child, port }
     }
 }
 

@@ -3,23 +3,13 @@
 Says `NUMBER WHAT` as soon as something comes of a probe: `answered`, `refused` (a TCP reset), `icmp TYPE/CODE`, or what
 its own kernel said. Of what stays silent it says nothing. Ends with its standard input.
 """
-import errno, json, selectors, socket, struct, sys
-
-IP_MTU_DISCOVER, IP_RECVERR, PROBE = 10, 11, 3
-ICMP_ORIGIN = 2
+import errno, json, selectors, socket, sys
 
 
 def refusal(s):
     """The first ICMP error in the socket's queue, in words."""
-    try:
-        _, control, _, _ = s.recvmsg(2048, 512, socket.MSG_ERRQUEUE)
-    except BlockingIOError:
-        return None
-    for level, kind, data in control:
-        if level == socket.SOL_IP and kind == IP_RECVERR:
-            number, origin, what, code = struct.unpack_from("=IBBB", data)
-            return f"icmp {what}/{code}" if origin == ICMP_ORIGIN else f"own kernel: {errno.errorcode[number]}"
-    return None
+    error = first_error(s)
+    return "icmp {}/{}".format(*error) if isinstance(error, tuple) else error
 
 
 def begin(p):

@@ -180,6 +180,8 @@ impl Million {
     pub fn new(to: To, idle: Duration) -> Million {
         let mut lab = lab(10);
         lab.plan.limits.sg_udp_idle = idle;
+        // What the gateway forgets later costs the same then.
+        lab.plan.limits.nat_idle = idle;
         for n in 1..HOSTS {
             lab.internet_host(&format!("host{n}"), &host(n).to_string());
         }

@@ -67,22 +67,10 @@ pub fn plan() -> Plan {
         let eni = add_eni(&mut plan, name, subnet, ip, EniOwner::Instance(at, 0));
         let path = format!("{}.{name}", plan.vpcs[vpc].common.name);
         plan.instances.push(InstancePlan {
-            common: common("i", name, &path),
-            home: InstanceHome::Vpc(vpc),
-            enis: vec![eni],
             role,
-            listen: Vec::new(),
-            run: Vec::new(),
-            mtu: 9001,
             imds_v2_required: name == "web",
-            imds_hop_limit: 1,
             user_data: (name == "web").then(|| "#!/bin/sh\necho hello\n".to_owned()),
-            env: Vec::new(),
-            names: Vec::new(),
-            forward: None,
-            tracking: Tracking::default(),
-            impair: None,
-            dns_server: false,
+            ..InstancePlan::new(common("i", name, &path), InstanceHome::Vpc(vpc), vec![eni])
         });
     }
     let zone = |apex: &str, at_apex, wildcard| PrivateZone { apex: apex.to_owned(), at_apex, wildcard };

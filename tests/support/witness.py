@@ -8,9 +8,8 @@ bulk HOST       much data both ways, and the segments it went in
 A probe has a number: its packets leave from port (or with the ICMP identifier) 20000 + number, and their payload begins
 with `W` and the number. A size is the length of the IP packet.
 """
-import errno, hashlib, json, os, select, socket, struct, sys, threading, time
+import errno, hashlib, json, os, select, socket, struct, sys, threading
 
-IP_MTU_DISCOVER, IP_RECVERR, OMIT, PROBE = 10, 11, 5, 3
 FIRST_PORT = 20000
 BULK = 4_000_000
 
@@ -176,20 +175,13 @@ def sniff():
 # --- probe
 
 
-def refusals(s):
-    """Takes what the kernel has in the queue of errors: words for the first ICMP message in it."""
-    try:
-        _, control, _, _ = s.recvmsg(2048, 512, socket.MSG_ERRQUEUE)
-    except BlockingIOError:
-        return None
-    for level, kind, data in control:
-        if level == socket.SOL_IP and kind == IP_RECVERR:
-            number, origin, what, code, _, info, _ = struct.unpack_from("=IBBBBII", data)
-            if origin != 2:
-                return f"own kernel: {errno.errorcode[number]}"
-            by = socket.inet_ntoa(data[20:24])
-            return f"icmp {what}/{code} from {by}" + (f" mtu {info}" if (what, code) == (3, 4) else "")
-    return None
+def refusal(s):
+    """The first ICMP error in the socket's queue, and who sent it, in words."""
+    error = first_error(s)
+    if not isinstance(error, tuple):
+        return error
+    what, code, by, mtu = error
+    return f"icmp {what}/{code} from {by}" + (f" mtu {mtu}" if (what, code) == (3, 4) else "")
 
 
 def datagram(p, kind):
@@ -209,12 +201,12 @@ def datagram(p, kind):
     try:
         s.send((b"\x08\0\0\0\0\0\0\1" if kind == "icmp" else b"") + body)
     except OSError as e:
-        return refusals(s) or f"own kernel: {errno.errorcode[e.errno]}"
+        return refusal(s) or f"own kernel: {errno.errorcode[e.errno]}"
     poll = select.poll()
     poll.register(s, select.POLLIN)
     if not poll.poll(p["wait"] * 1000):
         return "silence"
-    if said := refusals(s):
+    if said := refusal(s):
         return said
     try:
         got = s.recv(65535)

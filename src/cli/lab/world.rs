@@ -11,7 +11,6 @@ use crate::control::api::{Reply, Request};
 use crate::control::lab::{Mark, State, What};
 use crate::control::store::{self, Accepted};
 use crate::model::{Around, Plan, Source, Standing};
-use crate::runtime::client::ClientError;
 use crate::runtime::launch::{self, Launch, Running};
 
 /// How long the base's own connections may take to come up.
@@ -58,7 +57,7 @@ pub fn change(name: &str, accepted: Accepted) -> Result<(), Failure> {
     let ask = Request::Apply { accepted: Box::new(accepted), patches: None, dry_run: false };
     match super::super::up::connect(&lab)?.ask(ask)? {
         Reply::Applied(_) => Ok(()),
-        _ => Err(ClientError::Unexpected.into()),
+        _ => Err(Failure::unexpected()),
     }
 }
 
@@ -66,7 +65,7 @@ pub fn change(name: &str, accepted: Accepted) -> Result<(), Failure> {
 pub fn lay(name: &str, chosen: &Chosen, patch: &str) -> Result<Accepted, Failure> {
     let lab = LabArg { lab: Some(name.to_owned()) };
     let Reply::Source(before) = super::super::up::connect(&lab)?.ask(Request::Source)? else {
-        return Err(ClientError::Unexpected.into());
+        return Err(Failure::unexpected());
     };
     let source = chosen.folder.source(patch).map_err(Failure::input)?;
     let running = store::load(&before).map_err(|report| Failure::host(report.render(false)))?;
@@ -101,7 +100,7 @@ pub fn settle(chosen: &Chosen, name: &str) -> Result<(), Failure> {
 pub fn plan_of(name: &str) -> Result<Plan, Failure> {
     let lab = LabArg { lab: Some(name.to_owned()) };
     let Reply::Source(accepted) = super::super::up::connect(&lab)?.ask(Request::Source)? else {
-        return Err(ClientError::Unexpected.into());
+        return Err(Failure::unexpected());
     };
     store::load(&accepted).map_err(|report| Failure::input(report.render(false)))
 }

@@ -308,9 +308,7 @@ fn a_full_table_of_a_running_lab_is_seen_and_not_touched() {
 }
 
 fn shipped(text: &str) -> Lab {
-    let source = crate::model::Source::new("shipped.yaml", text);
-    let loaded = crate::model::load(&[source], &crate::model::Around::default());
-    Lab { plan: loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).plan }
+    Lab { plan: crate::model::testing::plan_of(&[text]) }
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Walk<'_> {
                 }
                 let token = self.tokens;
                 self.tokens += 1;
-                Binding::new(n, &self.p, (own, token), self.now)
+                Binding::new(n, &self.p, (self.chosen(&nat.addresses), token), self.now)
             }
         };
         self.p.ttl -= 1;
@@ -172,6 +172,15 @@ impl Walk<'_> {
         self.by_nat = true;
         self.transit = false;
         self.leave(self.plan.nat_gateways[n].subnet, Leaver::Nat(n))
+    }
+
+    /// Which of its addresses a NAT gateway takes for a connection is its own choice: the one that was seen.
+    fn chosen(&self, addresses: &[Ipv4Addr]) -> Ipv4Addr {
+        let seen = match self.seen.get(self.crumbs.len()).map(|crumb| &crumb.outcome) {
+            Some(Outcome::Pass(Rule::Source(addr))) => addresses.iter().find(|own| *own == addr),
+            _ => None,
+        };
+        *seen.unwrap_or(&addresses[0])
     }
 
     /// A SYN begins a closing connection anew.

@@ -156,7 +156,7 @@ pub(super) struct Oracle {
 
 impl Oracle {
     /// What becomes of a packet that the owner of `from` sends. `seen`: the crumbs of who is under test; only read where
-    /// a transit gateway chooses a zone by ports of which one is a token.
+    /// a transit gateway chooses a zone by ports of which one is a token, and where a NAT gateway chooses an address.
     pub(super) fn ask(&mut self, plan: &Plan, now: Instant, from: EniIx, p: &Sent, seen: &[Crumb]) -> Expected {
         if let Some(part) = p.fragment.filter(|part| part.first) {
             self.parts.insert((from.0, p.src, p.dst, p.proto, part.id), (*p, now));

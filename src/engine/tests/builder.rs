@@ -140,7 +140,7 @@ impl Lab {
         let eni = self.eni(name, subnet, ip, groups, owner);
         let vpc = self.plan.subnets[subnet].vpc;
         let common = common("i", name, &self.path(vpc, name));
-        self.plan.instances.push(instance_plan(common, InstanceHome::Vpc(vpc), eni));
+        self.plan.instances.push(InstancePlan::new(common, InstanceHome::Vpc(vpc), vec![eni]));
         eni
     }
 
@@ -208,6 +208,18 @@ impl Lab {
             self.public_address(eni, addr);
         }
         at
+    }
+
+    /// One more address of a NAT gateway.
+    pub fn nat_address(&mut self, nat: usize, private: &str, elastic: Option<&str>) {
+        let private: Ipv4Addr = private.parse().expect("address");
+        let eni = self.plan.nat_gateways[nat].eni;
+        self.plan.nat_gateways[nat].addresses.push(private);
+        if let Some(addr) = elastic {
+            let common = common("eipalloc", addr, addr);
+            let addr = addr.parse().expect("address");
+            self.plan.public_addresses.push(PublicAddressPlan { common, addr, eni, private, elastic: true });
+        }
     }
 
     pub fn prefix_list(&mut self, name: &str, entries: &[&str]) -> usize {
@@ -397,7 +409,7 @@ impl Lab {
     fn host_outside(&mut self, name: &str, ip: &str, home: Home, at: InstanceHome) -> EniIx {
         let owner = EniOwner::Instance(self.plan.instances.len(), 0);
         let eni = self.outside(name, ip.parse().expect("address"), home, owner, true);
-        self.plan.instances.push(instance_plan(common("host", name, name), at, eni));
+        self.plan.instances.push(InstancePlan::new(common("host", name, name), at, vec![eni]));
         eni
     }
 
@@ -444,27 +456,6 @@ pub fn demo() -> Lab {
     lab.instance("guest", b, "10.0.2.10", &[guest]);
     lab.endpoint("s3", &[(a, "10.0.1.4"), (b, "10.0.2.4")], &[doors], &[443]);
     lab
-}
-
-fn instance_plan(common: Common, home: InstanceHome, eni: EniIx) -> InstancePlan {
-    InstancePlan {
-        common,
-        home,
-        enis: vec![eni],
-        role: None,
-        listen: Vec::new(),
-        run: Vec::new(),
-        mtu: 9001,
-        imds_v2_required: true,
-        imds_hop_limit: 1,
-        user_data: None,
-        env: Vec::new(),
-        names: Vec::new(),
-        forward: None,
-        tracking: Tracking::default(),
-        impair: None,
-        dns_server: false,
-    }
 }
 
 fn service_plan(service: &str, ports: &[u16]) -> ServicePlan {

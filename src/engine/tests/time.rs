@@ -396,3 +396,37 @@ fn only_who_had_a_side_of_an_idle_flow_says_idle() {
     assert_eq!(engine.sent(late, s, &ack), drop_of(DropCode::CtIdle));
     assert_eq!(last_drop(&engine).decider, Decider::SecurityGroups(m));
 }
+
+/// There by a middle instance, straight back: the client has an entry of its own, which sees both directions.
+#[test]
+fn a_connection_that_comes_back_another_way_is_established_and_a_stream_is_one() {
+    let (mut lab, c, s) = tracked_lab();
+    let subnet = lab.subnet(0, "middle", "10.0.3.0/24", 'c');
+    let open = lab.group(0, "open");
+    lab.allow(open, "all from 10.0.0.0/16");
+    lab.allow(open, "all to 10.0.0.0/16");
+    let m = lab.instance("m", subnet, "10.0.3.10", &[open]);
+    lab.plan.enis[m.at()].source_dest_check = false;
+    let table = lab.table(0, "inspected");
+    lab.route(table, "10.0.2.0/24", crate::model::plan::RouteTarget::Eni(m));
+    lab.plan.subnets[0].route_table = table;
+    let through = |engine: &mut Engine, now, frame: &[u8]| {
+        assert_eq!(engine.sent(now, c, frame), to(m));
+        assert_eq!(engine.sent(now, m, frame), to(s));
+    };
+    let mut engine = engine(&lab);
+    through(&mut engine, T0, &syn(THERE.0, THERE.1));
+    assert_eq!(engine.sent(T0, s, &tcp(THERE.1, THERE.0, SYN_ACK)), to(c));
+    through(&mut engine, T0, &tcp(THERE.0, THERE.1, ACK));
+    for _ in 0..2 {
+        through(&mut engine, T0, &udp(THERE.0, THERE.1));
+        assert_eq!(engine.sent(T0, s, &udp(THERE.1, THERE.0)), to(c));
+    }
+    // Longer than an opening lives, and a single exchange. The client lets nothing in that it did not ask for.
+    let later = after(179.0);
+    assert_eq!(engine.sent(later, s, &udp(THERE.1, THERE.0)), to(c));
+    assert_eq!(engine.sent(later, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
+    let days = after(179.0 + 4.0 * 86_400.0);
+    assert_eq!(engine.sent(days, s, &tcp(THERE.1, THERE.0, ACK)), to(c));
+    assert_eq!(engine.sent(days, s, &udp(THERE.1, THERE.0)), drop_of(DropCode::CtIdle));
+}

@@ -119,6 +119,28 @@ pub struct InstancePlan {
 }
 
 impl InstancePlan {
+    /// One of which nothing else is written: no role, no servers, jumbo frames, IMDSv1 and v2 one hop far.
+    pub fn new(common: Common, home: InstanceHome, enis: Vec<EniIx>) -> InstancePlan {
+        InstancePlan {
+            common,
+            home,
+            enis,
+            role: None,
+            listen: Vec::new(),
+            run: Vec::new(),
+            mtu: 9_001,
+            imds_v2_required: false,
+            imds_hop_limit: 1,
+            user_data: None,
+            env: Vec::new(),
+            names: Vec::new(),
+            forward: None,
+            tracking: Tracking::default(),
+            impair: None,
+            dns_server: false,
+        }
+    }
+
     pub fn vpc(&self) -> Option<usize> {
         match self.home {
             InstanceHome::Vpc(vpc) => Some(vpc),

@@ -242,61 +242,9 @@ impl Names {
         for kind in Kind::ALL {
             names.lists.insert(kind, Vec::new());
         }
-        fn entries<'n>(node: &'n Node, key: &str) -> &'n [Entry] {
-            node.get(key).map(Node::entries).unwrap_or_default()
-        }
         let mut instances = 0;
         for vpc in entries(root, "vpcs") {
-            check_name(Kind::Vpc, vpc, problems);
-            let v = names.lists[&Kind::Vpc].len();
-            names.add(Kind::Vpc, lab, None, &vpc.key, vpc.key_place, Some(&vpc.node));
-            for kind in [Kind::InternetGateway, Kind::Vgw] {
-                let there = vpc.node.entries().iter().find(|e| e.key == kind.key());
-                if let Some(e) = there.filter(|e| e.node.text() == Some("true")) {
-                    names.add(kind, lab, Some(v), kind.id_prefix(), e.key_place, None);
-                }
-            }
-            names.add_elastic_ips(lab, &vpc.node);
-            for kind in [
-                Kind::Subnet,
-                Kind::RouteTable,
-                Kind::Nacl,
-                Kind::SecurityGroup,
-                Kind::Instance,
-                Kind::Endpoint,
-                Kind::Nat,
-                Kind::PrefixList,
-            ] {
-                let mut main = false;
-                for e in entries(&vpc.node, kind.key()) {
-                    check_name(kind, e, problems);
-                    main |= is_main(&e.key, &e.node);
-                    let count = if kind == Kind::Instance { count_of(&e.node) } else { None };
-                    instances += usize::from(kind == Kind::Instance) * count.unwrap_or(1);
-                    if kind == Kind::Instance && instances > MAX_INSTANCES {
-                        let message = format!("more than {MAX_INSTANCES} instances");
-                        problems.error(Found::at(e.key_place, message));
-                        break;
-                    }
-                    match count {
-                        None => names.add(kind, lab, Some(v), &e.key, e.key_place, Some(&e.node)),
-                        Some(count) => {
-                            for n in 1..=count {
-                                names.add(kind, lab, Some(v), &format!("{}-{n}", e.key), e.key_place, None);
-                            }
-                        }
-                    }
-                }
-                let implied = match kind {
-                    Kind::RouteTable if !main => "main",
-                    Kind::Nacl | Kind::SecurityGroup if names.index(kind, v, "default").is_none() => "default",
-                    _ => continue,
-                };
-                names.add(kind, lab, Some(v), implied, vpc.key_place, None);
-                if let Some(last) = names.lists.get_mut(&kind).and_then(|l| l.last_mut()) {
-                    last.implied = true;
-                }
-            }
+            names.collect_vpc(vpc, lab, &mut instances, problems);
         }
         for role in entries(root, "roles") {
             check_name(Kind::Role, role, problems);
@@ -341,6 +289,60 @@ impl Names {
         }
         names.refuse_twins(problems);
         names
+    }
+
+    /// A VPC and what stands in it; `instances` counts those of the lab.
+    fn collect_vpc(&mut self, vpc: &Entry, lab: &str, instances: &mut usize, problems: &Problems) {
+        check_name(Kind::Vpc, vpc, problems);
+        let v = self.lists[&Kind::Vpc].len();
+        self.add(Kind::Vpc, lab, None, &vpc.key, vpc.key_place, Some(&vpc.node));
+        for kind in [Kind::InternetGateway, Kind::Vgw] {
+            let there = vpc.node.entries().iter().find(|e| e.key == kind.key());
+            if let Some(e) = there.filter(|e| e.node.text() == Some("true")) {
+                self.add(kind, lab, Some(v), kind.id_prefix(), e.key_place, None);
+            }
+        }
+        self.add_elastic_ips(lab, &vpc.node);
+        for kind in [
+            Kind::Subnet,
+            Kind::RouteTable,
+            Kind::Nacl,
+            Kind::SecurityGroup,
+            Kind::Instance,
+            Kind::Endpoint,
+            Kind::Nat,
+            Kind::PrefixList,
+        ] {
+            let mut main = false;
+            for e in entries(&vpc.node, kind.key()) {
+                check_name(kind, e, problems);
+                main |= is_main(&e.key, &e.node);
+                let count = if kind == Kind::Instance { count_of(&e.node) } else { None };
+                *instances += usize::from(kind == Kind::Instance) * count.unwrap_or(1);
+                if kind == Kind::Instance && *instances > MAX_INSTANCES {
+                    let message = format!("more than {MAX_INSTANCES} instances");
+                    problems.error(Found::at(e.key_place, message));
+                    break;
+                }
+                match count {
+                    None => self.add(kind, lab, Some(v), &e.key, e.key_place, Some(&e.node)),
+                    Some(count) => {
+                        for n in 1..=count {
+                            self.add(kind, lab, Some(v), &format!("{}-{n}", e.key), e.key_place, None);
+                        }
+                    }
+                }
+            }
+            let implied = match kind {
+                Kind::RouteTable if !main => "main",
+                Kind::Nacl | Kind::SecurityGroup if self.index(kind, v, "default").is_none() => "default",
+                _ => continue,
+            };
+            self.add(kind, lab, Some(v), implied, vpc.key_place, None);
+            if let Some(last) = self.lists.get_mut(&kind).and_then(|l| l.last_mut()) {
+                last.implied = true;
+            }
+        }
     }
 
     fn add(&mut self, kind: Kind, lab: &str, vpc: Option<usize>, name: &str, place: Place, node: Option<&Node>) {
@@ -530,6 +532,10 @@ impl Names {
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.lists.values().flatten().map(|n| n.id.as_str())
     }
+}
+
+fn entries<'n>(node: &'n Node, key: &str) -> &'n [Entry] {
+    node.get(key).map(Node::entries).unwrap_or_default()
 }
 
 impl Fields<'_> {

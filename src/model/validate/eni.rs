@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::Draft;
 use crate::base::EniIx;
 use crate::base::ids::stable_hash;
-use crate::model::plan::{AttachmentTo, Common, EndpointKind, EndpointPlan, EniOwner, EniPlan, Home};
+use crate::model::plan::{AttachmentTo, Common, EndpointKind, EndpointPlan, EniOwner, EniPlan, Home, SubnetPlan};
 use crate::model::spec::fields::{At, Cx};
 use crate::model::spec::names::Kind;
 use crate::model::spec::report::Found;
@@ -42,7 +42,47 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
         EniOwner::GatewayEndpoint(_) => 5,
         EniOwner::PublicSide => 6,
     });
-    let mut taken: HashMap<(usize, Ipv4Addr), usize> = HashMap::new();
+    let mut taken = Taken::new();
+    take_written(cx, draft, &drafts, &mut taken);
+    let kept = take_kept(cx, draft, &drafts, &mut taken);
+    // In each subnet, where the search for a free address goes on.
+    let mut next: BTreeMap<usize, u64> = BTreeMap::new();
+    for (n, d) in drafts.into_iter().enumerate() {
+        // Without address or subnet a problem was noted, and the plan is thrown away.
+        let ip = match (d.ip, d.outside, d.subnet) {
+            (Some(ip), ..) => Some(ip.value),
+            (None, Some((_, ip)), _) => Some(ip),
+            (None, None, Some(_)) if kept.contains_key(&n) => kept.get(&n).copied(),
+            (None, None, Some(subnet)) => {
+                let ip = draft.subnets[subnet]
+                    .as_ref()
+                    .and_then(|plan| lowest_free(cx, &d, plan, &taken, subnet, next.entry(subnet).or_insert(4)));
+                taken.extend(ip.map(|ip| ((subnet, ip), n)));
+                ip
+            }
+            (None, None, None) => None,
+        };
+        tell_owner(draft, &d, ip);
+        draft.enis.push(EniPlan {
+            mac: mac_of(&d.common.id),
+            common: d.common,
+            home: match d.outside {
+                Some((home, _)) => home,
+                None => Home::Subnet { vpc: d.vpc, subnet: d.subnet.unwrap_or_default() },
+            },
+            ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            security_groups: d.security_groups,
+            source_dest_check: d.source_dest_check,
+            owner: d.owner,
+        });
+    }
+}
+
+/// Subnet and address, and the interface that has it, by its place in the list.
+type Taken = HashMap<(usize, Ipv4Addr), usize>;
+
+/// Addresses as they are written; refused where no interface can have them, or another has.
+fn take_written(cx: &Cx<'_>, draft: &Draft, drafts: &[EniDraft], taken: &mut Taken) {
     for (n, d) in drafts.iter().enumerate() {
         let (Some(subnet), Some(ip)) = (d.subnet, d.ip) else { continue };
         let Some(plan) = &draft.subnets[subnet] else { continue };
@@ -69,8 +109,11 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             taken.insert((subnet, ip.value), n);
         }
     }
-    // An interface of a running lab keeps its address, whoever comes before it in the file by now.
-    let mut kept: HashMap<usize, Ipv4Addr> = HashMap::new();
+}
+
+/// An interface of a running lab keeps its address, whoever comes before it in the file by now.
+fn take_kept(cx: &Cx<'_>, draft: &Draft, drafts: &[EniDraft], taken: &mut Taken) -> HashMap<usize, Ipv4Addr> {
+    let mut kept = HashMap::new();
     for (n, d) in drafts.iter().enumerate() {
         let (Some(subnet), None, Some(&ip)) = (d.subnet, d.ip, cx.standing.addresses.get(&d.common.path)) else {
             continue;
@@ -81,97 +124,74 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             kept.insert(n, ip);
         }
     }
-    let mut next: BTreeMap<usize, u64> = BTreeMap::new();
-    for (n, d) in drafts.into_iter().enumerate() {
-        let ip = match (
-            d.subnet.filter(|_| d.outside.is_none()).and_then(|s| draft.subnets[s].as_ref().map(|p| (s, p))),
-            d.ip,
-        ) {
-            (_, Some(ip)) => Some(ip.value),
-            (Some(_), None) if kept.contains_key(&n) => kept.get(&n).copied(),
-            (Some((s, plan)), None) => {
-                let from = next.entry(s).or_insert(4);
-                let free = loop {
-                    match plan.cidr.nth(*from).filter(|ip| *ip != plan.cidr.last()) {
-                        Some(ip) if taken.contains_key(&(s, ip)) => *from += 1,
-                        other => break other,
-                    }
-                };
-                match free {
-                    Some(ip) => {
-                        taken.insert((s, ip), n);
-                    }
-                    None => {
-                        let message = format!(
-                            "{}: subnet {} ({}) has no free address left",
-                            d.common.description_of_owner(d.owner),
-                            plan.common.path,
-                            plan.cidr
-                        );
-                        let help = "of each subnet five addresses are AWS's: the first four and the last";
-                        let found = Found::at(d.place, message).code("InsufficientFreeAddressesInSubnet");
-                        cx.error(found.help(help));
-                    }
-                }
-                free
-            }
-            (None, None) => d.outside.map(|(_, ip)| ip),
-        };
-        // Without address or subnet a problem was noted, and the plan is thrown away.
-        let ix = EniIx(draft.enis.len() as u32);
-        let mac = mac_of(&d.common.id);
-        match d.owner {
-            EniOwner::Instance(i, _) => {
-                if let Some(instance) = &mut draft.instances[i] {
-                    instance.enis.push(ix);
-                }
-            }
-            EniOwner::Endpoint(e) => {
-                if let (Some(endpoint), Some(s)) = (&mut draft.endpoints[e], d.subnet) {
-                    endpoint.enis.push(ix);
-                    if let (Some(region), Some(subnet)) = (region_of(&endpoint.names.regional), &draft.subnets[s]) {
-                        let name = crate::model::spec::subst::vpce_name(
-                            &endpoint.common.id,
-                            Some(&subnet.az_name),
-                            &region.0,
-                            &region.1,
-                        );
-                        endpoint.names.zonal.push((subnet.az_name.clone(), name, ix));
-                    }
-                }
-            }
-            EniOwner::NatGateway(n) => {
-                if let Some(nat) = &mut draft.nat_gateways[n] {
-                    nat.eni = ix;
-                    nat.addresses.extend(ip);
-                }
-            }
-            EniOwner::TgwAttachment(a) => {
-                if let (Some(subnet), Some(attachment)) = (d.subnet, &mut draft.tgw_attachments[a])
-                    && let AttachmentTo::Vpc(to) = &mut attachment.to
-                {
-                    to.subnets.push((subnet, ix));
-                }
-            }
-            EniOwner::GatewayEndpoint(e) => {
-                if let Some(EndpointPlan { kind: EndpointKind::Gateway { door, .. }, .. }) = &mut draft.endpoints[e] {
-                    *door = ix;
-                }
-            }
-            EniOwner::PublicSide => draft.public_side = Some(ix),
+    kept
+}
+
+/// The lowest address of a subnet, from the offset `from` on, that nobody has; `from` moves there.
+fn lowest_free(
+    cx: &Cx<'_>,
+    d: &EniDraft,
+    plan: &SubnetPlan,
+    taken: &Taken,
+    subnet: usize,
+    from: &mut u64,
+) -> Option<Ipv4Addr> {
+    loop {
+        match plan.cidr.nth(*from).filter(|ip| *ip != plan.cidr.last()) {
+            Some(ip) if taken.contains_key(&(subnet, ip)) => *from += 1,
+            Some(ip) => return Some(ip),
+            None => break,
         }
-        draft.enis.push(EniPlan {
-            common: d.common,
-            home: match d.outside {
-                Some((home, _)) => home,
-                None => Home::Subnet { vpc: d.vpc, subnet: d.subnet.unwrap_or_default() },
-            },
-            ip: ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            mac,
-            security_groups: d.security_groups,
-            source_dest_check: d.source_dest_check,
-            owner: d.owner,
-        });
+    }
+    let owner = d.common.description_of_owner(d.owner);
+    let message = format!("{owner}: subnet {} ({}) has no free address left", plan.common.path, plan.cidr);
+    let help = "of each subnet five addresses are AWS's: the first four and the last";
+    cx.error(Found::at(d.place, message).code("InsufficientFreeAddressesInSubnet").help(help));
+    None
+}
+
+/// The owner of the next interface learns its index, and what goes by its address.
+fn tell_owner(draft: &mut Draft, d: &EniDraft, ip: Option<Ipv4Addr>) {
+    let ix = EniIx(draft.enis.len() as u32);
+    match d.owner {
+        EniOwner::Instance(i, _) => {
+            if let Some(instance) = &mut draft.instances[i] {
+                instance.enis.push(ix);
+            }
+        }
+        EniOwner::Endpoint(e) => {
+            if let (Some(endpoint), Some(s)) = (&mut draft.endpoints[e], d.subnet) {
+                endpoint.enis.push(ix);
+                if let (Some(region), Some(subnet)) = (region_of(&endpoint.names.regional), &draft.subnets[s]) {
+                    let name = crate::model::spec::subst::vpce_name(
+                        &endpoint.common.id,
+                        Some(&subnet.az_name),
+                        &region.0,
+                        &region.1,
+                    );
+                    endpoint.names.zonal.push((subnet.az_name.clone(), name, ix));
+                }
+            }
+        }
+        EniOwner::NatGateway(n) => {
+            if let Some(nat) = &mut draft.nat_gateways[n] {
+                nat.eni = ix;
+                nat.addresses.extend(ip);
+            }
+        }
+        EniOwner::TgwAttachment(a) => {
+            if let (Some(subnet), Some(attachment)) = (d.subnet, &mut draft.tgw_attachments[a])
+                && let AttachmentTo::Vpc(to) = &mut attachment.to
+            {
+                to.subnets.push((subnet, ix));
+            }
+        }
+        EniOwner::GatewayEndpoint(e) => {
+            if let Some(EndpointPlan { kind: EndpointKind::Gateway { door, .. }, .. }) = &mut draft.endpoints[e] {
+                *door = ix;
+            }
+        }
+        EniOwner::PublicSide => draft.public_side = Some(ix),
     }
 }
 

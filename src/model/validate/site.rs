@@ -9,7 +9,7 @@ use crate::base::Cidr;
 use crate::base::ids::aws_id;
 use crate::model::plan::{
     AttachmentTo, Common, EniOwner, Home, InstanceHome, InstancePlan, LinkEnd, LinkKind, SitePlan, SiteRoutePlan,
-    SiteTarget, TgwTarget, Tracking,
+    SiteTarget, TgwTarget,
 };
 use crate::model::spec::fields::{At, Cx, Fields};
 use crate::model::spec::keys;
@@ -229,26 +229,19 @@ fn host(f: &Fields<'_>, index: usize, home: Home, ip: Ipv4Addr, draft: &mut Draf
         owner: EniOwner::Instance(index, 0),
         place: f.place,
     });
+    let home = match home {
+        Home::Site(site) => InstanceHome::Site(site),
+        _ => InstanceHome::Internet,
+    };
     draft.instances[index] = Some(InstancePlan {
-        common,
-        home: match home {
-            Home::Site(site) => InstanceHome::Site(site),
-            _ => InstanceHome::Internet,
-        },
-        enis: Vec::new(),
-        role: None,
         listen: listen::listeners(f),
         run: listen::commands(f),
         mtu: if has("mtu") { f.int("mtu").map_or(ETHERNET, |n| n.value as u16) } else { ETHERNET },
-        imds_v2_required: false,
-        imds_hop_limit: 1,
-        user_data: None,
         env: instance::env(f),
         names: if has("names") { instance::public_names(f) } else { Vec::new() },
         forward,
-        tracking: Tracking::default(),
         impair: instance::impair(f),
-        dns_server: false,
+        ..InstancePlan::new(common, home, Vec::new())
     });
 }
 

@@ -91,37 +91,53 @@ fn attachment(
         cx.error(f.error(f.place, "an attachment is of one of `vpc`, `vpn` and `direct_connect`"));
         return None;
     };
-    if one != "vpc" {
-        for key in ["subnets", "appliance_mode", "security_group_referencing"] {
-            if f.has(key) {
-                let _ = f.entry(key);
-                let message = format!("`{key}` is for attachments of VPCs");
-                cx.error(f.error(f.key_place(key), message).code("InvalidParameterCombination"));
-            }
+    if one == "vpc" { to_vpc(f, tgw, index, region, vpcs, draft) } else { to_link(f, one, tgw, index, draft) }
+}
+
+/// `one` is the key of the link: `vpn` or `direct_connect`.
+fn to_link(f: &Fields<'_>, one: &str, tgw: usize, index: usize, draft: &mut Draft) -> Option<AttachmentTo> {
+    let cx = f.cx;
+    for key in ["subnets", "appliance_mode", "security_group_referencing"] {
+        if f.has(key) {
+            let _ = f.entry(key);
+            let message = format!("`{key}` is for attachments of VPCs");
+            cx.error(f.error(f.key_place(key), message).code("InvalidParameterCombination"));
         }
-        let t = f.text(one)?;
-        let site = f.reference(Kind::Site, None, t)?;
-        let is = |at: &usize| {
-            let link = &draft.links[*at];
-            link.site == site && matches!(link.kind, LinkKind::Vpn { .. }) == (one == "vpn")
-        };
-        let link = (0..draft.links.len()).find(is);
-        let taken = link.filter(|at| draft.linked.contains(at));
-        if taken.is_some_and(|at| attachment_of_link(draft, at).is_some_and(|other| other.tgw == tgw)) {
-            let message = format!("the {one} of site {} has an attachment already", t.value);
-            cx.error(f.error(t.place, message).code("DuplicateTransitGatewayAttachment"));
-            return None;
-        }
-        let Some(link) = link.filter(|at| taken.is_none() && draft.links[*at].end == LinkEnd::Tgw(tgw)) else {
-            let message = format!("site {} has no {one} that ends at this transit gateway", t.value);
-            let help = format!("`{one}: {{ to: \"tgw:{}\" }}` at the site", cx.names.get(Kind::Tgw, tgw).name);
-            let found = f.error(t.place, message).also(cx.names.get(Kind::Site, site).place, "the site");
-            cx.error(found.help(help));
-            return None;
-        };
-        join(draft, link, index);
-        return Some(AttachmentTo::Link(link));
     }
+    let t = f.text(one)?;
+    let site = f.reference(Kind::Site, None, t)?;
+    let is = |at: &usize| {
+        let link = &draft.links[*at];
+        link.site == site && matches!(link.kind, LinkKind::Vpn { .. }) == (one == "vpn")
+    };
+    let link = (0..draft.links.len()).find(is);
+    let taken = link.filter(|at| draft.linked.contains(at));
+    if taken.is_some_and(|at| attachment_of_link(draft, at).is_some_and(|other| other.tgw == tgw)) {
+        let message = format!("the {one} of site {} has an attachment already", t.value);
+        cx.error(f.error(t.place, message).code("DuplicateTransitGatewayAttachment"));
+        return None;
+    }
+    let Some(link) = link.filter(|at| taken.is_none() && draft.links[*at].end == LinkEnd::Tgw(tgw)) else {
+        let message = format!("site {} has no {one} that ends at this transit gateway", t.value);
+        let help = format!("`{one}: {{ to: \"tgw:{}\" }}` at the site", cx.names.get(Kind::Tgw, tgw).name);
+        let found = f.error(t.place, message).also(cx.names.get(Kind::Site, site).place, "the site");
+        cx.error(found.help(help));
+        return None;
+    };
+    join(draft, link, index);
+    Some(AttachmentTo::Link(link))
+}
+
+/// `vpcs` are those that have an attachment already, and where that is written.
+fn to_vpc(
+    f: &Fields<'_>,
+    tgw: usize,
+    index: usize,
+    region: &str,
+    vpcs: &mut HashMap<usize, Place>,
+    draft: &mut Draft,
+) -> Option<AttachmentTo> {
+    let cx = f.cx;
     let t = f.text("vpc")?;
     let vpc = f.reference(Kind::Vpc, None, t)?;
     let named = cx.names.get(Kind::Vpc, vpc);

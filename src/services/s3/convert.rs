@@ -24,6 +24,41 @@ macro_rules! set_checksum {
     }};
 }
 
+/// An object's checksum: its value in the field of its algorithm, and of what it is one.
+macro_rules! show_checksum {
+    ($output:expr, $checksum:expr) => {{
+        let checksum: &$crate::services::s3::checksum::Checksum = $checksum;
+        $crate::services::s3::convert::set_checksum!($output, checksum.algorithm, checksum.value.clone());
+        $output.checksum_type = $crate::services::s3::convert::checksum_type(checksum);
+    }};
+}
+
+/// The conditions of a read.
+macro_rules! conditions {
+    ($input:expr) => {{
+        let input = &$input;
+        $crate::services::s3::convert::Conditions {
+            matches: input.if_match.clone(),
+            none_match: input.if_none_match.clone(),
+            modified_since: input.if_modified_since.clone(),
+            unmodified_since: input.if_unmodified_since.clone(),
+        }
+    }};
+}
+
+/// The conditions of a copy on its source.
+macro_rules! source_conditions {
+    ($input:expr) => {{
+        let input = &$input;
+        $crate::services::s3::convert::Conditions {
+            matches: input.copy_source_if_match.clone(),
+            none_match: input.copy_source_if_none_match.clone(),
+            modified_since: input.copy_source_if_modified_since.clone(),
+            unmodified_since: input.copy_source_if_unmodified_since.clone(),
+        }
+    }};
+}
+
 /// The value in whichever of the five fields belongs to an algorithm.
 macro_rules! get_checksum {
     ($input:expr, $algorithm:expr) => {
@@ -76,7 +111,9 @@ macro_rules! refuse_unsupported {
     }};
 }
 
-pub(super) use {get_checksum, kept_headers, refuse_unsupported, set_checksum};
+pub(super) use {
+    conditions, get_checksum, kept_headers, refuse_unsupported, set_checksum, show_checksum, source_conditions,
+};
 
 /// "AWS4 chunks" are framing of one request, not an encoding of the object: botocore sends `aws-chunked` or
 /// `gzip,aws-chunked`.

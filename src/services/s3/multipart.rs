@@ -15,8 +15,8 @@ use super::Backend;
 use super::blob::read;
 use super::checksum::{Algorithm, Kind, hex, multipart_etag, of_parts};
 use super::convert::{
-    Conditions, aes256, check_write, checksum_type, etag, get_checksum, kept_headers, metadata, modified, owner,
-    refuse_unsupported, set_checksum, tags_of_header, timestamp,
+    aes256, check_write, etag, get_checksum, kept_headers, metadata, modified, owner, refuse_unsupported, set_checksum,
+    show_checksum, source_conditions, tags_of_header, timestamp,
 };
 use super::error::{fail, fail_with};
 use super::list::{self, Item, url_encode};
@@ -116,15 +116,7 @@ pub(super) async fn upload_part_copy(
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
     let input = &req.input;
     check_number(input.part_number)?;
-    let object = source(backend, &req, &input.copy_source, |info| {
-        Conditions {
-            matches: input.copy_source_if_match.clone(),
-            none_match: input.copy_source_if_none_match.clone(),
-            modified_since: input.copy_source_if_modified_since.clone(),
-            unmodified_since: input.copy_source_if_unmodified_since.clone(),
-        }
-        .check(info)
-    })?;
+    let object = source(backend, &req, &input.copy_source, &source_conditions!(input))?;
     let range = match &input.copy_source_range {
         None => 0..object.info.size,
         Some(text) => match Range::parse(text) {
@@ -247,8 +239,7 @@ pub(super) async fn complete(
         ..CompleteMultipartUploadOutput::default()
     };
     if let Some(checksum) = &object.info.checksum {
-        set_checksum!(output, checksum.algorithm, checksum.value.clone());
-        output.checksum_type = checksum_type(checksum);
+        show_checksum!(output, checksum);
     }
     Ok(S3Response::new(output))
 }

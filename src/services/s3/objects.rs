@@ -17,8 +17,8 @@ use super::auth::{bucket_arn, object_arn};
 use super::blob::read;
 use super::checksum::{Algorithm, Checksum, Kind};
 use super::convert::{
-    Conditions, Failed, aes256, check_write, checksum_type, etag, expires, kept_headers, metadata, modified, not_here,
-    only_null_version, refuse_unsupported, set_checksum, tags_of_header, timestamp,
+    Conditions, Failed, aes256, check_write, conditions, etag, expires, kept_headers, metadata, modified, not_here,
+    only_null_version, refuse_unsupported, set_checksum, show_checksum, source_conditions, tags_of_header, timestamp,
 };
 use super::error::{fail, fail_with};
 use super::store::{Object, ObjectInfo};
@@ -63,10 +63,45 @@ pub(super) async fn put(backend: &Backend, req: S3Request<PutObjectInput>) -> S3
         ..PutObjectOutput::default()
     };
     if let Some(checksum) = &object.info.checksum {
-        set_checksum!(output, checksum.algorithm, checksum.value.clone());
-        output.checksum_type = checksum_type(checksum);
+        show_checksum!(output, checksum);
     }
     Ok(S3Response::new(output))
+}
+
+/// What GET and HEAD say of an object, in the words of either; `response-` parameters beat what is kept with it (S3 API
+/// Reference, GetObject and HeadObject).
+macro_rules! described {
+    ($Output:ident, $input:expr, $info:expr, $wanted:expr) => {{
+        let (input, info, wanted) = ($input, $info, $wanted);
+        let headers = &info.headers;
+        let content_type = headers.content_type.clone().unwrap_or_else(|| DEFAULT_TYPE.into());
+        let mut output = $Output {
+            accept_ranges: Some("bytes".into()),
+            cache_control: input.response_cache_control.clone().or_else(|| headers.cache_control.clone()),
+            content_disposition: input
+                .response_content_disposition
+                .clone()
+                .or_else(|| headers.content_disposition.clone()),
+            content_encoding: input.response_content_encoding.clone().or_else(|| headers.content_encoding.clone()),
+            content_language: input.response_content_language.clone().or_else(|| headers.content_language.clone()),
+            content_length: i64::try_from(wanted.range.end - wanted.range.start).ok(),
+            content_range: wanted.content_range(info.size),
+            content_type: Some(input.response_content_type.clone().unwrap_or(content_type)),
+            e_tag: Some(etag(&info.etag)),
+            expires: input.response_expires.clone().or_else(|| expires(headers)),
+            last_modified: Some(timestamp(info.modified)),
+            metadata: Some(info.metadata.clone().into_iter().collect()),
+            parts_count: wanted.parts_count,
+            server_side_encryption: aes256(),
+            storage_class: headers.storage_class.clone().map(StorageClass::from),
+            website_redirect_location: headers.redirect.clone(),
+            ..$Output::default()
+        };
+        if let Some(checksum) = wanted.checksum(info, input.checksum_mode.is_some()) {
+            show_checksum!(output, &checksum);
+        }
+        output
+    }};
 }
 
 pub(super) fn get(backend: &Backend, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
@@ -74,41 +109,11 @@ pub(super) fn get(backend: &Backend, req: S3Request<GetObjectInput>) -> S3Result
     only_null_version(input.version_id.as_deref())?;
     let object = find(backend, &req, &input.bucket, &input.key)?;
     let info = &object.info;
-    check_read(
-        info,
-        Conditions {
-            matches: input.if_match.clone(),
-            none_match: input.if_none_match.clone(),
-            modified_since: input.if_modified_since.clone(),
-            unmodified_since: input.if_unmodified_since.clone(),
-        },
-    )?;
+    check_read(info, conditions!(input))?;
     let wanted = Wanted::of(info, input.range.as_ref(), input.part_number)?;
-    let mut output = GetObjectOutput {
-        accept_ranges: Some("bytes".into()),
-        body: Some(read(&object.segments, wanted.range.clone())),
-        cache_control: info.headers.cache_control.clone(),
-        content_disposition: info.headers.content_disposition.clone(),
-        content_encoding: info.headers.content_encoding.clone(),
-        content_language: info.headers.content_language.clone(),
-        content_length: i64::try_from(wanted.range.end - wanted.range.start).ok(),
-        content_range: wanted.content_range(info.size),
-        content_type: Some(info.headers.content_type.clone().unwrap_or_else(|| DEFAULT_TYPE.into())),
-        e_tag: Some(etag(&info.etag)),
-        expires: expires(&info.headers),
-        last_modified: Some(timestamp(info.modified)),
-        metadata: Some(info.metadata.clone().into_iter().collect()),
-        parts_count: wanted.parts_count,
-        server_side_encryption: aes256(),
-        storage_class: info.headers.storage_class.clone().map(StorageClass::from),
-        tag_count: (!info.tags.is_empty()).then(|| i32::try_from(info.tags.len()).unwrap_or(i32::MAX)),
-        website_redirect_location: info.headers.redirect.clone(),
-        ..GetObjectOutput::default()
-    };
-    if let Some(checksum) = wanted.checksum(info, input.checksum_mode.is_some()) {
-        set_checksum!(output, checksum.algorithm, checksum.value.clone());
-        output.checksum_type = checksum_type(&checksum);
-    }
+    let mut output = described!(GetObjectOutput, input, info, &wanted);
+    output.body = Some(read(&object.segments, wanted.range));
+    output.tag_count = (!info.tags.is_empty()).then(|| i32::try_from(info.tags.len()).unwrap_or(i32::MAX));
     Ok(S3Response::new(output))
 }
 
@@ -117,40 +122,9 @@ pub(super) fn head(backend: &Backend, req: S3Request<HeadObjectInput>) -> S3Resu
     only_null_version(input.version_id.as_deref())?;
     let object = find(backend, &req, &input.bucket, &input.key)?;
     let info = &object.info;
-    check_read(
-        info,
-        Conditions {
-            matches: input.if_match.clone(),
-            none_match: input.if_none_match.clone(),
-            modified_since: input.if_modified_since.clone(),
-            unmodified_since: input.if_unmodified_since.clone(),
-        },
-    )?;
+    check_read(info, conditions!(input))?;
     let wanted = Wanted::of(info, input.range.as_ref(), input.part_number)?;
-    let mut output = HeadObjectOutput {
-        accept_ranges: Some("bytes".into()),
-        cache_control: input.response_cache_control.clone().or_else(|| info.headers.cache_control.clone()),
-        content_disposition: info.headers.content_disposition.clone(),
-        content_encoding: info.headers.content_encoding.clone(),
-        content_language: info.headers.content_language.clone(),
-        content_length: i64::try_from(wanted.range.end - wanted.range.start).ok(),
-        content_range: wanted.content_range(info.size),
-        content_type: Some(info.headers.content_type.clone().unwrap_or_else(|| DEFAULT_TYPE.into())),
-        e_tag: Some(etag(&info.etag)),
-        expires: expires(&info.headers),
-        last_modified: Some(timestamp(info.modified)),
-        metadata: Some(info.metadata.clone().into_iter().collect()),
-        parts_count: wanted.parts_count,
-        server_side_encryption: aes256(),
-        storage_class: info.headers.storage_class.clone().map(StorageClass::from),
-        website_redirect_location: info.headers.redirect.clone(),
-        ..HeadObjectOutput::default()
-    };
-    if let Some(checksum) = wanted.checksum(info, input.checksum_mode.is_some()) {
-        set_checksum!(output, checksum.algorithm, checksum.value.clone());
-        output.checksum_type = checksum_type(&checksum);
-    }
-    let mut response = S3Response::new(output);
+    let mut response = S3Response::new(described!(HeadObjectOutput, input, info, &wanted));
     if wanted.partial {
         response.status = Some(http::StatusCode::PARTIAL_CONTENT);
     }
@@ -160,15 +134,7 @@ pub(super) fn head(backend: &Backend, req: S3Request<HeadObjectInput>) -> S3Resu
 pub(super) async fn copy(backend: &Backend, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
     let input = &req.input;
     refuse_unsupported!(input);
-    let source = source(backend, &req, &input.copy_source, |info| {
-        Conditions {
-            matches: input.copy_source_if_match.clone(),
-            none_match: input.copy_source_if_none_match.clone(),
-            modified_since: input.copy_source_if_modified_since.clone(),
-            unmodified_since: input.copy_source_if_unmodified_since.clone(),
-        }
-        .check(info)
-    })?;
+    let source = source(backend, &req, &input.copy_source, &source_conditions!(input))?;
     let replace = input.metadata_directive.as_ref().is_some_and(|d| d.as_str() == "REPLACE");
     let replace_tags = input.tagging_directive.as_ref().is_some_and(|d| d.as_str() == "REPLACE");
     let itself = matches!(&input.copy_source, CopySource::Bucket { bucket, key, .. }
@@ -218,8 +184,7 @@ pub(super) async fn copy(backend: &Backend, req: S3Request<CopyObjectInput>) -> 
         ..CopyObjectResult::default()
     };
     if let Some(checksum) = &object.info.checksum {
-        set_checksum!(result, checksum.algorithm, checksum.value.clone());
-        result.checksum_type = checksum_type(checksum);
+        show_checksum!(result, checksum);
     }
     Ok(S3Response::new(CopyObjectOutput {
         copy_object_result: Some(result),
@@ -302,8 +267,7 @@ pub(super) fn attributes(
     }
     if let Some(checksum) = info.checksum.as_ref().filter(|_| asked("Checksum")) {
         let mut shown = s3s::dto::Checksum::default();
-        set_checksum!(shown, checksum.algorithm, checksum.value.clone());
-        shown.checksum_type = checksum_type(checksum);
+        show_checksum!(shown, checksum);
         output.checksum = Some(shown);
     }
     if asked("ObjectParts") && !info.parts.is_empty() {
@@ -352,7 +316,7 @@ pub(super) fn source<T>(
     backend: &Backend,
     req: &S3Request<T>,
     source: &CopySource,
-    check: impl FnOnce(&ObjectInfo) -> Result<(), Failed>,
+    conditions: &Conditions,
 ) -> S3Result<Arc<Object>> {
     let CopySource::Bucket { bucket, key, version_id } = source else {
         return Err(not_here("copying from access points"));
@@ -361,7 +325,7 @@ pub(super) fn source<T>(
     let owner = backend.store.bucket(bucket, |b| Ok(b.info.owner.clone()))?;
     backend.caller(req)?.owns(&owner, "s3:GetObject", &object_arn(bucket, key))?;
     let object = find(backend, req, bucket, key)?;
-    check(&object.info).map_err(|_| fail("PreconditionFailed"))?;
+    conditions.check(&object.info).map_err(|_| fail("PreconditionFailed"))?;
     Ok(object)
 }
 

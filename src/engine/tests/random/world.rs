@@ -23,6 +23,8 @@ pub struct World {
     pub zones: [usize; 3],
     pub igw: [bool; 3],
     pub private_nat: bool,
+    /// NAT gateways have two addresses.
+    pub more: bool,
     pub tgw: bool,
     pub site: Joined,
     pub public_side: bool,
@@ -113,14 +115,14 @@ pub fn world() -> impl Strategy<Value = World> {
         prop::bool::weighted(0.3),
         prop::array::uniform3(0usize..3),
         prop::array::uniform3(often()),
-        any::<bool>(),
+        (any::<bool>(), any::<bool>()),
         prop::bool::weighted(0.6),
         joined,
         often(),
     )
-        .prop_map(|(vpcs, overlap, zones, igw, private_nat, tgw, site, public_side)| {
+        .prop_map(|(vpcs, overlap, zones, igw, (private_nat, more), tgw, site, public_side)| {
             let tgw = tgw || matches!(site, Joined::VpnToTgw | Joined::DxToTgw);
-            World { vpcs, overlap, zones, igw, private_nat, tgw, site, public_side }
+            World { vpcs, overlap, zones, igw, private_nat, more, tgw, site, public_side }
         })
 }
 
@@ -243,6 +245,8 @@ pub fn destinations() -> Vec<&'static str> {
     all.extend(all.clone());
     all.extend([
         "10.0.0.5",
+        "10.0.0.8",
+        "203.0.113.40",
         "10.0.1.6",
         "10.1.0.5",
         "10.0.0.7",
@@ -321,10 +325,16 @@ pub fn build(world: &World, rules: &Rules) -> Lab {
         }
         if world.igw[v] {
             lab.igw(vpc);
-            lab.nat("nat", subnets[0], &format!("10.{n}.0.5"), Some(&format!("203.0.113.{}", 20 + v)));
+            let nat = lab.nat("nat", subnets[0], &format!("10.{n}.0.5"), Some(&format!("203.0.113.{}", 20 + v)));
+            if world.more {
+                lab.nat_address(nat, &format!("10.{n}.0.8"), Some(&format!("203.0.113.{}", 40 + v)));
+            }
         }
         if world.private_nat {
-            lab.nat("private", subnets[1], &format!("10.{n}.1.6"), None);
+            let nat = lab.nat("private", subnets[1], &format!("10.{n}.1.6"), None);
+            if world.more {
+                lab.nat_address(nat, &format!("10.{n}.1.8"), None);
+            }
         }
     }
     join(&mut lab, world, rules);

@@ -254,6 +254,18 @@ async fn an_object_comes_back_as_it_was_sent() {
         assert_eq!(part.header("content-range"), Some("bytes 300000-300009/700000"));
         let head = lab.ask(Method::HEAD, "/reports/deep/k%20%C3%BC", &[], b"").await;
         assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("700000"), 0));
+        assert_eq!(head.header("content-encoding"), Some("gzip"));
+        let otherwise = "/reports/deep/k%20%C3%BC?response-cache-control=no-store&response-content-disposition=attachment\
+            &response-content-encoding=br&response-content-language=da&response-content-type=text%2Fplain\
+            &response-expires=Thu%2C%2001%20Dec%202033%2016%3A00%3A00%20GMT";
+        for method in [Method::GET, Method::HEAD] {
+            let said = lab.ask(method, otherwise, &[], b"").await;
+            let names =
+                ["cache-control", "content-disposition", "content-encoding", "content-language", "content-type"];
+            let wanted = ["no-store", "attachment", "br", "da", "text/plain"].map(Some);
+            assert_eq!(names.map(|name| said.header(name)), wanted);
+            assert_eq!(said.header("expires"), Some("Thu, 01 Dec 2033 16:00:00 GMT"));
+        }
     }
 }
 
