@@ -301,6 +301,26 @@ fn hosts_outside_have_no_zone_and_no_source_check() {
     assert!(page.contains("there   -          router of dc"), "{page}");
 }
 
+/// A ping has no port, but the hash takes its identifier for one.
+#[test]
+fn of_zones_chosen_by_hash_pings_take_all_too() {
+    use crate::model::plan::{Fault, FaultPlan};
+    let mut lab = shipped(include_str!("../../../../topologies/t-insp.yaml"));
+    let whole = ask(&lab, "app1-a", "instance:app2-a/icmp");
+    assert_eq!((whole.verdict, &whole.ports), ("YES", &None), "{}", whole.text());
+    let subnet = lab.plan.subnets.iter().find(|s| s.common.path == "insp.tgw-b").expect("the subnet");
+    let what = Fault::Zone { az_id: subnet.az_id.clone() };
+    lab.plan.faults = vec![FaultPlan { id: 3, title: "az".into(), what, after: None, lasts: None }];
+    let told = ask(&lab, "app1-a", "instance:app2-a/icmp");
+    assert_eq!((told.verdict, told.code.as_deref()), ("NO", Some("AZ_DOWN")), "{}", told.text());
+    let found = told.ports.as_ref().expect("the other zone stands");
+    assert_eq!((found.whose, found.sampled), ("ping", true));
+    assert!(found.refused.len() > 5 && found.reached.len() > 5, "{found:?}");
+    let page = told.text();
+    assert!(page.contains("of 24 identifiers"), "{page}");
+    assert!(page.contains("note  each ping has an identifier of its own: with identifiers "), "{page}");
+}
+
 /// `nat` in the subnet whose own table leads to it, the mistake of who builds the first NAT instance.
 fn behind_itself(forward: &str) -> Lab {
     shipped(&format!(
