@@ -166,7 +166,7 @@ impl Walker<'_> {
             if self.plan.eni(to).owner.is_door() || is_own(self.plan, to, *now.ip()) {
                 return Some((Some((to, frame)), middle));
             }
-            at = self.forwarded("there", to, now, &mut passed)?;
+            at = self.forwarded("there", to, &frame, &mut passed)?;
             middle.push(to);
             self.told.passed.push(format!("instance:{}", super::owner(self.plan, to).1));
         }
@@ -178,16 +178,18 @@ impl Walker<'_> {
         &mut self,
         stage: &'static str,
         to: EniIx,
-        now: SocketAddrV4,
+        frame: &[u8],
         passed: &mut Vec<(EniIx, SocketAddrV4)>,
     ) -> Option<EniIx> {
+        let (now, src) = (to_of(frame)?, Packet::parse(frame).ok()?.tuple().src);
         let EniOwner::Instance(instance, _) = self.plan.eni(to).owner else { return None };
         if !self.forwards(to) {
             self.not_forwarded(stage, to, *now.ip());
             return None;
         }
         let out = eni_towards(self.plan, instance, *now.ip());
-        if passed.contains(&(out, now)) || passed.len() > MIDDLE_MAX {
+        // What an instance sent itself, its kernel takes for forged ("martian source").
+        if is_own(self.plan, to, src) || passed.contains(&(out, now)) || passed.len() > MIDDLE_MAX {
             self.goes_round(stage, to);
             return None;
         }
@@ -223,13 +225,7 @@ impl Walker<'_> {
             |(kind, object, rule)| (kind, object, Some(rule)),
         );
         let label = plan.eni_label(eni);
-        self.told.step(
-            stage,
-            &label,
-            "goes round",
-            "DROP",
-            "it sent the same before: so it goes on until the TTL ends",
-        );
+        self.told.step(stage, &label, "goes round", "DROP", "it sent this before");
         self.told.fail(stage, Some(code.as_str()), kind, object.clone());
         self.told.direction = Some("egress");
         self.told.detail = rule.clone();
@@ -267,7 +263,7 @@ impl Walker<'_> {
                 self.wrong_receiver("back", to, &self.plan.eni_label(at), *now.ip());
                 return (false, None);
             }
-            match self.forwarded("back", to, now, &mut passed) {
+            match self.forwarded("back", to, &frame, &mut passed) {
                 Some(out) => at = out,
                 None => return (false, self.unlike(middle_there, &middle, to)),
             }

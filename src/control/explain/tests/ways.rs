@@ -503,6 +503,10 @@ fn an_instance_forwards_by_the_eni_that_is_near() {
     assert_eq!((told.verdict, told.object.as_deref()), ("YES", Some("v.b1")), "{}", told.text());
     assert!(told.notes.is_empty(), "{}", told.text());
     assert!(told.steps.iter().any(|step| step.stage == "back" && step.at == "two/eth1"), "{}", told.text());
+    // Its own answer comes back to it: a kernel takes nothing from itself by a device.
+    let told = ask(&lab, "a1", "10.0.2.20:80");
+    assert_eq!((told.code.as_deref(), told.stage), (Some("ROUTE_LOOP"), Some("back")), "{}", told.text());
+    assert_eq!(told.rule.as_deref(), Some("10.0.1.0/24 via two/eth1"), "{}", told.text());
 }
 
 /// `two` stands in both subnets; what `a1` sends to the other goes through it.
