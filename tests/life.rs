@@ -230,6 +230,21 @@ fn a_reader_that_goes_away_and_a_full_disk_are_no_panic() {
 }
 
 #[test]
+fn a_lab_holds_nothing_that_its_caller_had_open() {
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::write(dir.path().join("x.vpclab.yaml"), topology("demo.yaml")).expect("written");
+    let (name, lock) = (unique_name(), dir.path().join("lock"));
+    let script = format!("exec 9>{} && {} up --name {name} >&2", lock.display(), common::VPCLAB);
+    run(std::process::Command::new("sh").current_dir(dir.path()).args(["-c", &script])).ok();
+    let pids = processes_with(&name);
+    let open = |pid: &u32| std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let held: Vec<_> = pids.iter().flat_map(open).filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+    run(vpclab().args(["down", "-l", &name])).ok();
+    assert_eq!(pids.len(), 2, "a keeper and a router");
+    assert!(!held.is_empty() && !held.contains(&lock), "{held:?}");
+}
+
+#[test]
 fn an_up_that_is_interrupted_half_way_leaves_nothing() {
     let dir = tempfile::tempdir().expect("folder");
     std::fs::write(dir.path().join("x.vpclab.yaml"), topology("demo.yaml")).expect("written");

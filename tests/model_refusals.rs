@@ -156,6 +156,49 @@ fn quotas_too_large_for_a_case_in_a_file() {
 }
 
 #[test]
+fn what_is_true_or_false_is_said_to_be_so_whatever_was_written() {
+    let of = |written: &str| {
+        let text = format!(
+            "version: 1\nregion: eu-west-1\nvpcs:\n  a:\n    cidr: 10.0.0.0/16\n    virtual_private_gateway: true\n    route_tables:\n      \
+             rt: {{ propagate: {written} }}\n"
+        );
+        lines_of(&report_of(&text))
+    };
+    assert_eq!(of("[vgw]"), ["8:24 - | route table a.rt: `propagate` is true or false, not a list"]);
+    assert_eq!(of("vgw"), ["8:24 - | route table a.rt: `propagate` is true or false, not `vgw`"]);
+}
+
+#[test]
+fn a_vpc_and_a_site_of_one_name_are_told_apart_by_another() {
+    let text = "version: 1\nregion: eu-west-1\nvpcs:\n  dc:\n    cidr: 10.9.0.0/16\n    subnets: { a: { cidr: 10.9.1.0/24, az: a } }\n    \
+                instances: { h: { subnet: a } }\non_prem:\n  dc: { cidr: 192.168.0.0/16, hosts: { h: {} } }\n";
+    let report = report_of(text);
+    assert_eq!(lines_of(&report), ["9:40 - | two of the kind instance are named dc.h"]);
+    let help = report.problems[0].help.as_deref();
+    assert_eq!(help, Some("a VPC and a site both have the name `dc`: rename the VPC, or one of the two machines"));
+    let twins = "version: 1\nregion: eu-west-1\nvpcs:\n  a:\n    cidr: 10.9.0.0/16\n    subnets: { a: { cidr: 10.9.1.0/24, az: a } }\n    \
+                 instances: { h: { subnet: a, count: 2 }, h-1: { subnet: a } }\n";
+    let help = report_of(twins).problems[0].help.clone();
+    assert!(help.is_some_and(|help| help.contains("NAME-1")));
+}
+
+#[test]
+fn a_count_that_does_not_fit_is_one_problem() {
+    let text = "version: 1\nregion: eu-west-1\nvpcs:\n  a:\n    cidr: 10.0.0.0/16\n    subnets: { s: { cidr: 10.0.1.0/24, az: a } }\n    \
+                instances:\n      web: { subnet: s, count: 300 }\n      more: { subnet: s }\n";
+    let none = "subnet a.s (10.0.1.0/24) has no free address left";
+    assert_eq!(
+        lines_of(&report_of(text)),
+        [
+            format!(
+                "8:7 InsufficientFreeAddressesInSubnet | instance a.web-252 to instance a.web-300: {none} for these 49"
+            ),
+            format!("9:7 InsufficientFreeAddressesInSubnet | instance a.more: {none}"),
+        ]
+    );
+}
+
+#[test]
 fn a_prefix_list_is_helped_to_its_name() {
     let of = |rule: &str| {
         let text = format!(

@@ -288,14 +288,29 @@ pub fn explain_plan(
     plan: &Plan,
     ask: &crate::control::api::ExplainAsk,
 ) -> Result<crate::control::explain::Explanation, Failure> {
-    use crate::control::explain::{Facts, answer};
+    asked(plan, |facts, engine| crate::control::explain::answer(facts, engine, ask))
+}
+
+/// The same without advice.
+pub fn verdict_of_plan(
+    plan: &crate::model::Plan,
+    ask: &crate::control::api::ExplainAsk,
+) -> Result<crate::control::explain::Explanation, Failure> {
+    asked(plan, |facts, engine| crate::control::explain::verdict(facts, engine, ask))
+}
+
+fn asked<T>(
+    plan: &crate::model::Plan,
+    question: impl FnOnce(&crate::control::explain::Facts<'_>, crate::engine::Engine) -> Result<T, String>,
+) -> Result<T, Failure> {
+    use crate::control::explain::Facts;
     use crate::engine::{Engine, EngineLimits, compile};
 
     let program = std::sync::Arc::new(compile(plan, 1));
     let engine = Engine::new(program, EngineLimits::default());
     let zones = crate::dns::compile(plan);
     let facts = Facts { plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
-    answer(&facts, engine, ask).map_err(Failure::input)
+    question(&facts, engine).map_err(Failure::input)
 }
 
 /// True when the child has printed a line; false if it ended before. What else it prints finds a reader.

@@ -106,7 +106,7 @@ fn judge_static(plan: &Plan, check: &CheckPlan) -> CheckResult {
 fn told(plan: &Plan, asker: usize, to: &str) -> Result<Reached, Failure> {
     let src = plan.instances[asker].common.path.clone();
     let ask = ExplainAsk { src, dst: to.to_owned(), request: None, unsigned: false, from_port: None };
-    let told = super::common::explain_plan(plan, &ask)?;
+    let told = super::common::verdict_of_plan(plan, &ask)?;
     let way = told.reachable.then(|| match (&told.kind, &told.object) {
         (Some(kind), Some(object)) => format!("{kind}:{object}"),
         _ => told.way.unwrap_or_default().to_owned(),

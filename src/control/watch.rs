@@ -235,7 +235,16 @@ fn enis(plan: &Plan, word: &str) -> Vec<EniIx> {
     let all = (0..plan.enis.len()).map(|at| EniIx(at as u32));
     all.filter(|ix| {
         let eni = plan.eni(*ix);
-        eni.common.id == word || rows::names_end(plan, word, &plan.eni_label(*ix), &eni.ip.to_string())
+        let name = word.strip_prefix("eni:").unwrap_or(word);
+        // `app.web/eth0` is how changes name it, whether or not it is the only one.
+        let by_name = match (eni.owner, name.rsplit_once("/eth")) {
+            (EniOwner::Instance(at, n), Some((instance, which))) => {
+                let common = &plan.instances[at].common;
+                which == n.to_string() && (common.name == instance || common.path == instance)
+            }
+            _ => false,
+        };
+        eni.common.id == name || by_name || rows::names_end(plan, word, &plan.eni_label(*ix), &eni.ip.to_string())
     })
     .collect()
 }
@@ -299,7 +308,9 @@ mod tests {
         let plan = demo().plan;
         let ask = |at: &str| WatchAsk { at: vec![at.to_owned()], ..WatchAsk::default() };
         let id = plan.enis[0].common.id.clone();
-        for word in ["web", "app.web", "instance:web", "s3@a", "endpoint:s3", &id] {
+        for word in
+            ["web", "app.web", "instance:web", "web/eth0", "app.web/eth0", "eni:web/eth0", "s3@a", "endpoint:s3", &id]
+        {
             assert!(resolve(&plan, &ask(word)).expect(word).at.is_some_and(|at| !at.is_empty()), "{word}");
         }
         assert!(resolve(&plan, &ask("wbe")).expect_err("no such ENI").contains("s3@a"));

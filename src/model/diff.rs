@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::plan::{EniOwner, Plan, Policy};
+use super::plan::{EniOwner, Limits, Plan, Policy};
 
 mod gateways;
 mod joined;
@@ -93,7 +94,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
         (
             "lab",
             BTreeMap::from([
-                ("limits".to_owned(), vec![("limits", format!("{:?}", p.limits))]),
+                ("limits".to_owned(), limits(&p.limits)),
                 ("latency".to_owned(), vec![("latency", joined::latency(p))]),
             ]),
         ),
@@ -273,6 +274,44 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
     all
 }
 
+/// Each limit by itself, as a file has it.
+fn limits(l: &Limits) -> Attributes {
+    // Named one by one, so that a new one is not forgotten here.
+    let Limits {
+        endpoint_idle,
+        sg_tcp_idle,
+        sg_udp_idle,
+        sg_udp_stream,
+        dns_ttl,
+        dns_pps,
+        nat_idle,
+        nat_ports,
+        endpoint_health,
+        egress_fragments,
+        conntrack_max,
+        syn_retries,
+    } = l;
+    vec![
+        ("endpoint_idle", time(*endpoint_idle)),
+        ("sg_tcp_idle", time(*sg_tcp_idle)),
+        ("sg_udp_idle", time(*sg_udp_idle)),
+        ("sg_udp_stream", time(*sg_udp_stream)),
+        ("dns_ttl", format!("{dns_ttl}s")),
+        ("dns_pps", dns_pps.to_string()),
+        ("nat_idle", time(*nat_idle)),
+        ("nat_ports", nat_ports.to_string()),
+        ("endpoint_health", time(*endpoint_health)),
+        ("egress_fragments", egress_fragments.to_string()),
+        ("conntrack_max", conntrack_max.to_string()),
+        ("syn_retries", syn_retries.to_string()),
+    ]
+}
+
+/// `350s`, `500ms`.
+fn time(time: Duration) -> String {
+    if time.subsec_nanos() == 0 { format!("{}s", time.as_secs()) } else { format!("{}ms", time.as_millis()) }
+}
+
 fn policy(p: &Policy) -> String {
     match p {
         Policy::Full => "full".into(),
@@ -302,7 +341,7 @@ mod tests {
         for wanted in [
             "~ route table vpc.public\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via igw -> 10.0.0.0/16 local, 0.0.0.0/0 via igw, pl:corp blackhole",
             "~ route table vpc.private\n    routes: 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a -> 10.0.0.0/16 local, 0.0.0.0/0 via nat:natgw-a, pl:com.amazonaws.us-east-1.s3 via endpoint:s3",
-            "~ instance vpc.web\n    forward: nothing -> masquerade\n    tracking: Tracking { tcp_idle: None, udp_idle: None, udp_stream: None } -> Tracking { tcp_idle: Some(350s), udp_idle: None, udp_stream: None }",
+            "~ instance vpc.web\n    forward: nothing -> masquerade\n    tracking: nothing -> tcp_idle 350s",
             "+ endpoint vpc.s3",
             "~ NAT gateway vpc.natgw-a\n    addresses: 10.0.0.4 -> 10.0.0.4, 10.0.0.5",
             "+ public address one",
@@ -315,6 +354,24 @@ mod tests {
             assert!(seen.iter().any(|line| line == wanted), "{wanted}\n{}", seen.join("\n"));
         }
         assert_eq!(diff(&new, &new), []);
+    }
+
+    #[test]
+    fn of_limits_only_those_show_that_change_and_as_a_file_has_them() {
+        let demo = include_str!("../../topologies/demo.yaml");
+        let old = plan_of(&[demo]);
+        let patch = "limits: { nat_idle: 3s, endpoint_idle: 1500ms, nat_ports: 20 }
+vpcs: { app: { instances: { web: { tracking: { tcp_idle: 10m } } } } }
+";
+        let new = plan_of(&[demo, patch]);
+        let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            seen,
+            [
+                "~ lab limits\n    endpoint_idle: 350s -> 1500ms\n    nat_idle: 350s -> 3s\n    nat_ports: 55000 -> 20",
+                "~ instance app.web\n    tracking: nothing -> tcp_idle 600s",
+            ]
+        );
     }
 
     #[test]

@@ -1,53 +1,51 @@
 //! What to do about it: what the client sees, the smallest change of the file, and what else is worth knowing.
 
+mod endpoints;
+mod routes;
+mod rules;
+mod search;
+
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use super::gateways::BY_HASH;
-use super::path::{CLIENT_PORT, eni_at};
-use super::{Explanation, Facts, Target, ports, routes, symmetry};
-use crate::base::{Cidr, EniIx, PortRange, Proto};
-use crate::engine::{Engine, EngineLimits, NACL_STAR, compile};
+use super::path::eni_at;
+use super::{Explanation, Facts, Request, Target};
+use crate::base::{EniIx, Proto};
 use crate::model::catalogue::{self, PublicForm, PublicName};
-use crate::model::plan::{EniOwner, Home, Limits, NaclRule, SgPeer, SgRule, TrafficMatch};
+use crate::model::plan::{EndpointKind, EndpointPlan, EniOwner, Home, InstanceHome, Limits};
 use crate::model::{Plan, latency};
 
-/// Changes that are tried one after the other before no more are suggested.
-const CHANGES_MAX: usize = 4;
-
-/// The name stage failed.
-pub(super) fn after_name(plan: &Plan, src: usize, told: &mut Explanation) {
+/// The answer is no: what the client sees of it, why it may be so, and what to do.
+pub(super) fn refused(
+    facts: &Facts<'_>,
+    from: (usize, Option<u16>),
+    request: Option<&Request>,
+    told: &mut Explanation,
+) {
     client_sees(told);
-    let vpc = plan.instances[src].vpc().map_or("", |vpc| &plan.vpcs[vpc].common.name);
-    match (told.code.as_deref(), &told.destination.target) {
-        (Some("DNS_DISABLED"), _) => told.smallest_change.push(format!("vpcs.{vpc}.dns_support: true")),
-        (Some("DNS_NXDOMAIN"), Target::Host(host)) => {
-            let note = if plan.find_instance(host).is_ok() {
-                format!("{host} is an instance, not a name: write instance:{host}")
-            } else if plan.find_endpoint(host).is_ok() {
-                format!("{host} is an endpoint, not a name: write endpoint:{host}")
-            } else if told.name.as_ref().is_some_and(|name| name.lookup.endpoint.is_some()) {
-                "the most specific private zone is final: a name that it lacks does not exist in this VPC".to_owned()
-            } else {
-                "no zone of the lab has this name, and nothing is asked of the real world".to_owned()
-            };
-            told.notes.push(note);
+    name_notes(facts.plan, told);
+    if let Some((eni, dst)) = told.ends.filter(|_| told.dropped.is_some()) {
+        public_side(facts.plan, from.0, told);
+        other_address(facts.plan, eni, dst, told);
+        if told.notes.is_empty() {
+            told.notes = told.name.as_ref().map(|name| name.lookup.notes.clone()).unwrap_or_default();
         }
-        _ => {}
     }
+    told.smallest_change = search::fewest(facts, from, request, told);
 }
 
-/// A packet was dropped there or back.
-pub(super) fn after_path(facts: &Facts<'_>, src: usize, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) {
-    client_sees(told);
-    public_side(facts.plan, src, told);
-    other_address(facts.plan, from, dst, told);
-    if told.smallest_change.is_empty() && told.notes.is_empty() {
-        told.smallest_change = changes(facts.plan, from, dst, told);
-    }
-    let notes = told.name.as_ref().map(|name| name.lookup.notes.clone()).unwrap_or_default();
-    if told.notes.is_empty() {
-        told.notes = notes;
+fn name_notes(plan: &Plan, told: &mut Explanation) {
+    if let (Some("DNS_NXDOMAIN"), Target::Host(host)) = (told.code.as_deref(), &told.destination.target) {
+        let note = if plan.find_instance(host).is_ok() {
+            format!("{host} is an instance, not a name: write instance:{host}")
+        } else if plan.find_endpoint(host).is_ok() {
+            format!("{host} is an endpoint, not a name: write endpoint:{host}")
+        } else if told.name.as_ref().is_some_and(|name| name.lookup.endpoint.is_some()) {
+            "the most specific private zone is final: a name that it lacks does not exist in this VPC".to_owned()
+        } else {
+            "no zone of the lab has this name, and nothing is asked of the real world".to_owned()
+        };
+        told.notes.push(note);
     }
 }
 
@@ -121,7 +119,7 @@ pub(super) fn limits(limits: &Limits, told: &mut Explanation) {
 }
 
 /// Measured with curl 7.88 and aws-cli 1.46 in namespaces.
-pub(super) fn client_sees(told: &mut Explanation) {
+fn client_sees(told: &mut Explanation) {
     let ping = told.destination.proto == Proto::ICMP;
     let udp = told.destination.proto == Proto::UDP;
     let seen = match (told.stage, told.code.as_deref()) {
@@ -153,13 +151,13 @@ fn public_side(plan: &Plan, src: usize, told: &mut Explanation) {
     let Some(public) = catalogue::public_name(host) else { return };
     let service = public.service.name;
     let Some(vpc) = plan.instances[src].vpc() else { return };
-    let path = &plan.vpcs[vpc].common.name;
-    let own = plan.endpoints.iter().filter(|e| e.vpc == vpc && plan.services[e.service].name == service);
     let region = &plan.vpcs[vpc].region;
-    let covered = |e: &crate::model::plan::EndpointPlan| {
-        e.names.private.iter().find(|zone| zone.at_apex).map(|zone| zone.apex.clone())
+    let own = || {
+        let here = |e: &EndpointPlan| e.vpc == vpc && plan.services[e.service].name == service;
+        (0..plan.endpoints.len()).filter(move |at| here(&plan.endpoints[*at]))
     };
-    let endpoint = own.min_by_key(|e| !e.private_dns);
+    let interface =
+        own().filter(|at| !plan.endpoints[*at].is_gateway()).min_by_key(|at| !plan.endpoints[*at].private_dns);
     let form = match public.form {
         PublicForm::Legacy => "a legacy name",
         PublicForm::Global => "a global name",
@@ -167,33 +165,41 @@ fn public_side(plan: &Plan, src: usize, told: &mut Explanation) {
         PublicForm::DualStack => "a dual-stack name",
         PublicForm::Regional => "the regional name",
     };
-    match endpoint {
-        Some(e) => {
-            let name = &e.common.name;
-            let has_it = e.names.private.iter().any(|zone| {
-                zone.at_apex && zone.apex == *host
-                    || zone.wildcard && host.strip_suffix(&zone.apex).is_some_and(|own| own.ends_with('.'))
-            });
-            if has_it {
+    match (interface, own().next()) {
+        (Some(at), _) => {
+            let endpoint = &plan.endpoints[at];
+            let name = &endpoint.common.name;
+            if endpoints::would_cover(plan, at, host) {
                 told.notes.push(format!("{host} is public here: endpoint {name} has private_dns off"));
-                told.smallest_change.push(format!("{path}.endpoints.{name}.private_dns: true"));
-            } else {
-                let instead = covered(e).unwrap_or_else(|| e.names.regional.clone());
+            } else if let Some(instead) = endpoints::covered(plan, at) {
                 told.notes.push(format!(
                     "{host} is {form} of {service} that private DNS of endpoint {name} does not cover; it covers {instead}"
                 ));
                 if let Some(clients) = asked_by(&public, host, region) {
                     told.notes.push(format!("asked for by {clients}"));
                 }
+            } else {
+                let own = &endpoint.names.regional;
+                told.notes.push(format!("{host} is public: endpoint {name} has no private DNS, only names like {own}"));
             }
         }
-        None if public.service.endpoint && public.region == region => {
+        (None, Some(at)) => {
+            let endpoint = &plan.endpoints[at];
+            let tables = match &endpoint.kind {
+                EndpointKind::Gateway { route_tables, .. } => route_tables.as_slice(),
+                EndpointKind::Interface => &[],
+            };
+            let tables: Vec<&str> = tables.iter().map(|at| plan.route_tables[*at].common.name.as_str()).collect();
+            let tables = if tables.is_empty() { "no route table".to_owned() } else { tables.join(", ") };
+            told.notes.push(format!(
+                "{host} is public: gateway endpoint {} has no name of its own; it has routes in {tables}",
+                endpoint.common.name
+            ));
+        }
+        _ if public.service.endpoint && public.region == region => {
             told.notes.push(format!("{host} is public, and the VPC has no way out and no endpoint for {service}"));
-            if public.form == PublicForm::Regional {
-                told.smallest_change.push(format!("{path}.endpoints += {{ {service}: {{}} }}"));
-            }
         }
-        None => {
+        _ => {
             told.notes.push(format!(
                 "{host} is {form} of {service} in {}: public, and the VPC has no way out",
                 public.region
@@ -219,151 +225,28 @@ fn asked_by(public: &PublicName, host: &str, region: &str) -> Option<&'static st
     }
 }
 
-/// Changes that make the connection work, each tried on a copy of the plan before the next is looked for.
-fn changes(plan: &Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Vec<String> {
-    let mut plan = plan.clone();
-    let mut told = told.clone();
-    let mut changes = Vec::new();
-    while !told.reachable && changes.len() < CHANGES_MAX {
-        let Some((change, applied)) = change(&mut plan, from, dst, &told) else { break };
-        changes.push(change);
-        if !applied {
-            break;
-        }
-        let engine = Engine::new(Arc::new(compile(&plan, 1)), EngineLimits::default());
-        let mut again =
-            super::blank(&plan, (plan_instance(&plan, from), told.source.given()), told.destination.clone());
-        ports::walk(&plan, &engine, from, dst, &mut again);
-        told = again;
-    }
-    changes
-}
-
-fn plan_instance(plan: &Plan, eni: EniIx) -> usize {
-    match plan.eni(eni).owner {
-        EniOwner::Instance(at, _) => at,
-        _ => 0,
+/// `app.route_tables.private` of `app.private`.
+fn path(noun: &str, path: &str) -> String {
+    match path.split_once('.') {
+        Some((vpc, name)) => format!("{}.{noun}.{name}", vpc_key(vpc)),
+        None => format!("{noun}.{path}"),
     }
 }
 
-/// The change for one refusal, and whether it was applied to the plan.
-fn change(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation) -> Option<(String, bool)> {
-    let back = told.stage == Some("back");
-    let target = eni_at(plan, from, dst);
-    let object = told.object.clone()?;
-    let vpc = plan.vpc_of(from).map(|vpc| vpc.common.name.clone()).unwrap_or_default();
-    match told.code.as_deref()? {
-        "SG_EGRESS" if !back => Some((allow_group(plan, from, target, dst, told, true)?, true)),
-        "SG_INGRESS" if !back => Some((allow_group(plan, target?, Some(from), plan.eni(from).ip, told, false)?, true)),
-        "NACL_OUT" | "NACL_IN" => Some((allow_acl(plan, from, dst, told, back)?, true)),
-        "RT_BLACKHOLE" => {
-            let name = object.rsplit('.').next()?;
-            Some((format!("{vpc}.route_tables.{name}.routes -= {{ {} }}", told.rule.as_deref()?), false))
-        }
-        code if routes::is_about(code) => routes::change(plan, from, dst, told),
-        "FW_NO_STATE" => symmetry::change(plan, from, dst, told),
-        "SRC_DST_CHECK" => {
-            let name = object.rsplit('.').next()?;
-            Some((format!("{vpc}.instances.{name}.source_dest_check: false"), false))
-        }
-        "VPCE_PORT" => {
-            let EniOwner::Endpoint(at) = plan.eni(target?).owner else { return None };
-            let port = plan.services[plan.endpoints[at].service].ports.first()?;
-            Some((format!("ask for port {port}: it is the one that the service serves"), false))
-        }
-        "VPCE_PROTO" => Some(("ask over tcp: an interface endpoint carries nothing else".into(), false)),
-        "DNS_DISABLED" => Some((format!("vpcs.{vpc}.dns_support: true"), false)),
-        "CT_FULL" => Some((format!("limits.conntrack_max: {}", plan.limits.conntrack_max.saturating_mul(2)), false)),
-        _ => None,
-    }
+/// A VPC by its bare name, as advice has it, unless something else of the file is named so.
+fn vpc_key(vpc: &str) -> String {
+    let top = crate::model::spec::keys::TOP.find(vpc).is_some();
+    if top { format!("vpcs.{vpc}") } else { vpc.to_owned() }
 }
 
-/// `app.security_groups.doors.ingress += "tcp 443 from sg:guest"`: the peer's first group where the peer is an ENI of
-/// the same VPC, else its address.
-fn allow_group(
-    plan: &mut Plan,
-    at: EniIx,
-    peer: Option<EniIx>,
-    addr: Ipv4Addr,
-    told: &Explanation,
-    egress: bool,
-) -> Option<String> {
-    let group = *plan.eni(at).security_groups.first()?;
-    let peer_group = peer.filter(|p| plan.eni(*p).vpc() == plan.eni(at).vpc() && plan.eni(*p).ip == addr);
-    let peer_group = peer_group.and_then(|p| plan.eni(p).security_groups.first().copied());
-    let (peer, peer_text) = match peer_group {
-        Some(g) => (SgPeer::Group(g), format!("sg:{}", plan.security_groups[g].common.name)),
-        None => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
-    };
-    let traffic = told.destination.traffic();
-    let (list, word) = if egress { ("egress", "to") } else { ("ingress", "from") };
-    let text = format!("{traffic} {word} {peer_text}");
-    let matches = traffic_match(told, false);
-    let rule = SgRule { id: String::new(), matches, peer, text: text.clone(), implied: false };
-    let vpc = plan.vpcs[plan.security_groups[group].vpc].common.name.clone();
-    let group = &mut plan.security_groups[group];
-    if egress {
-        group.egress.push(rule);
-    } else {
-        group.ingress.push(rule);
-    }
-    Some(format!("{vpc}.security_groups.{}.{list} += \"{text}\"", group.common.name))
-}
-
-/// `app.network_acls.inner.ingress += { 90: allow tcp 443 from 10.0.1.0/24 }`, before the rule that denies. Answers go
-/// to the client's ephemeral ports.
-fn allow_acl(plan: &mut Plan, from: EniIx, dst: Ipv4Addr, told: &Explanation, back: bool) -> Option<String> {
-    let egress = told.direction == Some("egress");
-    let path = told.object.as_deref()?;
-    let at = plan.network_acls.iter().position(|acl| acl.common.path == path)?;
-    let client = plan.link_of(from).0;
-    let server = eni_at(plan, from, dst).map_or(Cidr::host(dst), |eni| plan.link_of(eni).0);
-    // Egress names where it goes, ingress where it comes from; on the way back the ends are swapped.
-    let peer = if egress != back { server } else { client };
-    let acl = &mut plan.network_acls[at];
-    let rules = if egress { &mut acl.egress } else { &mut acl.ingress };
-    let denying = told.detail.as_deref().and_then(|detail| detail.strip_prefix("rule ")?.parse::<u16>().ok());
-    let number = match denying {
-        Some(deny) => (1..deny).rev().find(|n| !rules.iter().any(|rule| rule.number == *n))?,
-        None => rules.last().map_or(100, |rule| (rule.number / 100 + 1).saturating_mul(100)).min(NACL_STAR - 1),
-    };
-    let traffic = if back { answer_traffic(told) } else { told.destination.traffic() };
-    let word = if egress { "to" } else { "from" };
-    let text = format!("{number}: allow {traffic} {word} {peer}");
-    let rule = NaclRule { number, allow: true, matches: traffic_match(told, back), peer, text: text.clone() };
-    rules.push(rule);
-    rules.sort_by_key(|rule| rule.number);
-    let vpc = plan.vpcs[acl.vpc].common.name.as_str();
-    let list = if egress { "egress" } else { "ingress" };
-    let default = if acl.default { " (the default NACL: give the subnet one of its own)" } else { "" };
-    Some(format!("{vpc}.network_acls.{}.{list} += {{ {text} }}{default}", acl.common.name))
-}
-
-/// Linux's range of ephemeral ports (VPC User Guide, "ephemeral ports").
-pub(super) const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
-const _: () = assert!(EPHEMERAL.contains(CLIENT_PORT));
-
-fn answer_traffic(told: &Explanation) -> String {
-    match told.destination.proto {
-        Proto::ICMP => "icmp 0".into(),
-        proto => format!("{proto} {}", client_ports(told)),
-    }
-}
-
-/// Where answers go to: what clients' kernels choose from, unless another port was asked for.
-fn client_ports(told: &Explanation) -> PortRange {
-    let port = told.source.port;
-    if EPHEMERAL.contains(port) { EPHEMERAL } else { PortRange::one(port) }
-}
-
-fn traffic_match(told: &Explanation, answer: bool) -> TrafficMatch {
-    let proto = told.destination.proto;
-    let ports = if answer { client_ports(told) } else { PortRange::one(told.destination.port) };
-    match proto {
-        Proto::ICMP => {
-            let icmp = (Some(if answer { 0 } else { 8 }), None);
-            TrafficMatch { proto: Some(proto), icmp, ..TrafficMatch::ALL }
-        }
-        _ => TrafficMatch { proto: Some(proto), ports, icmp: (None, None) },
+/// Where the file has an instance or host.
+fn instance_key(plan: &Plan, at: usize) -> String {
+    let instance = &plan.instances[at];
+    let name = instance.common.name.as_str();
+    let name = name.rsplit_once('-').filter(|_| instance.counted).map_or(name, |(name, _)| name);
+    match instance.home {
+        InstanceHome::Vpc(vpc) => format!("{}.instances.{name}", vpc_key(&plan.vpcs[vpc].common.name)),
+        InstanceHome::Site(site) => format!("on_prem.{}.hosts.{name}", plan.sites[site].common.name),
+        InstanceHome::Internet => format!("internet.{name}"),
     }
 }

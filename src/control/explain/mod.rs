@@ -3,15 +3,12 @@
 
 mod advice;
 mod destination;
-mod forward;
 mod gateways;
 mod path;
 mod ports;
 mod render;
 mod rounds;
-mod routes;
 mod steps;
-mod symmetry;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +19,7 @@ use serde::Serialize;
 use crate::base::EniIx;
 use crate::control::api::ExplainAsk;
 use crate::dns::{self, Lookup, QType, Zones};
-use crate::engine::Engine;
+use crate::engine::{DropRecord, Engine};
 use crate::model::Plan;
 use crate::model::plan::{Backend, EniOwner, InstanceHome, InstancePlan};
 use crate::policy::{self, Document, Kind};
@@ -88,8 +85,15 @@ pub struct Explanation {
     pub name: Option<NameStage>,
     pub steps: Vec<Step>,
     pub notes: Vec<String>,
-    /// Changes of the file that would make it work, in order; empty where none is known.
+    /// Changes of the file, or of the question, that together make it work: each was made in a copy of the plan, and the
+    /// question asked again. Empty where none is known.
     pub smallest_change: Vec<String>,
+    /// The ENI that the first packet leaves, and the address it is for.
+    #[serde(skip)]
+    ends: Option<(EniIx, Ipv4Addr)>,
+    /// What the engine noted of the packet that was dropped.
+    #[serde(skip)]
+    dropped: Option<DropRecord>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -137,15 +141,32 @@ pub struct Step {
 ///
 /// `engine` is asked and changed: a fresh one of the plan for a file, [`Engine::probe`] of a lab that runs.
 pub fn answer(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
-    let src = facts.plan.instance_named(&ask.src)?;
-    let destination = Destination::parse(facts.plan, &ask.dst)?;
+    let (from, destination, request) = understood(facts.plan, ask)?;
+    Ok(explain(facts, engine, from, destination, request.as_ref()))
+}
+
+/// The same without advice, which costs many questions more: for those who look at the verdict only.
+///
+/// # Errors
+/// As [`answer`].
+pub fn verdict(facts: &Facts<'_>, engine: Engine, ask: &ExplainAsk) -> Result<Explanation, String> {
+    let (from, destination, request) = understood(facts.plan, ask)?;
+    Ok(stages(facts, engine, from, destination, request.as_ref()))
+}
+
+/// Instance and the port that was asked for, destination, request.
+type Question = ((usize, Option<u16>), Destination, Option<Request>);
+
+fn understood(plan: &Plan, ask: &ExplainAsk) -> Result<Question, String> {
+    let src = plan.instance_named(&ask.src)?;
+    let destination = Destination::parse(plan, &ask.dst)?;
     if let Some((action, _)) = &ask.request
         && !action.split_once(':').is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
     {
         return Err(format!("{action} is no action: it is written service:Action, as s3:GetObject"));
     }
     let request = ask.request.clone().map(|(action, resource)| Request { action, resource, unsigned: ask.unsigned });
-    Ok(explain(facts, engine, (src, ask.from_port), destination, request.as_ref()))
+    Ok(((src, ask.from_port), destination, request))
 }
 
 /// Explains the way from an instance (index in `Plan::instances`) to a destination: from one port of it, or from those
@@ -158,8 +179,8 @@ pub fn explain(
     request: Option<&Request>,
 ) -> Explanation {
     let mut told = stages(facts, engine, from, destination, request);
-    if !told.reachable && told.code.is_none() {
-        forward::advise(facts, from, request, &mut told);
+    if !told.reachable {
+        advice::refused(facts, from, request, &mut told);
     }
     ports::note(&mut told);
     advice::zone_by_hash(&mut told);
@@ -168,6 +189,7 @@ pub fn explain(
     told
 }
 
+/// The stages alone: verdict and steps, without advice.
 fn stages(
     facts: &Facts<'_>,
     engine: Engine,
@@ -178,7 +200,6 @@ fn stages(
     let plan = facts.plan;
     let mut told = blank(plan, (src, port), destination);
     let Some((addr, endpoint)) = name_stage(facts, src, &mut told) else {
-        advice::after_name(plan, src, &mut told);
         later_stages_not_reached(&mut told);
         return told;
     };
@@ -192,21 +213,18 @@ fn stages(
     }
     let from = path::eni_towards(plan, src, addr);
     told.source = source_of(plan, (src, port), from);
+    told.ends = Some((from, addr));
     let walked = ports::walk(plan, &engine, from, addr, &mut told);
+    told.notes.extend(walked.asymmetric);
     if !walked.reached {
-        advice::after_path(facts, src, from, addr, &mut told);
-        told.notes.extend(walked.asymmetric);
         later_stages_not_reached(&mut told);
         return told;
     }
-    told.notes.extend(walked.asymmetric);
     let endpoint = endpoint.or_else(|| plan.eni(walked.target?).owner.endpoint());
     tls_stage(facts, endpoint, &mut told);
     policy_stage(plan, src, endpoint, request, &mut told);
     if told.reachable {
         advice::reached(plan, walked.target, addr, &mut told);
-    } else {
-        advice::client_sees(&mut told);
     }
     told
 }
@@ -274,6 +292,8 @@ fn blank(plan: &Plan, (src, port): (usize, Option<u16>), destination: Destinatio
         steps: Vec::new(),
         notes: Vec::new(),
         smallest_change: Vec::new(),
+        ends: None,
+        dropped: None,
     }
 }
 
@@ -295,13 +315,6 @@ fn outside(plan: &Plan, instance: &InstancePlan) -> String {
     match instance.home {
         InstanceHome::Site(site) => format!("site {}", plan.sites[site].common.name),
         _ => "the Internet".to_owned(),
-    }
-}
-
-impl Source {
-    /// The port that was asked for.
-    fn given(&self) -> Option<u16> {
-        self.port_given.then_some(self.port)
     }
 }
 

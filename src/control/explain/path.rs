@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::ports::Seen;
 use super::steps::{self, Teller};
-use super::{Explanation, Target};
+use super::{Explanation, Source, Target};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
 use crate::engine::{Crumb, Decider, Direction, DropCode, DropRecord, Engine, Outcome, Rule, Stage, Verdict, Way};
 use crate::model::Plan;
@@ -379,6 +379,7 @@ impl Walker<'_> {
             None => Some(verdict),
             Some(record) => {
                 self.refused(stage, &record);
+                self.told.dropped = Some(at_its_end(record, &self.crumbs, &self.told.source));
                 None
             }
         }
@@ -414,4 +415,23 @@ impl Walker<'_> {
             _ => make::icmp_echo(src, dst, Echo::Reply, src_port, 1, &[]),
         }
     }
+}
+
+/// The record with the addresses that the packet had where it was dropped, in place of those that it was sent with.
+fn at_its_end(mut record: DropRecord, crumbs: &[Crumb], client: &Source) -> DropRecord {
+    let tuple = &mut record.tuple;
+    for crumb in crumbs {
+        match crumb.outcome {
+            Outcome::Pass(Rule::Source(addr)) => tuple.src = addr,
+            Outcome::Pass(Rule::Destination(addr)) => {
+                tuple.dst = addr;
+                // Translated back: for the client itself.
+                if addr == client.address && tuple.proto != Proto::ICMP {
+                    tuple.dst_port = client.port;
+                }
+            }
+            _ => {}
+        }
+    }
+    record
 }

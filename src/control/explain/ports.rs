@@ -9,16 +9,18 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use super::Explanation;
-use super::advice::EPHEMERAL;
 use super::gateways::BY_HASH;
-use super::path::{self, Walked};
+use super::path::{self, CLIENT_PORT, Walked};
 use crate::base::{EniIx, PortRange, Proto};
 use crate::engine::{Crumb, Engine, Outcome, Rule, Stage};
 use crate::model::Plan;
 use crate::model::plan::TrafficMatch;
 
+/// Linux's range of ephemeral ports (VPC User Guide, "ephemeral ports").
+pub(super) const EPHEMERAL: PortRange = PortRange { first: 32_768, last: 60_999 };
+const _: () = assert!(EPHEMERAL.contains(CLIENT_PORT));
 /// What NAT gateways choose from (VPC User Guide, "NAT gateway basics").
-const GIVEN: PortRange = PortRange { first: 1_024, last: 65_535 };
+pub(super) const GIVEN: PortRange = PortRange { first: 1_024, last: 65_535 };
 /// Ports that are asked at most.
 const ASKED_MAX: usize = 160;
 /// Ports that are asked where a way is chosen by a hash of them.

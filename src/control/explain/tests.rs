@@ -156,7 +156,7 @@ fn a_legacy_name_that_private_dns_does_not_cover_is_told_with_its_clients() {
     for part in ["legacy name of sqs", "endpoint sqs does not cover", "sqs.eu-west-1.amazonaws.com", "aws-cli v1"] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
-    assert!(told.smallest_change.is_empty());
+    assert_eq!(told.smallest_change[0], "ask for https://sqs.eu-west-1.amazonaws.com", "{}", told.text());
 }
 
 #[test]
@@ -165,9 +165,13 @@ fn private_dns_that_is_off_is_the_smallest_change() {
     lab.plan.endpoints[0].private_dns = false;
     let told = ask(&lab, "guest", "https://s3.eu-west-1.amazonaws.com");
     assert_eq!(told.code.as_deref(), Some("RT_NO_ROUTE"));
-    assert_eq!(told.smallest_change, ["app.endpoints.s3.private_dns: true"]);
+    let doors = "app.security_groups.doors.ingress += \"tcp 443 from sg:guest\"";
+    assert_eq!(told.smallest_change, ["app.endpoints.s3.private_dns: true", doors]);
+    let told = ask(&lab, "web", "https://s3.eu-west-1.amazonaws.com");
+    assert_eq!(told.smallest_change, ["app.endpoints.s3.private_dns: true"], "{}", told.text());
     let told = ask(&lab, "guest", "https://kms.eu-west-1.amazonaws.com");
-    assert_eq!(told.smallest_change, ["app.endpoints += { kms: {} }"]);
+    let kms = "type: interface, subnets: [private-a, private-b], security_groups: [doors], private_dns: true";
+    assert_eq!(told.smallest_change, [format!("app.endpoints += {{ kms: {{ {kms} }} }}"), doors.to_owned()]);
     let name = lab.plan.endpoints[0].names.zonal[0].1.clone();
     assert_eq!(short(&lab, "web", &name), "YES endpoint app.s3");
 }
@@ -196,6 +200,8 @@ fn changes_are_tried_one_after_the_other() {
             "app.network_acls.outer.egress += { 49: allow tcp 22 to 10.0.2.0/24 }",
             "app.network_acls.inner.ingress += { 100: allow tcp 22 from 10.0.1.0/24 }",
             "app.security_groups.server.ingress += \"tcp 22 from sg:client\"",
+            "app.network_acls.inner.egress += { 100: allow tcp 32768-60999 to 10.0.1.0/24 }",
+            "app.network_acls.outer.ingress += { 100: allow tcp 32768-60999 from 10.0.2.0/24 }",
         ]
     );
 }
@@ -464,7 +470,7 @@ fn after_a_zone_fault_the_advice_is_to_end_it() {
         ("app-b", "192.0.2.10:80", "AZ_DOWN", "nat vpc.natgw-a"),
         ("app-b", sts.as_str(), "VPCE_AZ_DOWN", "endpoint vpc.sts"),
     ];
-    for (ends, advice) in [(7, "vpclab fault clear 7    # az a"), (0, "faults -= { az a }")] {
+    for (ends, advice) in [(7, "vpclab fault clear 7    # az a"), (0, "faults -= { az: a }")] {
         lab.plan.faults[0].id = ends;
         for (src, dst, code, at) in cases {
             let told = ask(&lab, src, dst);

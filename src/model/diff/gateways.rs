@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Attributes;
 use crate::model::Plan;
-use crate::model::plan::{Common, EndpointKind, EndpointPlan, InstancePlan};
+use crate::model::plan::{Common, EndpointKind, EndpointPlan, InstancePlan, Tracking};
 
 type Objects = Vec<(&'static str, BTreeMap<String, Attributes>)>;
 
@@ -72,9 +72,16 @@ pub(super) fn of_instance(i: &InstancePlan) -> Attributes {
     vec![
         ("names", i.names.join(", ")),
         ("forward", i.forward.map(|forward| format!("{forward:?}").to_lowercase()).unwrap_or_default()),
-        ("tracking", format!("{:?}", i.tracking)),
+        ("tracking", tracking(&i.tracking)),
         ("impair", i.impair.map(|impair| format!("{impair:?}")).unwrap_or_default()),
     ]
+}
+
+/// `tcp_idle 350s, udp_idle 30s`: what is not the lab's.
+fn tracking(t: &Tracking) -> String {
+    let times = [("tcp_idle", t.tcp_idle), ("udp_idle", t.udp_idle), ("udp_stream", t.udp_stream)];
+    let written = times.into_iter().filter_map(|(name, time)| Some(format!("{name} {}", super::time(time?))));
+    written.collect::<Vec<_>>().join(", ")
 }
 
 /// Of an endpoint: its type, and the tables that lead to a gateway endpoint.

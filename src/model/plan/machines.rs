@@ -116,6 +116,8 @@ pub struct InstancePlan {
     pub impair: Option<Impair>,
     /// Of an on-premises DNS server.
     pub dns_server: bool,
+    /// One of several that `count` made: the file has its name without the number.
+    pub counted: bool,
 }
 
 impl InstancePlan {
@@ -138,6 +140,7 @@ impl InstancePlan {
             tracking: Tracking::default(),
             impair: None,
             dns_server: false,
+            counted: false,
         }
     }
 

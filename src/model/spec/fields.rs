@@ -236,7 +236,13 @@ impl<'a> Fields<'a> {
     }
 
     pub fn bool(&self, key: &str) -> Option<At<bool>> {
-        let t = self.text(key)?;
+        let e = self.entry(key)?;
+        let Some(value) = e.node.text() else {
+            let message = format!("`{key}` is true or false, not {}", e.node.kind());
+            self.cx.error(self.error(e.place(), message).help(format!("`{key}: true`, or leave it out")));
+            return None;
+        };
+        let t = At { value, place: e.place() };
         let value = match t.value {
             "true" => true,
             "false" => false,

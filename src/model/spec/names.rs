@@ -408,13 +408,20 @@ impl Names {
         for kind in Kind::ALL {
             let mut seen: HashMap<&str, &Named> = HashMap::new();
             for n in &self.lists[&kind] {
-                if let Some(first) = seen.insert(&n.path, n) {
-                    problems.error(
-                        Found::at(n.place, format!("two of the kind {} are named {}", kind.word(), n.path))
-                            .also(first.place, "the other one")
-                            .help("`count` makes the names NAME-1, NAME-2 ..."),
-                    );
-                }
+                let Some(first) = seen.insert(&n.path, n) else { continue };
+                let found = Found::at(n.place, format!("two of the kind {} are named {}", kind.word(), n.path))
+                    .also(first.place, "the other one");
+                // Machines of a VPC, of a site and of the Internet are named alike: by where they stand.
+                let help = if kind == Kind::Instance && n.vpc != first.vpc {
+                    let above = n.path.split('.').next().unwrap_or_default();
+                    let other = if above == INTERNET { "the hosts of `internet`" } else { "a site" };
+                    format!(
+                        "a VPC and {other} both have the name `{above}`: rename the VPC, or one of the two machines"
+                    )
+                } else {
+                    "`count` makes the names NAME-1, NAME-2 ...".to_owned()
+                };
+                problems.error(found.help(help));
             }
         }
     }

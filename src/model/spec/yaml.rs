@@ -127,6 +127,13 @@ fn scan_problem(builder: &Builder<'_>, text: &str, at: usize, info: &str) {
         builder.problems.error(tab(builder.at(at - 1, 1)));
         return;
     }
+    // Met while a text is read that began before it.
+    if info.contains("found a tab")
+        && let Some(n) = text.get(at..).and_then(|rest| rest.find('\t'))
+    {
+        builder.problems.error(tab(builder.at(at + n, 1)));
+        return;
+    }
     if info.contains("recursion limit") {
         builder.too_deep(builder.at(at, 0));
         return;
@@ -421,6 +428,8 @@ mod tests {
             ("\u{feff}version: 1\n", "1:1", "byte-order mark"),
             ("a: 1\nb:\n\tc: 2\n", "3:1", "a tab"),
             ("a: 1\nb:\t2\n", "2:3", "a tab"),
+            ("version: 1\n\tname: x\n", "2:1", "a tab"),
+            ("a: one\n  two\n\tthree: 3\n", "3:1", "a tab"),
             ("a: 1\nb: 2\na: 3\n", "3:1", "`a` stands twice"),
             ("a: !Ref b\n", "1:", "a YAML tag"),
             ("a: 1\n---\nb: 2\n", "2:1", "second document"),

@@ -47,6 +47,7 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
     let kept = take_kept(cx, draft, &drafts, &mut taken);
     // In each subnet, where the search for a free address goes on.
     let mut next: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut left_out: BTreeMap<(u32, u32, usize), (Place, Vec<String>)> = BTreeMap::new();
     for (n, d) in drafts.into_iter().enumerate() {
         // Without address or subnet a problem was noted, and the plan is thrown away.
         let ip = match (d.ip, d.outside, d.subnet) {
@@ -54,10 +55,19 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             (None, Some((_, ip)), _) => Some(ip),
             (None, None, Some(_)) if kept.contains_key(&n) => kept.get(&n).copied(),
             (None, None, Some(subnet)) => {
-                let ip = draft.subnets[subnet]
-                    .as_ref()
-                    .and_then(|plan| lowest_free(cx, &d, plan, &taken, subnet, next.entry(subnet).or_insert(4)));
+                let plan = draft.subnets[subnet].as_ref();
+                let from = next.entry(subnet).or_insert(4);
+                let ip = plan.and_then(|plan| lowest_free(plan, &taken, subnet, from));
                 taken.extend(ip.map(|ip| ((subnet, ip), n)));
+                if ip.is_none() && plan.is_some() {
+                    let owner = d.common.description_of_owner(d.owner);
+                    // Those of one `count` stand at one place, and are told together.
+                    left_out
+                        .entry((d.place.file, d.place.start, subnet))
+                        .or_insert((d.place, Vec::new()))
+                        .1
+                        .push(owner);
+                }
                 ip
             }
             (None, None, None) => None,
@@ -75,6 +85,9 @@ pub fn place(cx: &Cx<'_>, draft: &mut Draft) {
             source_dest_check: d.source_dest_check,
             owner: d.owner,
         });
+    }
+    for ((.., subnet), (place, owners)) in left_out {
+        refuse_left_out(cx, draft, place, subnet, &owners);
     }
 }
 
@@ -128,26 +141,25 @@ fn take_kept(cx: &Cx<'_>, draft: &Draft, drafts: &[EniDraft], taken: &mut Taken)
 }
 
 /// The lowest address of a subnet, from the offset `from` on, that nobody has; `from` moves there.
-fn lowest_free(
-    cx: &Cx<'_>,
-    d: &EniDraft,
-    plan: &SubnetPlan,
-    taken: &Taken,
-    subnet: usize,
-    from: &mut u64,
-) -> Option<Ipv4Addr> {
+fn lowest_free(plan: &SubnetPlan, taken: &Taken, subnet: usize, from: &mut u64) -> Option<Ipv4Addr> {
     loop {
         match plan.cidr.nth(*from).filter(|ip| *ip != plan.cidr.last()) {
             Some(ip) if taken.contains_key(&(subnet, ip)) => *from += 1,
-            Some(ip) => return Some(ip),
-            None => break,
+            other => return other,
         }
     }
-    let owner = d.common.description_of_owner(d.owner);
-    let message = format!("{owner}: subnet {} ({}) has no free address left", plan.common.path, plan.cidr);
-    let help = "of each subnet five addresses are AWS's: the first four and the last";
-    cx.error(Found::at(d.place, message).code("InsufficientFreeAddressesInSubnet").help(help));
-    None
+}
+
+/// Interfaces for which a subnet has no address.
+fn refuse_left_out(cx: &Cx<'_>, draft: &Draft, place: Place, subnet: usize, owners: &[String]) {
+    let (Some(plan), [first, .., last] | [first @ last]) = (&draft.subnets[subnet], owners) else { return };
+    let (path, cidr) = (&plan.common.path, plan.cidr);
+    let message = match owners.len() {
+        1 => format!("{first}: subnet {path} ({cidr}) has no free address left"),
+        n => format!("{first} to {last}: subnet {path} ({cidr}) has no free address left for these {n}"),
+    };
+    let found = Found::at(place, message).code("InsufficientFreeAddressesInSubnet");
+    cx.error(found.help("of each subnet five addresses are AWS's: the first four and the last"));
 }
 
 /// The owner of the next interface learns its index, and what goes by its address.

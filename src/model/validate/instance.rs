@@ -86,6 +86,7 @@ fn one<'a>(cx: &'a Cx<'a>, e: &'a Entry, name: &str, facts: &VpcFacts, draft: &m
         tracking: tracking(&f),
         impair: impair(&f),
         dns_server: false,
+        counted,
     });
     f.done();
 }

@@ -141,6 +141,8 @@ internet:
     assert_eq!(lists(found), ("1024-32767, 61000-65535".into(), "32768-60999".into()));
     let page = told.text();
     assert!(page.contains("rule *, to ports 1024-32767, 61000-65535 of the NAT gateway"), "{page}");
+    let [change] = &told.smallest_change[..] else { panic!("{page}") };
+    assert!(change.contains("allow tcp 1024-65535 from 192.0.2."), "{change}");
     let told = ask(&lab("allow tcp 1024-65535 from 0.0.0.0/0"), "app", "http://www.example.com");
     assert_eq!((told.verdict, &told.ports), ("YES", &None), "{}", told.text());
 }
