@@ -70,7 +70,8 @@ impl Copy {
         run(Command::new("cp").arg("-r").arg(from.join(".")).arg(dir.path())).ok();
         let own = std::fs::read_to_string(dir.path().join("lab.yaml")).expect("lab.yaml");
         // An id of its own, so that tests that run at the same time do not meet.
-        let own = own.replacen("id: endpoint-sg", &format!("id: copy-{}", common::unique_name()), 1);
+        let id = own.lines().find_map(|l| l.strip_prefix("id: ")).expect("an id").to_owned();
+        let own = own.replacen(&format!("id: {id}"), &format!("id: copy-{}", common::unique_name()), 1);
         std::fs::write(dir.path().join("lab.yaml"), own).expect("lab.yaml");
         Copy { dir }
     }
@@ -83,6 +84,11 @@ impl Copy {
         let text = std::fs::read_to_string(self.path(file)).expect("file");
         assert!(text.contains(from), "{file} has no {from:?}");
         std::fs::write(self.path(file), text.replacen(from, to, 1)).expect("written");
+    }
+
+    fn id(&self) -> String {
+        let text = std::fs::read_to_string(self.path("lab.yaml")).expect("lab.yaml");
+        text.lines().find_map(|l| l.strip_prefix("id: ")).expect("an id").to_owned()
     }
 
     fn vet(&self) -> Said {
@@ -131,8 +137,7 @@ fn another_symptom_than_the_declared_one_is_found() {
 fn a_lab_is_played_from_start_to_end() {
     let state = tempfile::tempdir().expect("folder");
     let copy = Copy::of("01-endpoint-sg");
-    let text = std::fs::read_to_string(copy.path("lab.yaml")).expect("lab.yaml");
-    let id = text.lines().find_map(|l| l.strip_prefix("id: ")).expect("an id").to_owned();
+    let id = copy.id();
     let lab = |args: &[&str]| lab(state.path(), args);
 
     lab(&["check"]).fails_with(2);
@@ -158,7 +163,12 @@ fn a_lab_is_played_from_start_to_end() {
     assert!(said.out.contains("SG_INGRESS"), "{}", said.out);
     let first = lab(&["hint"]).ok();
     let second = lab(&["hint"]).ok();
-    assert!(first.contains("Which security group") && second.contains("admits only"), "{first}{second}");
+    assert!(first.starts_with("Hint 1 of 3: Which security group"), "{first}");
+    assert!(second.starts_with("Hint 2 of 3: ") && second.contains("admits only"), "{second}");
+    let told: serde_json::Value = serde_json::from_str(&lab(&["hint", "-f", "json"]).ok()).expect("JSON");
+    assert_eq!((&told["step"], &told["hint"]["number"], &told["hint"]["of"]), (&"fix".into(), &3.into(), &3.into()));
+    let again = lab(&["hint"]).ok();
+    assert!(again.starts_with("Hint 3 of 3: ") && again.contains("no plainer one"), "{again}");
 
     // A fix that works and opens too much, as a learner lays it over the running lab; then the learner's own file.
     let wide = copy.path("wrong-fixes/open-everything.patch.yaml").display().to_string();
@@ -166,6 +176,8 @@ fn a_lab_is_played_from_start_to_end() {
     run(vpclab().args(["apply", "-l", &name, "--patch", &wide])).ok();
     let said = lab(&["check"]);
     assert!(said.code == 1 && said.out.contains("RED     guard"), "{}", said.out);
+    let other = lab(&["hint"]).ok();
+    assert!(other.starts_with("Hint 1 of 1: Too much was opened"), "another state, its own first hint: {other}");
     lab(&["reset"]).ok();
     assert!(lab(&["check"]).out.contains("SG_INGRESS"), "reset is broken again");
     let text = std::fs::read_to_string(&topology).expect("the learner's file");
@@ -175,11 +187,80 @@ fn a_lab_is_played_from_start_to_end() {
     assert!(lab(&["solve"]).ok().contains("tcp 443 from 10.0.0.0/16"));
     let said = lab(&["check"]).ok();
     assert!(said.contains("Solved after") && said.contains("## Afterwards"), "{said}");
+    assert!(lab(&["check"]).ok().contains("are solved, and all of it holds"));
     lab(&["reset"]).ok();
+    let aside = std::fs::read_to_string(topology.with_file_name("topology.before.yaml")).expect("what was edited");
+    assert!(aside.contains("tcp 443 from sg:app"), "{aside}");
+    let said = lab(&["check"]);
+    assert!(said.code == 1 && said.out.contains("broken again") && said.out.contains("SG_INGRESS"), "{}", said.out);
     let list = lab(&["list", "-f", "json"]).ok();
     let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
     let own = list.as_array().and_then(|l| l.iter().find(|r| r["id"] == id.as_str())).expect("in the list");
     assert_eq!(own["solved"], serde_json::json!(["see", "fix"]));
+}
+
+#[test]
+fn a_learner_may_mend_first_answer_late_and_give_up() {
+    let state = tempfile::tempdir().expect("folder");
+    let copy = Copy::of("01-endpoint-sg");
+    // A check of the first step that holds only while it is broken.
+    let resolves = "      - { on: app-a, dns: sts.us-east-1.amazonaws.com, expect: { in_cidr: 10.0.96.0/20 } }\n";
+    let dropped = "      - { on: app-a, to: 'https://sts.us-east-1.amazonaws.com', expect: SG_INGRESS }\n";
+    copy.edit("lab.yaml", resolves, &format!("{resolves}{dropped}"));
+    let folder = copy.dir.path().display().to_string();
+    let name = format!("lab-{}", copy.id());
+    let lab = |args: &[&str]| lab(state.path(), args);
+
+    lab(&["start", &folder]).ok();
+    let down = Down(name.clone());
+    let twice = lab(&["start", &folder]).fails_with(2);
+    assert!(twice.contains("runs already: vpclab lab reset"), "{twice}");
+    let fix = copy.path("fix.patch.yaml").display().to_string();
+    run(vpclab().args(["apply", "-l", &name, "--patch", &fix])).ok();
+    let asked = lab(&["check"]);
+    assert!(asked.code == 1 && asked.out.contains("begins with a question"), "{}", asked.out);
+    let asked: serde_json::Value = serde_json::from_str(&lab(&["check", "-f", "json"]).out).expect("JSON");
+    assert_eq!((&asked["solved"], &asked["question"]["options"][3]), (&false.into(), &"endpoint-sg".into()));
+    let unknown = lab(&["check", "--answer", "ednpoint-sg"]);
+    assert!(unknown.code == 1 && unknown.out.contains("options: dns | route |"), "{}", unknown.out);
+    let late = lab(&["check", "--answer", "Endpoint-SG"]).ok();
+    assert!(late.contains("the answer counts") && late.contains("Step 2 of 2, fix:"), "{late}");
+    let done = lab(&["hint"]).ok();
+    assert!(done.contains("holds now. vpclab lab check"), "{done}");
+    lab(&["check"]).ok();
+    drop(down);
+
+    lab(&["start", &folder]).ok();
+    let down = Down(name.clone());
+    let shown = lab(&["solve"]).ok();
+    assert!(shown.contains("endpoint-sg: An endpoint's network interface") && shown.contains("10.0.0.0/16"), "{shown}");
+    assert!(lab(&["check"]).ok().contains("Solved after"));
+    let list = lab(&["list"]).ok();
+    assert!(list.contains("shown, runs *"), "{list}");
+    drop(down);
+    lab(&["start", &folder]).ok();
+    let _down = Down(name);
+    let list = lab(&["list"]).ok();
+    assert!(list.contains("solved; again 0 of 2, runs *"), "{list}");
+}
+
+#[test]
+fn a_reset_breaks_again_what_was_cleared_by_hand() {
+    let state = tempfile::tempdir().expect("folder");
+    let copy = Copy::of("08-one-az");
+    let name = format!("lab-{}", copy.id());
+    lab(state.path(), &["start", &copy.dir.path().display().to_string()]).ok();
+    let _down = Down(name.clone());
+    let faults = || run(vpclab().args(["fault", "list", "-l", &name])).ok();
+    run(vpclab().args(["fault", "clear", "-l", &name])).ok();
+    run(vpclab().args(["fault", "instance", "db", "-l", &name])).ok();
+    assert!(!faults().contains("az a"), "{}", faults());
+    lab(state.path(), &["reset"]).ok();
+    assert!(faults().contains("az a") && !faults().contains("db"), "{}", faults());
+    run(vpclab().args(["fault", "clear", "-l", &name])).ok();
+    lab(state.path(), &["solve"]).ok();
+    assert!(faults().contains("az a"), "solved while the zone is down: {}", faults());
+    lab(state.path(), &["check"]).ok();
 }
 
 #[test]
@@ -191,6 +272,8 @@ fn a_lab_with_a_mistake_is_refused_at_its_place() {
     let state = tempfile::tempdir().expect("folder");
     let said = lab(state.path(), &["start", "endpoint-sq"]).fails_with(2);
     assert!(said.contains("did you mean `endpoint-sg`?"), "{said}");
+    let said = lab(state.path(), &["start"]).fails_with(2);
+    assert!(said.contains("next is `vpclab lab start endpoint-sg`"), "{said}");
 }
 
 /// Takes a lab down, whatever became of the test.

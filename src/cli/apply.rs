@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::common::{Done, FormatArg, LabArg};
 #[cfg(target_os = "linux")]
 use super::common::{Failure, Format, print_json};
-use crate::control::api::Applied;
+use crate::control::api::{AnewRow, Applied};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -120,7 +120,13 @@ pub fn render(applied: &Applied, color: bool) -> String {
         line(change.sign, &text);
     }
     for anew in &applied.anew {
-        line('~', &format!("instance {} is made anew, and what runs in it ends ({})", anew.path, anew.why));
+        let AnewRow { kind, path, why } = anew;
+        let with = match kind.as_str() {
+            "instance" => ", and what runs in it ends",
+            "VPC" | "subnet" => ", with all that is in it",
+            _ => "",
+        };
+        line('~', &format!("{kind} {path} is made anew{with} ({why})"));
     }
     if out.is_empty() {
         out.push_str("nothing changes\n");
@@ -131,7 +137,7 @@ pub fn render(applied: &Applied, color: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::{AnewRow, ChangeRow};
+    use crate::control::api::ChangeRow;
 
     #[test]
     fn a_plan_of_changes_reads_as_such_with_and_without_color() {
@@ -141,18 +147,26 @@ mod tests {
             path: path.into(),
             attributes,
         };
+        let anew =
+            |kind: &str, path: &str, why: &str| AnewRow { kind: kind.into(), path: path.into(), why: why.into() };
         let mut applied = Applied {
             changes: vec![
                 row('+', "instance", "app.new", vec![]),
                 row('~', "security group", "app.doors", vec![("ingress".into(), String::new(), "tcp 443".into())]),
                 row('-', "endpoint", "app.sqs", vec![]),
             ],
-            anew: vec![AnewRow { path: "app.web".into(), why: "eth0: MTU 9001 -> 1500".into() }],
+            anew: vec![
+                anew("subnet", "app.a", "az: eu-west-1a -> eu-west-1b"),
+                anew("peering", "p", "accepter: b -> c"),
+                anew("instance", "app.web", "eth0: MTU 9001 -> 1500"),
+            ],
             ..Applied::default()
         };
         assert_eq!(
             render(&applied, false),
             "+ instance app.new\n~ security group app.doors\n    ingress: nothing -> tcp 443\n- endpoint app.sqs\n\
+             ~ subnet app.a is made anew, with all that is in it (az: eu-west-1a -> eu-west-1b)\n\
+             ~ peering p is made anew (accepter: b -> c)\n\
              ~ instance app.web is made anew, and what runs in it ends (eth0: MTU 9001 -> 1500)\n"
         );
         assert!(render(&applied, true).starts_with("\x1b[32m+ instance app.new\x1b[0m\n"));

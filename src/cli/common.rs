@@ -219,19 +219,13 @@ pub fn stream(
     }
 }
 
-/// `500ms`, `30s`, `5m`, `1h`, or seconds.
+/// A time of the command line, by the rule of topology files.
+///
+/// # Errors
+/// A sentence that names the forms.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| "a time is written 500ms, 30s, 5m or 1h".to_owned())?;
-    let seconds = match unit {
-        "ms" => number / 1_000.0,
-        "" | "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3_600.0,
-        _ => return Err("a time is written 500ms, 30s, 5m or 1h".to_owned()),
-    };
-    std::time::Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+    use crate::model::spec::fields::{TIME_FORMS, some_time};
+    some_time(text).ok_or_else(|| format!("a time is written {TIME_FORMS}"))
 }
 
 /// A plain table: a header and rows, columns padded, no borders.

@@ -64,7 +64,7 @@ pub fn render(ps: &Ps) -> String {
                 format!("endpoint {}", e.service),
                 eni.ip.to_string(),
                 eni.az.clone(),
-                "available".into(),
+                eni.state.clone(),
                 eni.counters.bytes_in.to_string(),
                 eni.counters.bytes_out.to_string(),
                 eni.counters.drops.to_string(),

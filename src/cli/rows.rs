@@ -33,6 +33,7 @@ impl Args {
             to: self.to.clone(),
             code: self.code.clone(),
             since_ms: self.since.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            again: false,
         }
     }
 }
@@ -57,7 +58,10 @@ pub fn show<R: Row>(args: &Args) -> super::common::Done {
     use super::common::{Failure, Format, print_json};
 
     let mut client = super::up::connect(&args.lab)?;
-    let mut rows_now = || R::of(client.ask(R::request(args.filter()))?).ok_or_else(Failure::unexpected);
+    let mut rows_now = |again: bool| {
+        let filter = Filter { again, ..args.filter() };
+        R::of(client.ask(R::request(filter))?).ok_or_else(Failure::unexpected)
+    };
     let print = |rows: &[R], first: bool| -> Result<(), Failure> {
         match args.format.format {
             Format::Json if !args.follow => {
@@ -77,12 +81,12 @@ pub fn show<R: Row>(args: &Args) -> super::common::Done {
         }
         Ok(())
     };
-    let rows = rows_now()?;
+    let rows = rows_now(false)?;
     print(&rows, true)?;
     let mut seen = rows.iter().map(R::time_ms).max().unwrap_or(0);
     while args.follow && super::screen::flush() {
         std::thread::sleep(std::time::Duration::from_millis(300));
-        let new: Vec<R> = rows_now()?.into_iter().filter(|r| r.time_ms() > seen).collect();
+        let new: Vec<R> = rows_now(true)?.into_iter().filter(|r| r.time_ms() > seen).collect();
         if !new.is_empty() {
             print(&new, false)?;
             seen = new.iter().map(R::time_ms).max().unwrap_or(seen);

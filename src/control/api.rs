@@ -127,6 +127,8 @@ pub struct Filter {
     pub code: Option<String>,
     /// Only what was seen in the last so many milliseconds.
     pub since_ms: Option<u64>,
+    /// Asked before, when the words meant something: what they named may be gone by now, and that is no mistake.
+    pub again: bool,
 }
 
 /// Which packets are to be seen.
@@ -289,6 +291,9 @@ pub struct PsEni {
     pub ip: Ipv4Addr,
     pub subnet: String,
     pub az: String,
+    /// `available`, `down`, `zone down`.
+    #[serde(default)]
+    pub state: String,
     pub counters: Counters,
 }
 
@@ -324,7 +329,7 @@ pub struct FlowRow {
     pub last_ms: u64,
 }
 
-/// One line of `vpclab drops`.
+/// One line of `vpclab drops`, in the words of the plan that decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DropRow {
     /// Milliseconds since 1970 of the last packet counted here.
@@ -480,6 +485,9 @@ impl From<Change> for ChangeRow {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnewRow {
+    /// `instance`, or what else AWS has no call to change so.
+    #[serde(default)]
+    pub kind: String,
     /// `VPC.NAME`.
     pub path: String,
     /// `eth0: address 10.0.1.10 -> 10.0.1.11`.

@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod checks;
+pub mod dropped;
 pub mod explain;
 pub mod lab;
 pub mod rows;
+pub mod states;
 pub mod store;
 pub mod watch;

@@ -4,10 +4,13 @@ use crate::base::{EniIx, FiveTuple};
 use crate::control::api::{DnsAnswer, DropRow, Filter, FlowRow, NameRow};
 use crate::dns::{self, Zones};
 use crate::engine::{Decider, Direction, DropCode, DropRecord, FlowSnapshot};
-use crate::model::plan::EniOwner;
+use crate::model::plan::{EniOwner, Fault, FaultPlan};
 use crate::model::{Plan, catalogue};
 
-/// `clock` turns the engine's moments into milliseconds since 1970.
+/// In place of addresses, where a row is the sum of many.
+pub const ANY: &str = "*";
+
+/// `plan` is the one that decided. `clock` turns the engine's moments into milliseconds since 1970.
 pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::Instant) -> u64) -> DropRow {
     let (object, rule) = decider(plan, record);
     let (began, began_at) = began(plan, record);
@@ -19,9 +22,9 @@ pub fn drop_row(plan: &Plan, record: &DropRecord, clock: &dyn Fn(crate::base::In
         began_at,
         back: record.whose.answers.is_some(),
         from: plan.eni_label(record.from),
-        to: if sum { "*".to_owned() } else { label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst) },
-        src: if sum { "*".to_owned() } else { end(record.tuple, true) },
-        dst: if sum { "*".to_owned() } else { end(record.tuple, false) },
+        to: if sum { ANY.to_owned() } else { label_of_addr(plan, plan.eni(record.from).vpc(), record.tuple.dst) },
+        src: if sum { ANY.to_owned() } else { end(record.tuple, true) },
+        dst: if sum { ANY.to_owned() } else { end(record.tuple, false) },
         proto: record.tuple.proto.to_string(),
         code: record.code.as_str().to_owned(),
         object,
@@ -137,41 +140,89 @@ pub fn label_of_addr(plan: &Plan, vpc: Option<usize>, addr: std::net::Ipv4Addr) 
 
 /// True if a filter's word names this end: the bare label, `VPC.NAME`, `endpoint:N`, `instance:N`, or the address.
 pub fn names_end(plan: &Plan, word: &str, label: &str, addr: &str) -> bool {
-    let (kind, name) = match word.split_once(':') {
-        Some((kind @ ("instance" | "endpoint" | "eni"), name)) => (Some(kind), name),
-        _ => (None, word),
-    };
-    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-    if kind.is_none() && (label == name || host == name || addr == name) {
-        return true;
+    let word = Word::of(word);
+    let by = |at: usize| names_by(plan, EniIx(at as u32), &plan.eni_label(EniIx(at as u32)), label, host(addr));
+    word.is(label, addr) || (0..plan.enis.len()).any(|at| by(at).iter().any(|name| word.asks_for(name)))
+}
+
+/// A filter's word for an end.
+#[derive(Clone, Copy, Debug)]
+pub struct Word<'a> {
+    kind: Option<&'a str>,
+    name: &'a str,
+}
+
+/// What an end is called besides its label and its address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Name {
+    of: Of,
+    name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Of {
+    Instance,
+    Endpoint,
+    Gateway,
+}
+
+impl Word<'_> {
+    pub fn of(word: &str) -> Word<'_> {
+        match word.split_once(':') {
+            Some((kind @ ("instance" | "endpoint" | "eni"), name)) => Word { kind: Some(kind), name },
+            _ => Word { kind: None, name: word },
+        }
     }
-    plan.enis.iter().enumerate().any(|(at, eni)| {
-        let ix = EniIx(at as u32);
-        if let EniOwner::GatewayEndpoint(e) = eni.owner {
+
+    /// The label or the address itself, with or without its port.
+    pub fn is(&self, label: &str, addr: &str) -> bool {
+        self.kind.is_none() && [label, host(addr), addr].contains(&self.name)
+    }
+
+    pub fn asks_for(&self, name: &Name) -> bool {
+        let kind = match (self.kind, name.of) {
+            (None, _) => true,
+            (Some(kind), Of::Instance) => kind != "endpoint",
+            (Some(kind), Of::Endpoint) => kind != "instance",
+            (Some(_), Of::Gateway) => false,
+        };
+        kind && self.name == name.name
+    }
+}
+
+/// The names that an ENI (whose label is `own`) gives to the end that is called `label` and has the address `host`;
+/// none if it is not that end.
+pub fn names_by(plan: &Plan, eni: EniIx, own: &str, label: &str, host: &str) -> Vec<Name> {
+    let at = plan.eni(eni);
+    let named = |of: Of, names: &[&str]| names.iter().map(|name| Name { of, name: (*name).to_owned() }).collect();
+    if let EniOwner::GatewayEndpoint(e) = at.owner {
+        let common = &plan.endpoints[e].common;
+        // What never got as far as the door is known by the service's address.
+        let here = own == label || label == host && plan.in_prefix_list(e, host);
+        return if here { named(Of::Endpoint, &[&common.name, &common.path]) } else { Vec::new() };
+    }
+    if own != label || at.ip.to_string() != host && host.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Vec::new();
+    }
+    match at.owner {
+        EniOwner::Instance(i, _) => {
+            let common = &plan.instances[i].common;
+            named(Of::Instance, &[&common.name, &common.path])
+        }
+        EniOwner::Endpoint(e) => {
             let common = &plan.endpoints[e].common;
-            // What never got as far as the door is known by the service's address.
-            let here = plan.eni_label(ix) == label || label == host && plan.in_prefix_list(e, host);
-            let named = [&common.name, &common.path].contains(&&name.to_owned());
-            return here && kind != Some("instance") && named;
+            named(Of::Endpoint, &[&common.name, &common.path, label])
         }
-        if plan.eni_label(ix) != label || eni.ip.to_string() != host && host.parse::<std::net::Ipv4Addr>().is_ok() {
-            return false;
+        EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) | EniOwner::PublicSide => {
+            named(Of::Gateway, &[label, &at.common.path])
         }
-        match eni.owner {
-            EniOwner::Instance(i, _) => {
-                kind != Some("endpoint")
-                    && (plan.instances[i].common.name == name || plan.instances[i].common.path == name)
-            }
-            EniOwner::NatGateway(_) | EniOwner::TgwAttachment(_) | EniOwner::PublicSide => {
-                kind.is_none() && (label == name || eni.common.path == name)
-            }
-            EniOwner::GatewayEndpoint(_) => false,
-            EniOwner::Endpoint(e) => {
-                let common = &plan.endpoints[e].common;
-                kind != Some("instance") && (common.name == name || common.path == name || label == name)
-            }
-        }
-    })
+        EniOwner::GatewayEndpoint(_) => Vec::new(),
+    }
+}
+
+/// An address without its port.
+pub fn host(addr: &str) -> &str {
+    addr.rsplit_once(':').map_or(addr, |(host, _)| host)
 }
 
 /// A word that can name no end, and a code that is none, would show an empty table and be taken for "nothing happened".
@@ -180,8 +231,7 @@ pub fn names_end(plan: &Plan, word: &str, label: &str, addr: &str) -> bool {
 /// A sentence about the word.
 pub fn check_filter(plan: &Plan, filter: &Filter) -> Result<(), String> {
     for word in [&filter.from, &filter.to].into_iter().flatten() {
-        let host = word.rsplit_once(':').map_or(word.as_str(), |(host, _)| host);
-        let is_address = host.parse::<std::net::IpAddr>().is_ok() || word.parse::<std::net::IpAddr>().is_ok();
+        let is_address = host(word).parse::<std::net::IpAddr>().is_ok() || word.parse::<std::net::IpAddr>().is_ok();
         let labelled = |at: usize| plan.eni_label(EniIx(at as u32));
         let names = |at: usize| names_end(plan, word, &labelled(at), &plan.enis[at].ip.to_string());
         if !is_address && !["resolver", "imds"].contains(&word.as_str()) && !(0..plan.enis.len()).any(names) {
@@ -197,19 +247,6 @@ pub fn check_filter(plan: &Plan, filter: &Filter) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{code} is no drop code; there are: {}", codes.join(" ")))
-}
-
-/// Whether a row passes a filter at the moment `now_ms`: `from` and `to` are the ends of the flow, or those of the packet.
-pub fn drop_passes(plan: &Plan, filter: &Filter, row: &DropRow, now_ms: u64) -> bool {
-    let between = |from: (&str, &str), to: (&str, &str)| {
-        filter.from.as_deref().is_none_or(|w| names_end(plan, w, from.0, from.1))
-            && filter.to.as_deref().is_none_or(|w| names_end(plan, w, to.0, to.1))
-    };
-    let (sender, receiver) = ((row.from.as_str(), row.src.as_str()), (row.to.as_str(), row.dst.as_str()));
-    let target = if row.back { sender } else { receiver };
-    (between((&row.began, &row.began_at), target) || between(sender, receiver))
-        && filter.code.as_deref().is_none_or(|c| c.eq_ignore_ascii_case(&row.code))
-        && filter.since_ms.is_none_or(|ms| row.time_ms.saturating_add(ms) >= now_ms)
 }
 
 /// What the resolver of a VPC answers, in words. The error is a sentence about the record type.
@@ -320,7 +357,13 @@ fn decider(plan: &Plan, record: &DropRecord) -> (String, String) {
             (format!("rtb:{}", table.common.path), rule)
         }
         Decider::EndpointEni(eni) => match behind(plan, record.decider) {
-            Decider::EndpointEni(_) => (format!("endpoint:{}", plan.eni_label(eni)), String::new()),
+            Decider::EndpointEni(_) => {
+                // Which fault it is, as `explain` has it; once it is over, nothing can be said of it here.
+                let own = |fault: &&FaultPlan| !matches!(fault.what, Fault::Zone { .. });
+                let fault = plan.fault_of(eni).filter(|_| record.code == DropCode::VpceAzDown).filter(own);
+                let rule = fault.map(|fault| format!("down by a fault: {}", fault.title));
+                (format!("endpoint:{}", plan.eni_label(eni)), rule.unwrap_or_default())
+            }
             door => (named(plan, door), String::new()),
         },
         Decider::Resolver(eni) => {
@@ -358,10 +401,11 @@ fn named(plan: &Plan, gateway_of: Decider) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::dropped::{Told, tell};
     use crate::engine::tests::builder::demo;
 
     /// Answers to web that are dropped: of api where they leave, of www before a NAT gateway.
-    fn dropped_on_the_way_back() -> (Plan, Vec<DropRow>) {
+    fn dropped_on_the_way_back() -> (Plan, Vec<Told>) {
         use crate::base::Instant;
         use crate::engine::{Engine, EngineLimits, compile};
         use crate::model::testing::plan_of;
@@ -410,19 +454,20 @@ internet: { www: { ip: 192.0.2.10 } }
         let back = SocketAddrV4::new(seen.src, seen.src_port);
         let answer = TcpSpec::new(at("192.0.2.10", 80), back, tcp_flags::SYN | tcp_flags::ACK);
         engine.handle(Instant(4), eni("www"), &mut make::tcp(&answer));
-        let rows = engine.drops().map(|r| drop_row(&plan, r, &|at| at.0)).collect();
-        (plan, rows)
+        let told = tell(&plan, engine.drops(), &|at| at.0);
+        (plan, told)
     }
 
     #[test]
     fn drops_on_the_way_back_belong_to_who_began_the_flow() {
-        let (plan, rows) = dropped_on_the_way_back();
-        let [row, nat] = &rows[..] else { panic!("{rows:?}") };
+        let (_, told) = dropped_on_the_way_back();
+        let [there, Told { row: nat, .. }] = &told[..] else { panic!("{told:?}") };
+        let row = &there.row;
         assert_eq!((row.from.as_str(), row.to.as_str(), row.code.as_str()), ("api", "web", "NACL_OUT"));
         assert_eq!((row.began.as_str(), row.began_at.as_str(), row.back), ("web", "10.0.1.10:40000", true));
         let passes = |from: Option<&str>, to: Option<&str>| {
             let filter = Filter { from: from.map(Into::into), to: to.map(Into::into), ..Filter::default() };
-            drop_passes(&plan, &filter, row, 10)
+            there.passes(&filter, 10)
         };
         // The flow is web's to api, the packet api's to web; nobody else's.
         assert!(passes(Some("web"), None) && passes(Some("api"), None));
@@ -462,14 +507,14 @@ internet: { www: { ip: 192.0.2.10 } }
         let stray = make::udp(at("10.0.1.10", 40_002), at("10.0.2.10", 53), b"?");
         let mut error = make::icmp_error(*at("10.0.2.10", 0).ip(), 3, 1, 0, &stray).expect("an error");
         engine.handle(Instant(5), eni("api"), &mut error);
-        let rows: Vec<DropRow> = engine.drops().map(|r| drop_row(&plan, r, &|at| at.0)).collect();
-        let [own, by_nat] = &rows[..] else { panic!("{rows:?}") };
+        let told = tell(&plan, engine.drops(), &|at| at.0);
+        let [Told { row: own, .. }, Told { row: by_nat, .. }] = &told[..] else { panic!("{told:?}") };
         assert_eq!((own.from.as_str(), own.code.as_str(), own.proto.as_str()), ("api", "NACL_OUT", "icmp"));
         assert_eq!((own.began.as_str(), own.began_at.as_str(), own.back), ("web", "10.0.1.10:40000", true));
         assert_eq!((by_nat.from.as_str(), by_nat.code.as_str()), ("www", "NACL_IN"));
         assert_eq!((by_nat.began.as_str(), by_nat.began_at.as_str()), ("web", "10.0.1.10:40001"));
         let filter = Filter { from: Some("web".into()), ..Filter::default() };
-        assert!(rows.iter().all(|row| drop_passes(&plan, &filter, row, 10)));
+        assert!(told.iter().all(|told| told.passes(&filter, 10)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::wire::{Packet, VnetHdr, gso, show};
 
 /// The filter for a plan. The error is a sentence about a word that means nothing.
 pub fn resolve(plan: &Plan, ask: &WatchAsk) -> Result<Watch, String> {
-    let filter = Filter { from: ask.from.clone(), to: ask.to.clone(), code: ask.code.clone(), since_ms: None };
+    let filter = Filter { from: ask.from.clone(), to: ask.to.clone(), code: ask.code.clone(), ..Filter::default() };
     rows::check_filter(plan, &filter)?;
     let mut at = Vec::new();
     for word in &ask.at {
@@ -79,6 +79,9 @@ pub fn verdict_text(plan: &Plan, verdict: Verdict, record: Option<&DropRecord>) 
                 Reaction::FragNeeded { from, mtu, .. } => format!("ICMP fragmentation needed, mtu {mtu}, from {from}"),
                 Reaction::TimeExceeded { from } => format!("ICMP time exceeded from {from}"),
                 Reaction::Reset => "a TCP reset".to_owned(),
+                Reaction::HostUnreachable { .. } => {
+                    "\"No route to host\" of its kernel, after 3 s without ARP".to_owned()
+                }
             };
             format!("{}; answered with {answer}", dropped(code))
         }

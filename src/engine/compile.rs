@@ -84,11 +84,10 @@ pub fn compile(plan: &Plan, generation: u64) -> Program {
         zone: zones.number(&subnet.az_id),
         down: zone_failed(plan, &subnet.az_id),
     });
-    let nacls = plan.network_acls.iter().map(|nacl| Nacl {
-        id: nacl.common.id.clone(),
-        ingress: NaclTable::new(&nacl.ingress),
-        egress: NaclTable::new(&nacl.egress),
-    });
+    let nacls = plan
+        .network_acls
+        .iter()
+        .map(|nacl| Nacl { ingress: NaclTable::new(&nacl.ingress), egress: NaclTable::new(&nacl.egress) });
     Program {
         generation,
         enis: enis.into(),
@@ -171,11 +170,7 @@ fn failed(plan: &Plan, ix: EniIx) -> Option<DropCode> {
 /// A fault's impairment stands in place of the instance's own.
 fn impairment(plan: &Plan, eni: &EniPlan) -> Option<Impair> {
     let EniOwner::Instance(at, _) = eni.owner else { return None };
-    let by_fault = in_force(plan).filter_map(|fault| match fault.what {
-        Fault::Link { instance, impair } if instance == at => Some(impair),
-        _ => None,
-    });
-    by_fault.last().or(plan.instances[at].impair)
+    plan.impairment_of(at)
 }
 
 /// The private addresses of the ENIs that carry each group: what a reference to it means.
@@ -223,9 +218,9 @@ fn distance(plan: &Plan, peering: &PeeringPlan) -> u32 {
     between_regions(region(peering.requester), region(peering.accepter)).map_or(0, micros)
 }
 
-/// May rules of a VPC refer to groups of another: over a peering within the region, or a transit gateway where both
+/// Whether rules of a VPC may refer to groups of another: over a peering within the region, or a transit gateway where both
 /// attachments say so (VPC User Guide, "security group referencing").
-fn may_refer(plan: &Plan, vpc: usize, other: usize) -> bool {
+pub fn may_refer(plan: &Plan, vpc: usize, other: usize) -> bool {
     let peered = |p: &PeeringPlan| p.same_region && p.other(vpc) == Some(other);
     let attached = |vpc: usize, tgw: usize| {
         plan.tgw_attachments.iter().any(|a| {
@@ -334,7 +329,6 @@ fn compile_table(plan: &Plan, table: &RouteTablePlan) -> Table {
         entries.extend(blocks.map(|block| (*block, at as u32)));
     }
     let routes = table.routes.iter().map(|route| Route {
-        id: route.id.clone(),
         target: match route.target {
             RouteTarget::Local => Target::Local,
             RouteTarget::Eni(eni) => Target::Eni(eni),
@@ -347,7 +341,7 @@ fn compile_table(plan: &Plan, table: &RouteTablePlan) -> Table {
             RouteTarget::GatewayEndpoint(at) => Target::GatewayEndpoint(at as u32),
         },
     });
-    Table { id: table.common.id.clone(), lpm: Lpm::new(&entries), routes: routes.collect() }
+    Table { lpm: Lpm::new(&entries), routes: routes.collect() }
 }
 
 fn gateways(plan: &Plan) -> Gateways {

@@ -70,8 +70,9 @@ impl Engine {
 
     /// Takes a new program. Flows stay: those of ENIs that are gone end, routes and network ACLs are asked again with
     /// the next packet of each, and so are security groups where AWS does not track the flow. ENIs are recognised by
-    /// their AWS id; counters and drop records follow them.
-    pub fn publish(&mut self, now: Instant, program: Arc<Program>) {
+    /// their AWS id; counters follow them. Drop records do not: they name what decided by its place in the plan of the
+    /// program before, so they are given back, to be read with that plan alone.
+    pub fn publish(&mut self, now: Instant, program: Arc<Program>) -> DropLog {
         let old = std::mem::replace(&mut self.program, program);
         let (ports, gone) = self.names.assign(&self.program);
         let state = &mut self.state;
@@ -89,13 +90,13 @@ impl Engine {
             }
             state.ghosts.fill(0);
         }
-        let remap = Remap::new(&old, &self.program);
         let mut counters = Counters::new(ports.len(), self.program.gateways.nats.len());
         counters.drops = state.counters.drops.clone();
         counters.closed_lost = state.counters.closed_lost.clone();
-        for (before, after) in remap.enis.iter().enumerate() {
-            if let Some(after) = after {
-                counters.enis[after.at()] = state.counters.enis[before].clone();
+        let before: HashMap<&str, usize> = old.enis.iter().enumerate().map(|(at, e)| (e.id.as_str(), at)).collect();
+        for (after, eni) in self.program.enis.iter().enumerate() {
+            if let Some(before) = before.get(eni.id.as_str()) {
+                counters.enis[after] = state.counters.enis[*before].clone();
             }
         }
         for (before, nat) in old.gateways.nats.iter().enumerate() {
@@ -104,7 +105,7 @@ impl Engine {
             }
         }
         state.counters = Arc::new(counters);
-        state.drops.remap(|record| remap.record(record));
+        let drops = std::mem::replace(&mut state.drops, DropLog::new(self.limits.drop_records));
         state.ports = ports;
         state.enis.clone_from(&self.names.enis);
         state.limiters.resize(self.names.enis.len(), Limiter::new());
@@ -117,6 +118,7 @@ impl Engine {
             state.flows.forget_courses();
             1
         });
+        drops
     }
 
     /// A packet that an instance sent out of `from`: virtio header and IP packet. What gateways change of it is changed
@@ -199,15 +201,9 @@ impl Engine {
         self.state.flows.next_deadline()
     }
 
-    /// What was dropped, oldest record first. Bounded: see [`EngineLimits`].
+    /// What was dropped by the program in force, oldest record first. Bounded: see [`EngineLimits`].
     pub fn drops(&self) -> impl Iterator<Item = &DropRecord> {
         self.state.drops.iter()
-    }
-
-    /// After a publication: what deciders of kinds that a program has no ids of are called in the new plan. Records of
-    /// which `map` gives nothing are forgotten.
-    pub fn relabel_drops(&mut self, map: impl FnMut(&DropRecord) -> Option<DropRecord>) {
-        self.state.drops.remap(map);
     }
 
     /// The flows as they stand, in no particular order.
@@ -280,68 +276,6 @@ impl PortNames {
         }
         self.free.extend(&gone);
         (ports, gone)
-    }
-}
-
-/// From indices of an old program to those of a new one, by AWS id.
-struct Remap<'a> {
-    old: &'a Program,
-    new: &'a Program,
-    enis: Vec<Option<EniIx>>,
-    nacls: Vec<Option<usize>>,
-    tables: Vec<Option<usize>>,
-}
-
-impl Remap<'_> {
-    fn new<'a>(old: &'a Program, new: &'a Program) -> Remap<'a> {
-        let enis: HashMap<&str, usize> = new.enis.iter().enumerate().map(|(at, e)| (e.id.as_str(), at)).collect();
-        let nacls: HashMap<&str, usize> = new.nacls.iter().enumerate().map(|(at, n)| (n.id.as_str(), at)).collect();
-        let tables: HashMap<&str, usize> = new.tables.iter().enumerate().map(|(at, t)| (t.id.as_str(), at)).collect();
-        let eni = |id: &str| enis.get(id).map(|at| EniIx(*at as u32));
-        Remap {
-            old,
-            new,
-            enis: old.enis.iter().map(|e| eni(&e.id)).collect(),
-            nacls: old.nacls.iter().map(|n| nacls.get(n.id.as_str()).copied()).collect(),
-            tables: old.tables.iter().map(|t| tables.get(t.id.as_str()).copied()).collect(),
-        }
-    }
-
-    fn eni(&self, ix: EniIx) -> Option<EniIx> {
-        *self.enis.get(ix.at())?
-    }
-
-    /// Most stand where they stood: packets wait while a program is published, so no table is made of them.
-    fn route(&self, (before, after): (usize, usize), route: usize) -> Option<usize> {
-        let id = &self.old.tables[before].routes.get(route)?.id;
-        let routes = &self.new.tables[after].routes;
-        if routes.get(route).is_some_and(|r| r.id == *id) {
-            Some(route)
-        } else {
-            routes.iter().position(|r| r.id == *id)
-        }
-    }
-
-    fn record(&self, record: &DropRecord) -> Option<DropRecord> {
-        let decider = match record.decider {
-            Decider::Eni(ix) => Decider::Eni(self.eni(ix)?),
-            Decider::SecurityGroups(ix) => Decider::SecurityGroups(self.eni(ix)?),
-            Decider::EndpointEni(ix) => Decider::EndpointEni(self.eni(ix)?),
-            Decider::Resolver(ix) => Decider::Resolver(self.eni(ix)?),
-            Decider::Imds(ix) => Decider::Imds(self.eni(ix)?),
-            Decider::Nacl(at, number) => Decider::Nacl((*self.nacls.get(at)?)?, number),
-            Decider::RouteTable(at, route) => {
-                let after = (*self.tables.get(at)?)?;
-                match route {
-                    None => Decider::RouteTable(after, None),
-                    Some(route) => Decider::RouteTable(after, Some(self.route((at, after), route)?)),
-                }
-            }
-            other => other,
-        };
-        let still = |began: Option<(EniIx, _)>| began.and_then(|(eni, addr)| Some((self.eni(eni)?, addr)));
-        let whose = Whose { answers: still(record.whose.answers), passed_on: still(record.whose.passed_on) };
-        Some(DropRecord { from: self.eni(record.from)?, whose, decider, ..record.clone() })
     }
 }
 

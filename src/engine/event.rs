@@ -99,7 +99,7 @@ impl Counters {
 /// The drops that were seen, equal ones counted together. When it is full, the record that began first gives way to the
 /// next, and is added to the sum of its sender, code and decider ([`DropRecord::is_sum`]): a scan of ports hides
 /// neither how much was dropped nor another code.
-pub(crate) struct DropLog {
+pub struct DropLog {
     sums: Vec<DropRecord>,
     records: Vec<DropRecord>,
     hashes: Vec<u32>,
@@ -177,25 +177,9 @@ impl DropLog {
     }
 
     /// Sums of what gave way, and then the records, oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &DropRecord> {
+    pub fn iter(&self) -> impl Iterator<Item = &DropRecord> {
         let (newer, older) = self.records.split_at(self.next.min(self.records.len()));
         self.sums.iter().chain(older).chain(newer)
-    }
-
-    /// Rewrites every record for a new plan; `None` forgets it.
-    pub(crate) fn remap(&mut self, mut map: impl FnMut(&DropRecord) -> Option<DropRecord>) {
-        let kept: Vec<DropRecord> = self.iter().filter_map(&mut map).collect();
-        *self = DropLog::new(self.bound);
-        for record in kept {
-            if record.is_sum() {
-                self.sum(record);
-                continue;
-            }
-            let hash = hash_of(&key_of(&record));
-            self.index.insert(hash, self.records.len() as u32);
-            self.records.push(record);
-            self.hashes.push(hash);
-        }
     }
 }
 
@@ -274,14 +258,10 @@ mod tests {
         let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
         assert_eq!(seen, [(0, 2), (2, 6), (3, 2), (4, 2)], "what gave way is in the sum");
         assert_eq!(log.iter().map(DropRecord::is_sum).collect::<Vec<_>>(), [true, false, false, false]);
-        log.remap(|r| (r.tuple.src_port != 3).then(|| DropRecord { from: EniIx(9), ..r.clone() }));
-        let seen: Vec<(u16, EniIx)> = log.iter().map(|r| (r.tuple.src_port, r.from)).collect();
-        assert_eq!(seen, [(0, EniIx(9)), (2, EniIx(9)), (4, EniIx(9))]);
         for port in 5..100 {
             log.note(Instant(u64::from(port)), key(port), Whose::default(), 2);
         }
         let seen: Vec<(u16, u64)> = log.iter().map(|r| (r.tuple.src_port, r.count)).collect();
-        // The moved ones are another sender's by now: a sum of their own.
-        assert_eq!(seen, [(0, 2 + 6 + 2), (0, 92 * 2), (97, 2), (98, 2), (99, 2)]);
+        assert_eq!(seen, [(0, 2 + 6 + 2 + 2 + 92 * 2), (97, 2), (98, 2), (99, 2)]);
     }
 }

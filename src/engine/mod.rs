@@ -31,9 +31,9 @@ pub mod verdict;
 mod walk;
 mod wheel;
 
-pub use compile::compile;
+pub use compile::{compile, may_refer};
 pub use core::{Engine, EngineLimits, drop_record};
-pub use event::{Counters, FlowClosed, FlowSnapshot, Way};
+pub use event::{Counters, DropLog, FlowClosed, FlowSnapshot, Way};
 pub use flow::{FlowEnd, FlowState};
 pub use lpm::Lpm;
 pub use nat::{Allocator as NatAllocator, Taken as NatPort};

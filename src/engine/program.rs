@@ -294,7 +294,6 @@ impl Vpc {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
-    pub(crate) id: String,
     /// From blocks to positions in `routes`.
     pub(crate) lpm: Lpm,
     pub(crate) routes: Box<[Route]>,
@@ -302,7 +301,6 @@ pub(crate) struct Table {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
-    pub(crate) id: String,
     pub(crate) target: Target,
 }
 
@@ -321,7 +319,6 @@ pub(crate) enum Target {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Nacl {
-    pub(crate) id: String,
     pub(crate) ingress: NaclTable,
     pub(crate) egress: NaclTable,
 }

@@ -54,6 +54,9 @@ pub enum Reaction {
     TimeExceeded { from: Ipv4Addr },
     /// A TCP reset, as if from the packet's destination.
     Reset,
+    /// ICMP 3/1, three seconds later: nobody in the sender's own subnet answers ARP for the address, and the sender's
+    /// kernel gives up. There is no ARP here, so it is told as if by the router at `from`; no rule is asked.
+    HostUnreachable { from: Ipv4Addr },
 }
 
 macro_rules! drop_codes {

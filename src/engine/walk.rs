@@ -265,7 +265,14 @@ impl<'a, T: Trail> Walk<'a, T> {
         match target {
             Target::Local => match target_eni {
                 Some(to) => Ok(Place::Arrive { to, left }),
-                None if next.neighbour => self.nobody(Decider::Eni(self.from)),
+                None if next.neighbour => {
+                    let nobody = self.nobody(Decider::Eni(self.from));
+                    let own = program.eni(self.from).ip == self.traffic.src;
+                    nobody.map_err(|refusal| match refusal.code {
+                        DropCode::NoEni if own => refusal.answered(Reaction::HostUnreachable { from: here.router() }),
+                        _ => refusal,
+                    })
+                }
                 None => self.nobody(at),
             },
             Target::Eni(to) => Ok(Place::Arrive { to, left }),

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::plan::{EniOwner, Limits, Plan, Policy};
+use super::plan::{EniOwner, Limits, ListenReply, Listener, Plan, Policy, RunCommand};
 
 mod gateways;
 mod joined;
+mod replaced;
+
+pub use replaced::{Replaced, replaced};
 
 /// One object that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -173,8 +176,8 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
                     let mut attributes = gateways::of_instance(i);
                     attributes.extend(vec![
                         ("role", role),
-                        ("listen", join(i.listen.iter().map(|l| format!("{l:?}")).collect())),
-                        ("run", join(i.run.iter().map(|r| format!("{r:?}")).collect())),
+                        ("listen", join(i.listen.iter().map(listener).collect())),
+                        ("run", join(i.run.iter().map(command).collect())),
                         ("mtu", i.mtu.to_string()),
                         ("imds", format!("v2_required {}, hop_limit {}", i.imds_v2_required, i.imds_hop_limit)),
                         ("user_data", i.user_data.clone().unwrap_or_default()),
@@ -319,6 +322,22 @@ fn policy(p: &Policy) -> String {
     }
 }
 
+/// `tcp 80 http tls www.example.com delay 3s`.
+fn listener(l: &Listener) -> String {
+    let reply = match &l.reply {
+        ListenReply::Directory(path) => path.display().to_string(),
+        other => format!("{other:?}").to_lowercase(),
+    };
+    let tls = l.tls.as_ref().map(|name| format!(" tls {name}")).unwrap_or_default();
+    let delay = if l.delay.is_zero() { String::new() } else { format!(" delay {:?}", l.delay) };
+    format!("{} {} {reply}{tls}{delay}", l.proto, l.port)
+}
+
+fn command(run: &RunCommand) -> String {
+    let user = run.user.as_ref().map(|user| format!("{user}: ")).unwrap_or_default();
+    format!("{user}{:?}", run.cmd)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::plan_of;
@@ -354,6 +373,24 @@ mod tests {
             assert!(seen.iter().any(|line| line == wanted), "{wanted}\n{}", seen.join("\n"));
         }
         assert_eq!(diff(&new, &new), []);
+    }
+
+    #[test]
+    fn tunnels_and_servers_show_in_words() {
+        let hyb = include_str!("../../topologies/t-hyb.yaml");
+        let old = plan_of(&[hyb]);
+        let patch = "vpcs: { vpc: { instances: { web: { listen: [{ tcp: 443, reply: http, tls: www.example.com, delay: 3s }], run: [id] } } } }
+on_prem: { dc: { vpn: { mtu: 1400, mss: \"false\", tunnels: [{ preferred_by_site: true, preferred_by_aws: true }] } } }
+";
+        let new = plan_of(&[hyb, patch]);
+        let seen: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        for wanted in [
+            "~ instance vpc.web\n    listen: tcp 80 http -> tcp 443 http tls www.example.com delay 3s\n    run: nothing -> \"id\"",
+            "~ link dc/vpn\n    kind: vpn, bgp routing; tunnel 1: mtu 1446, mss 1406, tunnel 2: mtu 1446, mss 1406 -> vpn, bgp \
+             routing; tunnel 1: mtu 1400, mss as sent, preferred by the site, preferred by AWS",
+        ] {
+            assert!(seen.iter().any(|line| line == wanted), "{wanted}\n{}", seen.join("\n"));
+        }
     }
 
     #[test]

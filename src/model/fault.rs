@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Plan;
 use super::plan::{EniOwner, Fault, FaultPlan, Impair, LinkKind};
-use super::spec::fields::parse_duration;
+use super::spec::fields::{TIME_FORMS, some_time};
 
 /// `az a`, `endpoint sts a`, `tunnel dc/1`, `instance api`, `target api`, `link web loss 10% delay 20ms`.
 ///
@@ -17,7 +17,11 @@ pub fn parse(plan: &Plan, words: &[&str]) -> Result<FaultPlan, String> {
         ["endpoint", name, zone] => endpoint(plan, name, Some(zone)),
         ["tunnel", name] => tunnel(plan, name),
         ["instance" | "target", name] => instance(plan, name),
-        ["link", name, rest @ ..] => link(plan, name, impair(rest)?),
+        ["link", name] => link(plan, name, Impair::default()),
+        ["link", name, rest @ ..] => match impair(rest)? {
+            whole if whole == Impair::default() => Err(format!("`{}` breaks nothing of a link", rest.join(" "))),
+            impair => link(plan, name, impair),
+        },
         [] => Err(USAGE.to_owned()),
         [kind, ..] => Err(format!("`{kind}` with these words is no fault; {USAGE}")),
     }
@@ -115,6 +119,30 @@ pub fn rate(text: &str) -> Option<u64> {
 }
 
 impl Plan {
+    /// The fault that has taken an interface: of its own before its zone's. An impaired link is none, unless it is down.
+    pub fn fault_of(&self, ix: crate::base::EniIx) -> Option<&FaultPlan> {
+        let owner = self.eni(ix).owner;
+        let own = |fault: &&FaultPlan| match &fault.what {
+            Fault::Endpoint { enis, .. } => enis.contains(&ix),
+            Fault::Instance(at) => matches!(owner, EniOwner::Instance(of, _) if of == *at),
+            _ => false,
+        };
+        let zone = self.subnet_of(ix).map(|subnet| &subnet.az_id);
+        let of_zone = |fault: &&FaultPlan| matches!(&fault.what, Fault::Zone { az_id } if Some(az_id) == zone);
+        let begun = || self.faults.iter().filter(|fault| fault.after.is_none());
+        begun().find(own).or_else(|| begun().find(of_zone))
+    }
+
+    /// What the links of an instance (by its index) do to packets: as the last fault says, else as the file does.
+    pub fn impairment_of(&self, instance: usize) -> Option<Impair> {
+        let mut by_fault =
+            self.faults.iter().filter(|fault| fault.after.is_none()).filter_map(|fault| match fault.what {
+                Fault::Link { instance: of, impair } if of == instance => Some(impair),
+                _ => None,
+            });
+        by_fault.next_back().or(self.instances[instance].impair)
+    }
+
     /// Interfaces that have failed, of endpoints: names lead past them.
     pub fn sick_enis(&self) -> Vec<crate::base::EniIx> {
         let mut sick = Vec::new();
@@ -144,7 +172,7 @@ fn impair(words: &[&str]) -> Result<Impair, String> {
             continue;
         }
         let value = words.next().ok_or_else(|| format!("`{word}` wants a value"))?;
-        let time = || parse_duration(value).ok_or_else(|| format!("`{value}` is no time: 20ms, 1s"));
+        let time = || some_time(value).ok_or_else(|| format!("`{value}` is no time: {TIME_FORMS}"));
         match *word {
             "delay" => impair.delay = time()?,
             "jitter" => impair.jitter = time()?,
@@ -182,6 +210,13 @@ mod tests {
         assert_eq!(rate("10 apples"), None);
         assert!(impair(&["loss", "10%", "delay", "20ms", "down"]).is_ok_and(|i| i.down && i.loss_ppm == 100_000));
         assert!(impair(&["loss"]).is_err_and(|e| e.contains("wants a value")));
+        assert!(
+            impair(&["delay", "5"]).is_ok_and(|i| i.delay == Duration::from_secs(5) && i.to_string() == "delay 5s")
+        );
+        for time in ["0", "0ms", "5 ms", "fast", "-1s"] {
+            let refused = impair(&["delay", time]).expect_err(time);
+            assert_eq!(refused, format!("`{time}` is no time: {TIME_FORMS}"));
+        }
     }
 
     #[test]

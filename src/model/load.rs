@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use super::catalogue;
+use super::plan::{RouteTarget, TgwTarget};
 use super::spec::fields::{Cx, Files};
 use super::spec::merge::merge;
 use super::spec::names::{Names, is_account, is_name};
@@ -94,6 +95,14 @@ pub struct Standing {
     pub private_dns: BTreeSet<String>,
     /// Addresses of interfaces, by path: who comes takes none of them, though it is written before.
     pub addresses: BTreeMap<String, Ipv4Addr>,
+    /// Routes, as [`route_key`] has them: AWS creates none to what does not exist, and keeps one in state `blackhole`
+    /// whose target goes (VPC User Guide, "route tables").
+    pub routes: BTreeSet<String>,
+}
+
+/// What a route is recognised by from one plan to the next: its table's path, destination, and target in few words.
+pub fn route_key(table: &str, to: &str, target: &str) -> String {
+    format!("{table} {to} {target}")
 }
 
 impl Standing {
@@ -102,8 +111,38 @@ impl Standing {
         Standing {
             private_dns: plan.endpoints.iter().filter(|e| e.private_dns).map(|e| e.common.path.clone()).collect(),
             addresses: enis.map(|eni| (eni.common.path.clone(), eni.ip)).collect(),
+            routes: routes(plan),
         }
     }
+}
+
+/// Every written route of a plan, and those whose target has gone already.
+fn routes(plan: &Plan) -> BTreeSet<String> {
+    let mut all = plan.gone_routes.clone();
+    for table in &plan.route_tables {
+        for route in &table.routes {
+            let named = |kind: &str, name: &str| Some(format!("{kind}:{name}"));
+            let target = match route.target {
+                RouteTarget::Local | RouteTarget::Blackhole | RouteTarget::GatewayEndpoint(_) => None,
+                RouteTarget::Igw(_) => Some("igw".to_owned()),
+                RouteTarget::Vgw(_) => Some("vgw".to_owned()),
+                RouteTarget::Eni(eni) => named("eni", &plan.eni_label(eni)),
+                RouteTarget::Nat(at) => named("nat", &plan.nat_gateways[at].common.name),
+                RouteTarget::Peering(at) => named("peering", &plan.peerings[at].common.name),
+                RouteTarget::Tgw(at) => named("tgw", &plan.transit_gateways[at].common.name),
+            };
+            all.extend(target.map(|target| route_key(&table.common.path, &plan.dest_text(route.to), &target)));
+        }
+    }
+    for table in &plan.tgw_route_tables {
+        for route in table.routes.iter().filter(|route| !route.propagated) {
+            if let TgwTarget::Attachment(at) = route.target {
+                let target = format!("attachment:{}", plan.tgw_attachments[at].common.name);
+                all.insert(route_key(&table.common.path, &route.to.to_string(), &target));
+            }
+        }
+    }
+    all
 }
 
 /// The same, over a lab that runs.

@@ -17,7 +17,7 @@ mod starter;
 pub(crate) mod testing;
 pub mod validate;
 
-pub use diff::{Change, Sign, diff};
+pub use diff::{Change, Replaced, Sign, diff, replaced};
 pub use load::{Around, Loaded, Nothing, PolicyFlaw, Standing, keeps_name, load, load_judged, load_over, written_name};
 pub use plan::Plan;
 pub use schema::schema;

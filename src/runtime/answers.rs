@@ -13,8 +13,10 @@ use crate::control::api::{
     Counters, DropRow, ExecInfo, ExplainAsk, Filter, FlowRow, Ps, PsEndpoint, PsEni, PsInstance, Reply, Request,
     RequestRow,
 };
+use crate::control::dropped;
 use crate::control::explain::{self, Facts};
 use crate::control::rows;
+use crate::control::states;
 use crate::control::store::Accepted;
 use crate::engine::{FlowSnapshot, Way};
 use crate::model::catalogue::PUBLIC_RESOLVER;
@@ -132,7 +134,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         (inside.tables.state.clone(), counters, ways, gateways::nat_metrics(inside.engine), flows)
     })?;
     let plan = &state.plan;
-    let instances = plan.instances.iter().zip(&state.instances).map(|(i, made)| {
+    let instances = plan.instances.iter().zip(&state.instances).enumerate().map(|(at, (i, made))| {
         let mut sum = Counters::default();
         for eni in &i.enis {
             let c = counters[eni.at()];
@@ -154,7 +156,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                 let own = plan.public_addresses.iter().filter(|public| i.enis.contains(&public.eni));
                 own.map(|public| public.addr).collect()
             },
-            state: "running".into(),
+            state: states::of_instance(plan, at),
             netns: Some(made.netns_path.display().to_string()),
             pid: Some(shared.keeper_info.pid),
             netns_fd: None,
@@ -189,6 +191,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
                         ip: eni.ip,
                         subnet: subnet.map(|s| s.common.name.clone()).unwrap_or_default(),
                         az: subnet.map(|s| s.az.to_string()).unwrap_or_default(),
+                        state: states::of_eni(plan, ix).to_owned(),
                         counters: counters[ix.at()],
                     }
                 })
@@ -204,7 +207,7 @@ fn ps(shared: &Shared) -> Result<Reply, Refused> {
         gateways: gateways::rows(plan, &nats, &counters),
         router_pid: std::process::id(),
         up_ms: shared.clock.now().since(shared.since).as_millis() as u64,
-        limits: plan.limits.changed().into_iter().map(|(name, here, aws)| (name.to_owned(), here, aws)).collect(),
+        limits: plan.limits.beside_aws().into_iter().map(|(name, here, aws)| (name.to_owned(), here, aws)).collect(),
         latency: latency::note(plan).map(str::to_owned),
     }))
 }
@@ -214,13 +217,18 @@ fn now_ms(shared: &Shared) -> u64 {
 }
 
 fn drops(shared: &Shared, filter: &Filter) -> Result<Vec<DropRow>, Refused> {
+    let history = shared.drops();
     let (plan, records) = shared
         .router
         .call(|inside| (inside.tables.plan.clone(), inside.engine.drops().cloned().collect::<Vec<_>>()))?;
-    let (plan, now) = (&*plan, now_ms(shared));
-    rows::check_filter(plan, filter).map_err(input)?;
-    let rows = records.iter().map(|r| rows::drop_row(plan, r, &|at| shared.clock.unix_ms(at)));
-    Ok(rows.filter(|row| rows::drop_passes(plan, filter, row, now)).collect())
+    let is_new = |word: &Option<String>| word.clone().filter(|word| !history.knows(word));
+    check(&plan, &Filter { from: is_new(&filter.from), to: is_new(&filter.to), ..filter.clone() })?;
+    let told = dropped::tell(&plan, &records, &|at| shared.clock.unix_ms(at));
+    Ok(history.rows(told, filter, now_ms(shared)))
+}
+
+fn check(plan: &Plan, filter: &Filter) -> Result<(), Refused> {
+    if filter.again { Ok(()) } else { rows::check_filter(plan, filter).map_err(input) }
 }
 
 fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
@@ -229,7 +237,7 @@ fn flows(shared: &Shared, filter: &Filter) -> Result<Vec<FlowRow>, Refused> {
         (inside.tables.plan.clone(), inside.engine.flows().collect::<Vec<_>>(), closed)
     })?;
     let (plan, now) = (&*plan, now_ms(shared));
-    rows::check_filter(plan, filter).map_err(input)?;
+    check(plan, filter)?;
     let rows = closed
         .iter()
         .map(|f| (f, true))

@@ -14,7 +14,6 @@ use tokio::sync::Notify;
 use super::answers::{Refused, input};
 use super::credentials;
 use super::faults::{FaultBook, Health};
-use super::follow::Follow;
 use super::node::{self, Shared};
 use super::reconcile::{self, Steps};
 use super::router::{Publication, Retired};
@@ -23,6 +22,7 @@ use super::tables::Tables;
 use super::work::{self, Authorities, Bound, ListenerKey, Listens, RunKey, Runs, Work};
 use crate::base::{Clock, EniIx};
 use crate::control::api::{AnewRow, Applied, ChangeRow, FaultRow, Reply};
+use crate::control::dropped;
 use crate::control::store::{self, Accepted};
 use crate::dns;
 use crate::host::tun::Tun;
@@ -61,11 +61,7 @@ pub fn apply(shared: &Shared, mut accepted: Accepted, patches: Option<usize>, dr
         lab: plan.name.clone(),
         dry_run,
         changes: diff(&before.written, &written).into_iter().map(ChangeRow::from).collect(),
-        anew: steps
-            .anew
-            .iter()
-            .map(|anew| AnewRow { path: plan.instances[anew.after].common.path.clone(), why: anew.why.clone() })
-            .collect(),
+        anew: anew_rows(&steps, &plan),
         generation: before.generation,
         ..Applied::default()
     };
@@ -80,6 +76,14 @@ pub fn apply(shared: &Shared, mut accepted: Accepted, patches: Option<usize>, dr
     applied.warnings = warnings;
     applied.total_us = micros(shared.clock.now().since(began));
     Ok(Reply::Applied(applied))
+}
+
+/// What is another object than before, though its name is the same: first what AWS cannot change, then instances.
+fn anew_rows(steps: &Steps, plan: &Plan) -> Vec<AnewRow> {
+    let row = |kind: &str, path: &str, why: &str| AnewRow { kind: kind.into(), path: path.into(), why: why.into() };
+    let objects = steps.replaced.iter().map(|r| row(r.kind, &r.path, &r.why));
+    let instances = steps.anew.iter().map(|a| row("instance", &plan.instances[a.after].common.path, &a.why));
+    objects.chain(instances).collect()
 }
 
 /// A fault of `vpclab fault`.
@@ -499,16 +503,18 @@ fn publish(
         }
         credentials::replace(&credentials, book);
     });
-    let follow = Follow::new(&shared.state().plan, &state.plan);
+    // Whoever asks for drops meanwhile waits: these are with the router, or in the history.
+    let mut history = shared.drops();
     let (clock, ordered) = (shared.clock, shared.clock.now());
     let (published, in_force) = shared.router.call(move |inside| {
-        let published = inside.publish(Publication { tables, tuns, follow, besides });
+        let published = inside.publish(Publication { tables, tuns, besides });
         (published, clock.now())
     })?;
     let took = in_force.since(ordered);
-    let Retired { tables, tuns } = published.map_err(|e| host("a new interface", &e))?;
+    let Retired { tables, tuns, drops } = published.map_err(|e| host("a new interface", &e))?;
     shared.replace_state(state);
-    drop((tables, tuns));
+    history.keep(dropped::tell(&tables.plan, drops.iter(), &|at| clock.unix_ms(at)));
+    drop((history, tables, tuns));
     Ok(took)
 }
 

@@ -1,6 +1,7 @@
 //! Gateways as `vpclab ps` shows them.
 
 use crate::control::api::{Counters, PsGateway};
+use crate::control::states;
 use crate::engine::Engine;
 use crate::model::Plan;
 use crate::model::plan::{AttachmentTo, Common, EndpointKind, Fault, LinkKind};
@@ -27,7 +28,7 @@ pub fn rows(plan: &Plan, nats: &[Vec<(&'static str, u64)>], counters: &[Counters
         rows.push(PsGateway {
             addresses: addresses.collect(),
             az: subnet.az.to_string(),
-            state: if zone_down(plan, &subnet.az_id) { "zone down".to_owned() } else { "available".to_owned() },
+            state: states::of_eni(plan, nat.eni).to_owned(),
             bytes_in: value("BytesInFromDestination"),
             bytes_out: value("BytesOutToDestination"),
             drops: value("PacketsDropCount") + value("ErrorPortAllocation"),
@@ -55,7 +56,8 @@ pub fn rows(plan: &Plan, nats: &[Vec<(&'static str, u64)>], counters: &[Counters
             AttachmentTo::Vpc(to) => plan.vpcs[to.vpc].common.name.clone(),
             AttachmentTo::Link(link) => plan.links[*link].common.name.clone(),
         });
-        rows.push(PsGateway { addresses: names.collect(), ..of("transit-gateway", &tgw.common) });
+        let state = states::of_transit_gateway(plan, tgw);
+        rows.push(PsGateway { addresses: names.collect(), state, ..of("transit-gateway", &tgw.common) });
     }
     for vgw in &plan.vgws {
         rows.push(PsGateway { state: "attached".to_owned(), ..of("virtual-private-gateway", &vgw.common) });
@@ -76,8 +78,4 @@ pub fn rows(plan: &Plan, nats: &[Vec<(&'static str, u64)>], counters: &[Counters
 /// Metrics of every NAT gateway, in the order of the plan.
 pub fn nat_metrics(engine: &Engine) -> Vec<Vec<(&'static str, u64)>> {
     engine.counters().nats.iter().map(|nat| nat.metrics().to_vec()).collect()
-}
-
-fn zone_down(plan: &Plan, az: &str) -> bool {
-    plan.faults.iter().any(|fault| matches!(&fault.what, Fault::Zone { az_id } if az_id == az))
 }

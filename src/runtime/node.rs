@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -30,6 +30,7 @@ use super::tables::Tables;
 use super::terminal::Answers;
 use super::work::{self, Authorities, Hands, Work};
 use crate::base::{Clock, EniIx, Instant, UnixTime};
+use crate::control::dropped::History;
 use crate::control::store::{self, Accepted};
 use crate::host::client::{Keeper, KeeperClient};
 use crate::host::cmd::{EniHost, EtcFiles, InstanceHost};
@@ -123,6 +124,7 @@ pub struct Shared {
     pub hands: Hands,
     /// Held by whoever changes the lab: one at a time.
     pub changing: Mutex<Changing>,
+    drops: Mutex<History>,
     /// Told when the time of the next change by itself may be another.
     pub alarm: Arc<Notify>,
     /// When the lab was ready.
@@ -138,6 +140,12 @@ impl Shared {
 
     pub(super) fn replace_state(&self, state: Arc<State>) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// What was dropped under plans before the router's. Held from before the router is asked, so that nothing is told
+    /// twice and nothing is missing.
+    pub(super) fn drops(&self) -> MutexGuard<'_, History> {
+        self.drops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the lab.
@@ -291,6 +299,7 @@ impl Node {
             keeper_info,
             hands,
             changing: Mutex::new(changing),
+            drops: Mutex::default(),
             alarm: alarm.clone(),
             since: clock.now(),
             end: end.clone(),

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::node::instance_host;
 use crate::base::EniIx;
 use crate::host::cmd::InstanceHost;
-use crate::model::Plan;
+use crate::model::plan::{EniOwner, EniPlan};
+use crate::model::{Plan, Replaced, replaced};
 
 /// Indices are of `Plan::instances`: `before` in the old plan, `after` in the new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Steps {
     /// In both, but a kernel cannot be led from one to the other.
     pub anew: Vec<Anew>,
     pub kept: Vec<Kept>,
+    /// Objects of all kinds that AWS cannot change so: what stands in them is made anew with them.
+    pub replaced: Vec<Replaced>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub struct Kept {
 
 /// What to do. Instances are the same if their path is.
 pub fn steps(old: &Plan, new: &Plan) -> Steps {
-    let mut steps = Steps::default();
+    let mut steps = Steps { replaced: replaced(old, new), ..Steps::default() };
     let mut before: BTreeMap<&str, usize> =
         old.instances.iter().enumerate().map(|(at, i)| (i.common.path.as_str(), at)).collect();
     for (after, instance) in new.instances.iter().enumerate() {
@@ -51,7 +54,8 @@ pub fn steps(old: &Plan, new: &Plan) -> Steps {
         };
         let was = instance_host(old, &old.instances[before]);
         let is = instance_host(new, instance);
-        match why_anew(&was, &is) {
+        let home = || instance.enis.iter().find_map(|eni| steps.home_of(new, new.eni(*eni)));
+        match why_anew(&was, &is).or_else(home) {
             Some(why) => steps.anew.push(Anew { before, after, why }),
             None => steps.kept.push(Kept {
                 before,
@@ -67,6 +71,29 @@ pub fn steps(old: &Plan, new: &Plan) -> Steps {
 }
 
 impl Steps {
+    fn replaces(&self, kind: &str, path: &str) -> bool {
+        self.replaced.iter().any(|r| (r.kind, r.path.as_str()) == (kind, path))
+    }
+
+    /// The subnet or VPC of an interface, where that is made anew.
+    fn home_of(&self, new: &Plan, eni: &EniPlan) -> Option<String> {
+        let vpc = eni.vpc().map(|at| &new.vpcs[at].common.path).filter(|path| self.replaces("VPC", path));
+        let subnet = eni.subnet().map(|at| &new.subnets[at].common.path).filter(|path| self.replaces("subnet", path));
+        let vpc = vpc.map(|path| format!("VPC {path} is another"));
+        vpc.or_else(|| subnet.map(|path| format!("subnet {path} is another")))
+    }
+
+    /// The interface is of something that is made anew, or in it.
+    fn takes(&self, new: &Plan, eni: &EniPlan) -> bool {
+        let of = match eni.owner {
+            EniOwner::Endpoint(at) | EniOwner::GatewayEndpoint(at) => ("endpoint", &new.endpoints[at].common.path),
+            EniOwner::NatGateway(at) => ("NAT gateway", &new.nat_gateways[at].common.path),
+            EniOwner::TgwAttachment(at) => ("transit gateway attachment", &new.tgw_attachments[at].common.path),
+            EniOwner::Instance(..) | EniOwner::PublicSide => return self.home_of(new, eni).is_some(),
+        };
+        self.replaces(of.0, of.1) || self.home_of(new, eni).is_some()
+    }
+
     /// ENIs of the new plan behind which another kernel will be, and those of endpoints that moved: nothing of a
     /// connection is carried over to them.
     pub fn fresh(&self, old: &Plan, new: &Plan) -> BTreeSet<EniIx> {
@@ -74,7 +101,7 @@ impl Steps {
         let mut fresh: BTreeSet<EniIx> = anew.flat_map(|at| new.instances[at].enis.iter().copied()).collect();
         let before: BTreeMap<&str, _> = old.enis.iter().map(|e| (e.common.id.as_str(), e.ip)).collect();
         for (at, eni) in new.enis.iter().enumerate() {
-            if before.get(eni.common.id.as_str()).is_some_and(|ip| *ip != eni.ip) {
+            if before.get(eni.common.id.as_str()).is_some_and(|ip| *ip != eni.ip || self.takes(new, eni)) {
                 fresh.insert(EniIx(at as u32));
             }
         }
@@ -161,13 +188,20 @@ roles: { r: { policy: full } }",
     #[test]
     fn an_address_a_block_or_an_mtu_makes_a_machine_anew_and_says_why() {
         let old = plan("");
-        for (patch, who, why) in [
-            ("vpcs: { app: { instances: { one: { ip: 10.0.1.11 } } } }", "one", "eth0: address 10.0.1.10 -> 10.0.1.11"),
-            ("vpcs: { app: { instances: { two: { mtu: 1500 } } } }", "two", "eth0: MTU 9001 -> 1500"),
+        for (patch, who, why, fresh) in [
+            (
+                "vpcs: { app: { instances: { one: { ip: 10.0.1.11 } } } }",
+                "one",
+                "eth0: address 10.0.1.10 -> 10.0.1.11",
+                1,
+            ),
+            ("vpcs: { app: { instances: { two: { mtu: 1500 } } } }", "two", "eth0: MTU 9001 -> 1500", 1),
             (
                 "vpcs: { app: { subnets: { a: { cidr: 10.0.1.0/25 } } } }",
                 "one",
                 "eth0: subnet 10.0.1.1/24 -> 10.0.1.1/25",
+                // With the endpoint's interface in that subnet.
+                2,
             ),
         ] {
             let new = plan(patch);
@@ -175,8 +209,27 @@ roles: { r: { policy: full } }",
             assert_eq!(names(&new, steps.anew.iter().map(|a| a.after)), [who], "{patch}");
             assert_eq!(steps.anew[0].why, why);
             assert_eq!((steps.kept.len(), steps.gone.len(), steps.made.len()), (2, 0, 0));
-            assert_eq!(steps.fresh(&old, &new).len(), 1);
+            assert_eq!(steps.fresh(&old, &new).len(), fresh);
         }
+    }
+
+    /// AWS has no call for any of these: nothing of what stood there stays.
+    #[test]
+    fn what_stands_in_another_vpc_or_subnet_is_made_anew_too() {
+        let old = plan("");
+        let region = plan("region: us-east-1");
+        let all = steps(&old, &region);
+        assert_eq!(names(&region, all.anew.iter().map(|a| a.after)), ["one", "two", "three"]);
+        assert!(all.anew.iter().all(|a| a.why == "VPC app is another"), "{all:?}");
+        assert_eq!(all.fresh(&old, &region).len(), 4, "with the endpoint's");
+        let zone = plan("vpcs: { app: { subnets: { b: { az: c } } } }");
+        let some = steps(&old, &zone);
+        assert_eq!(names(&zone, some.anew.iter().map(|a| a.after)), ["two", "three"]);
+        assert_eq!(some.anew[0].why, "subnet app.b is another");
+        assert_eq!(some.fresh(&old, &zone).len(), 2);
+        let service = plan("vpcs: { app: { endpoints: { sqs: { service: sns } } } }");
+        let door = steps(&old, &service);
+        assert_eq!((door.anew.len(), door.fresh(&old, &service).len()), (0, 1));
     }
 
     #[test]

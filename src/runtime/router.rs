@@ -18,24 +18,26 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{BridgeGauges, Notices};
 use super::clock::OsClock;
-use super::follow::Follow;
 use super::links::{Goal, Leg, Links, Lost};
 use super::numbers::Numbers;
 use super::poller::{Poller, Waker};
 use super::tables::Tables;
 use super::tap::{self, Taps};
 use super::terminal::{Answers, Backends, Noted, Outlet, Terminal, TerminalCounts, Turn};
+use super::unanswered::Unanswered;
 use crate::base::pool::Frame;
 use crate::base::{Clock, EniIx, Instant, Proto};
 use crate::control::api::Gauges;
 use crate::engine::{
-    Decider, Direction, DropCode, Engine, EngineLimits, FlowClosed, FlowSnapshot, Reaction, Verdict, Via, drop_record,
+    Decider, Direction, DropCode, DropLog, Engine, EngineLimits, FlowClosed, FlowSnapshot, Reaction, Verdict, Via,
+    drop_record,
 };
 use crate::host::tun::Tun;
 use crate::stack::{Port, Sink, StackLimits};
 use crate::wire::edit::{answer_echo, set_ttl};
 use crate::wire::make::{
-    TTL, UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_rst_into, write_time_exceeded_into, write_udp_into,
+    TTL, UDP_PAYLOAD_OFFSET, write_frag_needed_into, write_icmp_error_into, write_rst_into, write_time_exceeded_into,
+    write_udp_into,
 };
 use crate::wire::packet::{IP_OFFSET, Packet};
 use crate::wire::vnet::VnetHdr;
@@ -108,8 +110,6 @@ pub struct Publication {
     pub tables: Tables,
     /// Of new kernels: the interface in the new plan, and its device.
     pub tuns: Vec<(EniIx, Tun)>,
-    /// From the plan before.
-    pub follow: Follow,
     /// What else has to change in the same moment; it must not wait for anything.
     pub besides: Box<dyn FnOnce() + Send>,
 }
@@ -119,6 +119,8 @@ pub struct Publication {
 pub struct Retired {
     pub tables: Tables,
     pub tuns: Vec<Tun>,
+    /// What was dropped under the plan of `tables`.
+    pub drops: DropLog,
 }
 
 impl Inside<'_> {
@@ -127,7 +129,7 @@ impl Inside<'_> {
     ///
     /// Errors: epoll refuses a TUN; then nothing has changed.
     pub fn publish(&mut self, publication: Publication) -> io::Result<Retired> {
-        let Publication { tables, tuns, follow: moved, besides } = publication;
+        let Publication { tables, tuns, besides } = publication;
         for (n, (eni, tun)) in tuns.iter().enumerate() {
             if let Err(error) = self.poller.add(tun.as_fd(), tables.numbers.of(*eni).0) {
                 for (_, tun) in &tuns[..n] {
@@ -136,8 +138,7 @@ impl Inside<'_> {
                 return Err(error);
             }
         }
-        self.engine.publish(self.now, tables.program.clone());
-        self.engine.relabel_drops(|record| moved.record(record));
+        let drops = self.engine.publish(self.now, tables.program.clone());
         let tables = std::mem::replace(self.tables, tables);
         besides();
         let (old, new) = (tables.numbers.clone(), self.tables.numbers.clone());
@@ -174,7 +175,7 @@ impl Inside<'_> {
         });
         self.terminal.stack().set_idle(self.tables.plan.limits.endpoint_idle);
         self.ports.taps.publish(&self.tables.plan);
-        Ok(Retired { tables, tuns: retired })
+        Ok(Retired { tables, tuns: retired, drops })
     }
 }
 
@@ -218,6 +219,7 @@ pub fn start(parts: RouterParts) -> io::Result<RouterHandle> {
             ports,
         },
         closed: VecDeque::new(),
+        unanswered: Unanswered::default(),
         tables,
         terminal,
         poller,
@@ -380,6 +382,7 @@ struct Router {
     seed: u64,
     /// Flows that ended, newest last.
     closed: VecDeque<FlowClosed>,
+    unanswered: Unanswered,
 }
 
 impl Router {
@@ -414,8 +417,8 @@ impl Router {
                 remember(&mut self.closed, flow);
             }
             self.counts.flows.store(self.net.engine.flow_count() as u64, Ordering::Relaxed);
-            let deadline =
-                self.net.engine.next_deadline().min(self.terminal.next_deadline()).min(self.net.links.next_deadline());
+            let deadline = self.net.engine.next_deadline().min(self.terminal.next_deadline());
+            let deadline = deadline.min(self.net.links.next_deadline()).min(self.unanswered.next_deadline());
             let timeout = (deadline != Instant::NEVER).then(|| deadline.since(self.clock.now()));
             let (commands, terminal) = (&self.commands, &self.terminal);
             let slept = self.poller.wait(timeout, || commands.is_empty() && terminal.is_quiet(), &mut ready)?;
@@ -507,6 +510,13 @@ impl Router {
                 (write_time_exceeded_into(space, from, &packet, frame), packet.ttl().saturating_sub(1))
             }
             Reaction::Reset => (write_rst_into(space, &packet, frame), 0),
+            Reaction::HostUnreachable { from } => {
+                let len = write_icmp_error_into(space, from, [3, 1], 0, &packet, frame);
+                if len > 0 {
+                    self.unanswered.tell_later(now, self.tables.numbers.of(to), &space[..len]);
+                }
+                return;
+            }
         };
         if len > 0 {
             self.reply.set_len(len);
@@ -535,6 +545,12 @@ impl Router {
 
     /// Hands over what has been on its way for long enough, or sends it to the next link.
     fn arrivals(&mut self, now: Instant) {
+        let (ports, numbers) = (&self.net.ports, &self.tables.numbers);
+        self.unanswered.tell(now, |number, message| {
+            if let Some(eni) = numbers.eni(number) {
+                ports.write(eni, message);
+            }
+        });
         while let Some(mut held) = self.net.links.pop_due(now) {
             let (due, leg) = (held.due, held.tag);
             let frame = held.frame();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::common::Failure;
 use super::super::test::Live;
 use super::{Chosen, world};
-use crate::control::api::{Filter, FlowRow, Reply, Request};
+use crate::control::api::{DropRow, Filter, FlowRow, Reply, Request};
 use crate::control::checks::{self, Ran};
 use crate::control::lab::{Change, Check, Line, Mark, Seen, Step, What, blocked, judge, order};
 use crate::model::Plan;
@@ -16,6 +16,8 @@ use crate::model::plan::{CheckPlan, CheckWhat};
 const WATCH: Duration = Duration::from_millis(1_500);
 /// Between two looks, and between two askings of a check that is retried.
 const PAUSE: Duration = Duration::from_millis(150);
+/// Drops are asked for so much further back than a check took; those that were known before it are left out.
+const SLACK: Duration = Duration::from_secs(1);
 /// A step is solved by two passes within 2 s; this much lies between them.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -91,6 +93,9 @@ impl<'a> Asker<'a> {
             },
         };
         let asked = CheckPlan { from, ..check.plan.clone() };
+        // What was dropped just before is no answer: the check before this one may have wanted it.
+        let all = check.also.drop.is_some();
+        let before = self.drops(from, Duration::ZERO, all);
         let began = Instant::now();
         let mut seen = Seen::default();
         match (&check.what, &asked.what, from) {
@@ -100,7 +105,7 @@ impl<'a> Asker<'a> {
                     let ran = self.live.ran(at, cmd, asked.within, check.user.as_deref());
                     let took = began.elapsed();
                     // Before a change is taken back: drops at what it brought are forgotten with it.
-                    (ran, took, self.drops(from, took + Duration::from_millis(50), check.also.drop.is_some()))
+                    (ran, took, self.new_drops(from, took, all, &before))
                 };
                 let (ran, took, drops) = self.meanwhile(check.change.as_ref(), run);
                 (seen.took, seen.drops) = (took, drops);
@@ -125,7 +130,7 @@ impl<'a> Asker<'a> {
             seen.took = began.elapsed();
         }
         if matches!(asked.what, CheckWhat::To(_)) && seen.flow.is_none() {
-            seen.drops = self.drops(from, began.elapsed() + Duration::from_millis(50), check.also.drop.is_some());
+            seen.drops = self.new_drops(from, began.elapsed(), all, &before);
         }
         seen
     }
@@ -157,18 +162,30 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// Drops meanwhile: those of the asker's packets; where a check wants one, everybody's, because an answer is
-    /// dropped at the far end.
-    fn drops(&self, asker: Option<usize>, since: Duration, all: bool) -> Vec<(String, String, String)> {
+    /// Drops meanwhile: code, object, rule.
+    fn new_drops(
+        &self,
+        asker: Option<usize>,
+        took: Duration,
+        all: bool,
+        before: &[DropRow],
+    ) -> Vec<(String, String, String)> {
+        let rows = self.drops(asker, took, all);
+        rows.into_iter().filter(|row| !before.contains(row)).map(|r| (r.code, r.object, r.rule)).collect()
+    }
+
+    /// The drops of the last second and of what a check `took`: those of the asker's packets; where a check wants one,
+    /// everybody's, because an answer is dropped at the far end.
+    fn drops(&self, asker: Option<usize>, took: Duration, all: bool) -> Vec<DropRow> {
         let plan = self.live.plan;
         let label = asker.map(|at| plan.eni_label(plan.instances[at].enis[0]));
         let filter = Filter {
             from: if all { None } else { label },
-            since_ms: u64::try_from(since.as_millis()).ok(),
+            since_ms: u64::try_from((took + SLACK).as_millis()).ok(),
             ..Filter::default()
         };
         let Ok(Reply::Drops(rows)) = self.live.ask(Request::Drops(filter)) else { return Vec::new() };
-        rows.into_iter().map(|r| (r.code, r.object, r.rule)).collect()
+        rows
     }
 
     /// Whether a connection to this port exists, and whether bytes come back on it.

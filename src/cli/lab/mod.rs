@@ -31,9 +31,9 @@ enum Verb {
     },
     /// Bring a lab up, broken, and say what is to be done
     Start {
-        /// The lab's id, or a folder with a lab.yaml
+        /// The lab's id, or a folder with a lab.yaml; left out: the next one is named
         #[arg(value_name = "ID|FOLDER")]
-        lab: String,
+        lab: Option<String>,
         /// Without root: map only the own id into the lab
         #[arg(long, env = "VPCLAB_OWN_ID")]
         own_id: bool,
@@ -49,7 +49,12 @@ enum Verb {
         format: FormatArg,
     },
     /// A hint for what is wrong now; plainer each time
-    Hint(Which),
+    Hint {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        format: FormatArg,
+    },
     /// Back to the broken state
     Reset(Which),
     /// Show the solution and lay it over the running lab
@@ -78,11 +83,13 @@ pub fn run(args: Args) -> Done {
     match args.verb {
         Verb::List { format } => list(format.format),
         #[cfg(target_os = "linux")]
-        Verb::Start { lab, own_id } => play::start(&lab, own_id),
+        Verb::Start { lab: Some(lab), own_id } => play::start(&lab, own_id),
+        #[cfg(target_os = "linux")]
+        Verb::Start { lab: None, .. } => Err(which_lab()?),
         #[cfg(target_os = "linux")]
         Verb::Check { which, answer, format } => play::check(&which, answer.as_deref(), format.format),
         #[cfg(target_os = "linux")]
-        Verb::Hint(which) => play::hint(&which),
+        Verb::Hint { which, format } => play::hint(&which, format.format),
         #[cfg(target_os = "linux")]
         Verb::Reset(which) => play::reset(&which),
         #[cfg(target_os = "linux")]
@@ -122,8 +129,11 @@ fn list(format: Format) -> Done {
             (true, true, _) => "shown".to_owned(),
             (true, false, _) => "solved".to_owned(),
             (false, _, 0) => "-".to_owned(),
+            // Started once more: what was solved stays so.
+            (false, ..) if entry.finished > 0 => format!("solved; again {solved} of {}", lab.steps.len()),
             (false, ..) => format!("{solved} of {}", lab.steps.len()),
         };
+        let text = if runs(lab) { format!("{text}, runs") } else { text };
         if progress.current.as_deref() == Some(lab.id.as_str()) { format!("{text} *") } else { text }
     };
     if format == Format::Json {
@@ -133,7 +143,8 @@ fn list(format: Format) -> Done {
                 serde_json::json!({
                     "id": lab.id, "title": lab.title, "order": lab.order, "kind": lab.kind, "minutes": lab.minutes,
                     "difficulty": lab.difficulty, "cases": lab.cases, "objectives": lab.objectives,
-                    "requires": lab.requires, "steps": lab.steps.len(),
+                    "requires": lab.requires, "steps": lab.steps.len(), "running": runs(lab),
+                    "finished": progress.labs.get(&lab.id).is_some_and(|e| e.finished > 0),
                     "solved": progress.labs.get(&lab.id).map(|e| e.solved.clone()).unwrap_or_default(),
                 })
             })
@@ -155,8 +166,31 @@ fn list(format: Format) -> Done {
         })
         .collect();
     print!("{}", table(&["id", "title", "kind", "level", "time", "cases", "progress"], &rows));
-    eprintln!("vpclab lab start ID");
+    match &progress.current {
+        Some(current) => eprintln!("* is the one started last: {current}. vpclab lab start ID"),
+        None => eprintln!("vpclab lab start ID"),
+    }
     Ok(0)
+}
+
+#[cfg(target_os = "linux")]
+fn runs(lab: &Lab) -> bool {
+    play::is_up(&lab.lab_name())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn runs(_: &Lab) -> bool {
+    false
+}
+
+/// The first that is not solved is proposed to who names none.
+fn which_lab() -> Result<Failure, Failure> {
+    let progress = Memory::open()?.progress;
+    let labs = all_shipped()?;
+    let open = |lab: &Lab| progress.labs.get(&lab.id).is_none_or(|entry| entry.finished == 0);
+    let next = labs.iter().map(|c| &c.lab).find(|lab| open(lab)).or(labs.first().map(|c| &c.lab));
+    let next = next.map_or(String::new(), |lab| format!("; next is `vpclab lab start {}`: {}", lab.id, lab.title));
+    Ok(Failure::input(format!("which lab? `vpclab lab list` shows them{next}")))
 }
 
 /// A shipped lab by its id, or one of one's own by its folder.

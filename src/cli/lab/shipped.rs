@@ -99,6 +99,13 @@ shipped! {
     "27-transfer": "README.md" "alt-fixes/before-the-job.patch.yaml" "break.patch.yaml" "changes/attach.patch.yaml"
         "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/keepalive.patch.yaml"
         "wrong-fixes/patience.patch.yaml" "wrong-fixes/security-group.patch.yaml";
+    "28-from-premises": "README.md" "alt-fixes/one-zone.patch.yaml" "alt-fixes/own-group.patch.yaml" "break.patch.yaml"
+        "fix.patch.yaml" "lab.yaml" "solution.sh" "topology.patch.yaml" "wrong-fixes/captured.patch.yaml"
+        "wrong-fixes/more-tables.patch.yaml" "wrong-fixes/private-dns.patch.yaml" "wrong-fixes/vpc-group.patch.yaml"
+        "wrong-fixes/without-bucket.patch.yaml";
+    "29-hop-limit": "README.md" "alt-fixes/host-network.patch.yaml" "break.patch.yaml" "fix.patch.yaml" "lab.yaml"
+        "solution.sh" "topology.patch.yaml" "wrong-fixes/patience.patch.yaml" "wrong-fixes/security-group.patch.yaml"
+        "wrong-fixes/version-1.patch.yaml";
 }
 
 /// The labs' files.

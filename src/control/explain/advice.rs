@@ -109,7 +109,7 @@ pub(super) fn delays(plan: &Plan, told: &mut Explanation) {
 /// Times and quotas that are not AWS's, with both values.
 pub(super) fn limits(limits: &Limits, told: &mut Explanation) {
     let differs: Vec<String> = limits
-        .changed()
+        .beside_aws()
         .into_iter()
         .map(|(name, here, there)| format!("{name} is {here} here, {there} in AWS"))
         .collect();

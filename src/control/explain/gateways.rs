@@ -3,7 +3,7 @@
 use crate::base::EniIx;
 use crate::engine::{Crumb, Decider, DropCode, DropRecord, Outcome, Rule, Stage};
 use crate::model::Plan;
-use crate::model::plan::{AttachmentTo, LinkKind};
+use crate::model::plan::{AttachmentTo, Fault, LinkKind};
 
 /// How a transit gateway chose a zone where the sender's does not say it.
 pub(super) const BY_HASH: &str = "by hash of addresses and ports";
@@ -22,7 +22,7 @@ pub(super) fn step(
         Outcome::Pass(rule) => (at, what, word(stage), passed(plan, stage, *rule)),
         Outcome::NotAsked => (at, what, "not asked", String::new()),
         Outcome::Drop(code) => {
-            let detail = record.and_then(|record| rule(plan, record).1).unwrap_or_else(|| about(*code).to_owned());
+            let detail = record.and_then(|record| rule(plan, record).1).unwrap_or_else(|| about_at(plan, *code, eni));
             (at, what, "DENY", detail)
         }
     }
@@ -80,7 +80,17 @@ pub(super) fn rule(plan: &Plan, record: &DropRecord) -> (Option<String>, Option<
             };
             (Some(text.clone()), Some(text))
         }
+        Decider::EndpointEni(eni) => (None, Some(about_at(plan, record.code, Some(eni)))),
         _ => (None, Some(about(record.code).to_owned())),
+    }
+}
+
+/// Why an interface is not there: a fault of its own is none of its zone.
+pub(super) fn about_at(plan: &Plan, code: DropCode, eni: Option<EniIx>) -> String {
+    let fault = eni.filter(|_| code == DropCode::VpceAzDown).and_then(|eni| plan.fault_of(eni));
+    match fault {
+        Some(fault) if !matches!(fault.what, Fault::Zone { .. }) => format!("down by a fault: {}", fault.title),
+        _ => about(code).to_owned(),
     }
 }
 

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use super::path::eni_at;
 use super::{Step, gateways, owner};
 use crate::base::{EniIx, FiveTuple, Proto};
-use crate::engine::{Crumb, Decider, Direction, DropCode, DropRecord, NACL_STAR, Outcome, Rule, Stage};
+use crate::engine::{Crumb, Decider, Direction, DropCode, DropRecord, NACL_STAR, Outcome, Rule, Stage, may_refer};
 use crate::model::Plan;
-use crate::model::plan::{NaclRule, RouteTarget, SgRule};
+use crate::model::plan::{NaclRule, RouteTarget, SgPeer, SgRule};
 
 /// What was asked of one packet, in order. `src` is its source address as sent.
 pub(super) struct Teller<'a> {
@@ -291,6 +291,7 @@ fn endpoint_limit(plan: &Plan, proto: Proto, port: u16, code: DropCode, eni: Opt
             format!("port {port} is not served, only {}", ports.join(", "))
         }
         (DropCode::VpceProto, _) => format!("{proto} is not carried, only tcp"),
+        (code @ DropCode::VpceAzDown, _) => gateways::about_at(plan, code, eni),
         (code, _) => about(code).to_owned(),
     }
 }
@@ -311,14 +312,24 @@ fn no_match(plan: &Plan, eni: EniIx, egress: bool, peer: Ipv4Addr) -> String {
     let texts: Vec<&str> = rules.iter().take(SHOWN).map(|rule| rule.text.as_str()).collect();
     let more = if rules.len() > SHOWN { ", ..." } else { "" };
     let count = if rules.len() == 1 { "1 rule".to_owned() } else { format!("{} rules", rules.len()) };
-    let named = rules.iter().any(|rule| matches!(rule.peer, crate::model::plan::SgPeer::Group(_)));
+    let named = rules.iter().any(|rule| matches!(rule.peer, SgPeer::Group(_)));
     let sender = eni_at(plan, eni, peer).filter(|_| named && !egress);
     let member = sender.map_or_else(String::new, |sender| {
         let groups: Vec<&str> =
             plan.eni(sender).security_groups.iter().map(|g| plan.security_groups[*g].common.name.as_str()).collect();
         format!(" ({} is in: {})", plan.eni_label(sender), groups.join(", "))
     });
-    format!("{count}, no match: {}{more}{member}", texts.join(", "))
+    let unseen = plan.eni(eni).vpc().and_then(|vpc| {
+        let of = |rule: &&SgRule| match rule.peer {
+            SgPeer::Group(group) => Some(plan.security_groups[group].vpc),
+            _ => None,
+        };
+        rules.iter().filter_map(of).find(|other| !may_refer(plan, vpc, *other))
+    });
+    let unseen = unseen.map_or_else(String::new, |other| {
+        format!("; nothing carries references to groups of {} here", plan.vpcs[other].common.path)
+    });
+    format!("{count}, no match: {}{more}{member}{unseen}", texts.join(", "))
 }
 
 /// What a code means, where no rule can be named.

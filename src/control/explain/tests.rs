@@ -345,6 +345,37 @@ fn the_traps_of_the_shipped_topologies() {
     assert!(told.smallest_change[0].ends_with("private_dns: true"));
 }
 
+#[test]
+fn a_group_of_another_vpc_that_nothing_makes_known_is_said_to_be_unknown() {
+    let hub = include_str!("../../../topologies/t-hub.yaml");
+    let closed =
+        hub.replace("vpce: { ingress: [tcp 443 from 10.0.0.0/8] }", "vpce: { ingress: [tcp 443 from sg:spoke1.app] }");
+    assert_ne!(hub, closed, "the endpoint's group has changed in the file");
+    let told = ask(&shipped(&closed), "app1-a", "10.0.101.20:443").text();
+    let wanted = "tcp 443 from sg:spoke1.app (app1-a is in: app); nothing carries references to groups of spoke1 here";
+    assert!(told.contains(wanted), "{told}");
+}
+
+#[test]
+fn a_change_is_the_one_that_a_network_engineer_would_make() {
+    let solo = include_str!("../../../topologies/t-solo.yaml");
+    let changes = |edits: &[(&str, &str)], dst: &str| {
+        let edited = edits.iter().fold(solo.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1)
+        });
+        ask(&shipped(&edited), "app-a", dst).smallest_change
+    };
+    // Not a route that the NAT gateway's own clients would take too.
+    let moved = changes(&[("natgw-a: { subnet: public-a }", "natgw-a: { subnet: private-b }")], "www.example.com:80");
+    assert_eq!(moved, ["vpc.nat_gateways.natgw-a.subnet: public-a"]);
+    // Not one address of a service that has many.
+    let gateway = ("    endpoints:\n", "    endpoints:\n      s3: { type: gateway, route_tables: [private] }\n");
+    let closed = ("      app:  { ", "      app:  { egress: [], ");
+    let listed = changes(&[gateway, closed], "https://s3.us-east-1.amazonaws.com");
+    assert_eq!(listed, ["vpc.security_groups.app.egress += \"tcp 443 to pl:s3\""]);
+}
+
 /// A file's own prefixes: names, prefix list, gateway endpoint and public side go with them.
 #[test]
 fn a_service_that_the_file_moved_is_found_at_its_new_addresses() {
@@ -486,6 +517,24 @@ fn after_a_zone_fault_the_advice_is_to_end_it() {
     for (src, dst, ..) in cases {
         assert!(ask(&lab, src, dst).reachable, "{src} to {dst}");
     }
+}
+
+/// An endpoint that fails alone is not said to have a failed zone.
+#[test]
+fn the_fault_of_an_endpoint_is_named_as_its_own() {
+    let mut lab = shipped(include_str!("../../../topologies/t-solo.yaml"));
+    let fault = crate::model::fault::parse(&lab.plan, &["endpoint", "sts"]).expect("a fault");
+    lab.plan.faults.push(crate::model::plan::FaultPlan { id: 2, ..fault });
+    for src in ["app-a", "app-b"] {
+        let told = ask(&lab, src, "https://sts.us-east-1.amazonaws.com");
+        let page = told.text();
+        assert_eq!(told.code.as_deref(), Some("VPCE_AZ_DOWN"), "{page}");
+        assert!(page.contains("down by a fault: endpoint vpc.sts"), "{page}");
+        assert!(!page.contains("zone has failed"), "{page}");
+        assert_eq!(told.smallest_change, ["vpclab fault clear 2    # endpoint vpc.sts"], "{page}");
+    }
+    lab.plan.faults.clear();
+    assert!(ask(&lab, "app-a", "https://sts.us-east-1.amazonaws.com").reachable);
 }
 
 #[test]

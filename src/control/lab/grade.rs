@@ -122,16 +122,32 @@ pub fn first_red(lines: &[Line]) -> Option<&Line> {
     lines.iter().find(|line| line.mark == Mark::Red)
 }
 
-/// The hint for what is red first, and how far the learner has been told: from a question to the command.
-pub fn hint_for<'a>(step: &'a Step, red: Option<&Line>, told: usize) -> Option<&'a str> {
-    let fits = |hint: &&Hint| match (&hint.when, red) {
+/// A hint as it is told: which of how many, from a question to the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Told<'a> {
+    pub text: &'a str,
+    /// From 1.
+    pub number: usize,
+    pub of: usize,
+}
+
+/// The group of hints for what is red first, by its place in the step: those that name this check and what it saw, else
+/// those for any state.
+pub fn hints_for(step: &Step, red: Option<&Line>) -> Option<usize> {
+    let fits = |hint: &Hint| match (&hint.when, red) {
         (Some((check, saw)), Some(red)) => check == &red.id && saw.as_ref().is_none_or(|s| s.is_match(&red.seen)),
         (Some(_), None) => false,
         (None, _) => true,
     };
-    let own = step.hints.iter().filter(|h| h.when.is_some()).find(fits);
-    let hint = own.or_else(|| step.hints.iter().find(fits))?;
-    hint.texts.get(told.min(hint.texts.len().saturating_sub(1))).map(String::as_str)
+    let own = step.hints.iter().position(|hint| hint.when.is_some() && fits(hint));
+    own.or_else(|| step.hints.iter().position(fits))
+}
+
+/// The next hint of a group of which `told` were given; the last one again when there is no plainer one.
+pub fn next_hint(step: &Step, group: usize, told: usize) -> Option<Told<'_>> {
+    let texts = &step.hints.get(group)?.texts;
+    let at = told.min(texts.len().saturating_sub(1));
+    texts.get(at).map(|text| Told { text, number: at + 1, of: texts.len() })
 }
 
 /// The report of a step, a line or two per check.
@@ -145,7 +161,11 @@ pub fn render(lines: &[Line]) -> String {
             Mark::Blocked => "blocked",
         };
         let kind = if line.guard { "guard" } else { line.layer };
-        let _ = writeln!(out, "{mark} {kind:12} {}", line.title);
+        let closed = line.mark == Mark::Ok && is_failure(&line.expected);
+        let wanted = if closed { format!(": {}, as it should be", line.expected) } else { String::new() };
+        // In full where it is to be looked at.
+        let title = if line.mark == Mark::Red { line.title.clone() } else { shortened(&line.title) };
+        let _ = writeln!(out, "{mark} {kind:12} {title}{wanted}");
         match line.mark {
             Mark::Ok => {}
             Mark::Red => {
@@ -164,6 +184,25 @@ pub fn render(lines: &[Line]) -> String {
         }
     }
     out
+}
+
+/// Scripts are long, and a line is enough to know one by: its beginning and its end, which says where it goes.
+fn shortened(title: &str) -> String {
+    const LONGEST: usize = 110;
+    const END: usize = 30;
+    let count = title.chars().count();
+    if count <= LONGEST {
+        return title.to_owned();
+    }
+    let end: String = title.chars().skip(count - END).collect();
+    format!("{} ... {end}", title.chars().take(LONGEST - END - 5).collect::<String>())
+}
+
+/// A check that holds by failing, which must not read as if a way were open: a drop code, another exit code than 0.
+fn is_failure(expected: &str) -> bool {
+    expected.starts_with(|c: char| c.is_ascii_uppercase())
+        || ["unreachable", "silent"].iter().any(|word| expected.starts_with(word))
+        || expected.strip_prefix("exit ").is_some_and(|rest| !rest.starts_with('0'))
 }
 
 /// The expectation in words.
@@ -293,6 +332,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_closed_and_should_be_does_not_read_as_open() {
+        let lab = lab("      - { id: b, on: a, to: '10.0.0.1:22', expect: SG_INGRESS }\n");
+        let line = judge(&lab.steps[0].check[0], &Seen::default());
+        assert_eq!(render(&[line]), "ok      path         a to 10.0.0.1:22: SG_INGRESS, as it should be\n");
+        assert!(is_failure("exit 28, after 1900 ms or more") && is_failure("silent") && is_failure("unreachable"));
+        let long = format!("app-a run {}, meanwhile changes/tunnel-1-fails.patch.yaml", "x é;".repeat(60));
+        let short = shortened(&long);
+        assert!(
+            short.chars().count() == 110 && short.starts_with("app-a run x é") && short.ends_with("fails.patch.yaml")
+        );
+        assert_eq!(shortened("app-a run x"), "app-a run x");
+        assert!(!is_failure("exit 0 via nat") && !is_failure("alive") && !is_failure("reachable via endpoint:sts"));
+    }
+
+    #[test]
     fn a_flow_that_is_gone_is_silent_and_not_alive() {
         let lab =
             lab("      - { id: b, on: a, flow: 'db:1', expect: silent }\n      - { id: c, on: a, flow: 'db:1' }\n");
@@ -312,9 +366,14 @@ mod tests {
         let lab = lab("      - { id: b, on: a, run: x }\n");
         let step = &lab.steps[0];
         let red = |seen: &str| Line { seen: seen.into(), ..judge(&step.check[0], &ran(28, "")) };
-        assert_eq!(hint_for(step, Some(&red("NACL_IN")), 0), Some("one"));
-        assert_eq!(hint_for(step, Some(&red("NACL_IN")), 7), Some("two"));
-        assert_eq!(hint_for(step, Some(&red("SG_INGRESS")), 0), Some("any"));
-        assert_eq!(hint_for(step, None, 0), Some("any"));
+        let hint = |red: Option<&Line>, told| {
+            let group = hints_for(step, red).expect("a group");
+            next_hint(step, group, told).map(|t| (t.text, t.number, t.of))
+        };
+        assert_eq!(hint(Some(&red("NACL_IN")), 0), Some(("one", 1, 2)));
+        assert_eq!(hint(Some(&red("NACL_IN")), 1), Some(("two", 2, 2)));
+        assert_eq!(hint(Some(&red("NACL_IN")), 7), Some(("two", 2, 2)), "the plainest again");
+        assert_eq!(hint(Some(&red("SG_INGRESS")), 0), Some(("any", 1, 1)));
+        assert_eq!(hint(None, 0), Some(("any", 1, 1)));
     }
 }

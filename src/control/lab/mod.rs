@@ -13,7 +13,7 @@ mod write;
 
 pub use folder::{BREAK, FIX, Folder, LAB, State, merged};
 pub use format::{NOUNS, read};
-pub use grade::{Line, Mark, Seen, blocked, first_red, hint_for, judge, order, render};
+pub use grade::{Line, Mark, Seen, Told, blocked, first_red, hints_for, judge, next_hint, order, render};
 pub use progress::{Entry, Progress};
 pub use write::yaml_text;
 

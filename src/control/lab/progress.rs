@@ -23,7 +23,7 @@ pub struct Entry {
     pub folder: Option<String>,
     /// Steps that were solved, by id.
     pub solved: Vec<String>,
-    /// Hints that were given, by step.
+    /// Hints that were given, by step and group of hints (`fix/1`: the first of step `fix`).
     pub hints: BTreeMap<String, usize>,
     /// Questions that were answered rightly, by step.
     pub answered: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Entry {
     pub checks: u64,
     /// Seconds since 1970.
     pub started: u64,
-    /// Seconds since 1970 when the last step was solved; 0: not yet.
+    /// Seconds since 1970 when the last step was solved without the solution shown; 0: not yet.
     pub finished: u64,
     /// The solution was shown.
     pub shown: bool,

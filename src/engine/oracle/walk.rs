@@ -306,7 +306,12 @@ impl<'a> Walk<'a> {
             RouteTarget::Blackhole => unreachable!("refused above"),
             RouteTarget::Local => match host {
                 Some(to) => self.arrive(to, left),
-                None => self.nobody(vpc, decider),
+                None => self.nobody(vpc, decider).map_err(|stop| {
+                    // Who asks for a neighbour that is not there gets no answer to ARP.
+                    let own = neighbour && stop.code == DropCode::NoEni && plan.eni(self.from).ip == self.p.src;
+                    let from = plan.subnets[s].router();
+                    Stop { reaction: own.then_some(Reaction::HostUnreachable { from }), ..stop }
+                }),
             },
             RouteTarget::Eni(to) => self.arrive(to, left),
             RouteTarget::Igw(g) => self.igw_out(g, who),

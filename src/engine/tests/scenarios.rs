@@ -162,7 +162,12 @@ fn routes_by_longest_prefix_and_a_blackhole_wins_too() {
     drops(&mut engine, x, &udp("10.0.1.10:1", "8.8.8.8:1"), DropCode::RtNoRoute, Decider::RouteTable(0, None));
     drops(&mut engine, x, &udp("10.0.1.10:1", "192.168.7.1:1"), DropCode::RtBlackhole, Decider::RouteTable(0, Some(2)));
     drops(&mut engine, x, &udp("10.0.1.10:1", "10.0.2.11:1"), DropCode::NoEni, Decider::RouteTable(0, Some(0)));
-    drops(&mut engine, x, &udp("10.0.1.10:1", "10.0.1.12:1"), DropCode::NoEni, Decider::Eni(x));
+    // A neighbour that is not there answers no ARP, and the asker's kernel says so after a while.
+    let unresolved =
+        crate::engine::verdict::Reaction::HostUnreachable { from: "10.0.1.1".parse().expect("an address") };
+    let verdict = engine.sent(T0 + std::time::Duration::from_secs(9), x, &udp("10.0.1.10:1", "10.0.1.12:1"));
+    assert_eq!(verdict, Verdict::Reject { code: DropCode::NoEni, reaction: unresolved });
+    assert_eq!(last_drop(&engine).decider, Decider::Eni(x));
     assert_eq!(engine.sent(T0, x, &udp("10.0.1.10:1", "192.168.8.1:1")), to(z));
     assert_eq!(engine.sent(T0, y, &udp("10.0.2.10:1", "192.168.8.1:1")), to(z));
 }

@@ -80,8 +80,7 @@ pub(super) fn of_instance(i: &InstancePlan) -> Attributes {
 /// `tcp_idle 350s, udp_idle 30s`: what is not the lab's.
 fn tracking(t: &Tracking) -> String {
     let times = [("tcp_idle", t.tcp_idle), ("udp_idle", t.udp_idle), ("udp_stream", t.udp_stream)];
-    let written = times.into_iter().filter_map(|(name, time)| Some(format!("{name} {}", super::time(time?))));
-    written.collect::<Vec<_>>().join(", ")
+    joined(times.into_iter().filter_map(|(name, time)| Some(format!("{name} {}", super::time(time?)))))
 }
 
 /// Of an endpoint: its type, and the tables that lead to a gateway endpoint.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Attributes;
 use crate::model::Plan;
-use crate::model::plan::{AttachmentTo, Common, Latency, LinkEnd, LinkKind};
+use crate::model::plan::{AttachmentTo, Common, Latency, LinkEnd, LinkKind, TunnelPlan};
 
 type Objects = Vec<(&'static str, BTreeMap<String, Attributes>)>;
 
@@ -112,7 +112,8 @@ pub(super) fn objects(p: &Plan, of: &dyn Fn(&Common, Attributes) -> (String, Att
                         LinkKind::Vpn { tunnels, static_routing, stateful } => {
                             let routing = if *static_routing { "static" } else { "bgp" };
                             let firewall = if *stateful { ", stateful" } else { "" };
-                            format!("vpn, {routing} routing{firewall}, {tunnels:?}")
+                            let tunnels = tunnels.iter().enumerate().map(|(n, t)| tunnel(n + 1, t)).collect();
+                            format!("vpn, {routing} routing{firewall}; {}", joined(tunnels))
                         }
                         LinkKind::DirectConnect { mtu } => format!("direct connect, mtu {mtu}"),
                     };
@@ -147,4 +148,16 @@ pub(super) fn latency(p: &Plan) -> String {
         Latency::Off => "off".to_owned(),
         Latency::Aws => "aws".to_owned(),
     }
+}
+
+/// `tunnel 1: mtu 1446, mss 1406, preferred by site`.
+fn tunnel(number: usize, t: &TunnelPlan) -> String {
+    let mss = t.mss.map_or("as sent".to_owned(), |mss| mss.to_string());
+    let mut text = format!("tunnel {number}: mtu {}, mss {mss}", t.mtu);
+    for (preferred, who) in [(t.preferred_by_site, "the site"), (t.preferred_by_aws, "AWS")] {
+        if preferred {
+            text.push_str(&format!(", preferred by {who}"));
+        }
+    }
+    text
 }

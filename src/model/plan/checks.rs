@@ -66,57 +66,13 @@ pub struct Limits {
     pub endpoint_health: Duration,
     /// Fragments a second and ENI that leave.
     pub egress_fragments: u32,
-    /// Entries of the flow table.
+    /// Connections that an instance tracks at a time.
     pub conntrack_max: u32,
     /// Of the instances' kernels.
     pub syn_retries: u8,
 }
 
-impl Limits {
-    /// Those that differ from AWS's: name, value here and in AWS, as the file would have them.
-    pub fn changed(&self) -> Vec<(&'static str, String, String)> {
-        // By fields, so that none is forgotten.
-        let Limits {
-            endpoint_idle,
-            sg_tcp_idle,
-            sg_udp_idle,
-            sg_udp_stream,
-            dns_ttl,
-            dns_pps,
-            nat_idle,
-            nat_ports,
-            endpoint_health,
-            egress_fragments,
-            conntrack_max,
-            syn_retries,
-        } = self;
-        let aws = Limits::default();
-        let time = |here: &Duration, there: Duration| {
-            [*here, there].map(|time| match time.subsec_nanos() {
-                0 => format!("{}s", time.as_secs()),
-                _ => format!("{}ms", time.as_secs_f64() * 1e3),
-            })
-        };
-        let ttl = time(&Duration::from_secs(u64::from(*dns_ttl)), Duration::from_secs(u64::from(aws.dns_ttl)));
-        let number = |here: &u32, there: u32| [*here, there].map(|number| number.to_string());
-        let all = [
-            ("endpoint_idle", time(endpoint_idle, aws.endpoint_idle)),
-            ("sg_tcp_idle", time(sg_tcp_idle, aws.sg_tcp_idle)),
-            ("sg_udp_idle", time(sg_udp_idle, aws.sg_udp_idle)),
-            ("sg_udp_stream", time(sg_udp_stream, aws.sg_udp_stream)),
-            ("dns_ttl", ttl),
-            ("dns_pps", number(dns_pps, aws.dns_pps)),
-            ("nat_idle", time(nat_idle, aws.nat_idle)),
-            ("nat_ports", number(nat_ports, aws.nat_ports)),
-            ("endpoint_health", time(endpoint_health, aws.endpoint_health)),
-            ("egress_fragments", number(egress_fragments, aws.egress_fragments)),
-            ("conntrack_max", number(conntrack_max, aws.conntrack_max)),
-            ("syn_retries", number(&u32::from(*syn_retries), u32::from(aws.syn_retries))),
-        ];
-        let differs = all.into_iter().filter(|(_, [here, there])| here != there);
-        differs.map(|(name, [here, there])| (name, here, there)).collect()
-    }
-}
+impl Limits {}
 
 impl Default for Limits {
     fn default() -> Limits {
@@ -134,5 +90,63 @@ impl Default for Limits {
             conntrack_max: 262_144,
             syn_retries: 6,
         }
+    }
+}
+
+impl Limits {
+    /// What is not as in AWS: name, value here, value there. Reports print both.
+    pub fn beside_aws(&self) -> Vec<(&'static str, String, String)> {
+        let (here, there) = (self.in_words(), Limits::default().in_words());
+        let pairs = here.into_iter().zip(there);
+        pairs.filter(|((_, here), (_, there))| here != there).map(|((name, h), (_, t))| (name, h, t)).collect()
+    }
+
+    /// Every limit by its name in files.
+    fn in_words(&self) -> [(&'static str, String); 12] {
+        let Limits {
+            endpoint_idle,
+            sg_tcp_idle,
+            sg_udp_idle,
+            sg_udp_stream,
+            dns_ttl,
+            dns_pps,
+            nat_idle,
+            nat_ports,
+            endpoint_health,
+            egress_fragments,
+            conntrack_max,
+            syn_retries,
+        } = self;
+        let time = |d: &Duration| match d.subsec_nanos() {
+            0 => format!("{} s", d.as_secs()),
+            _ => format!("{d:?}"),
+        };
+        [
+            ("endpoint_idle", time(endpoint_idle)),
+            ("sg_tcp_idle", time(sg_tcp_idle)),
+            ("sg_udp_idle", time(sg_udp_idle)),
+            ("sg_udp_stream", time(sg_udp_stream)),
+            ("dns_ttl", format!("{dns_ttl} s")),
+            ("dns_pps", dns_pps.to_string()),
+            ("nat_idle", time(nat_idle)),
+            ("nat_ports", nat_ports.to_string()),
+            ("endpoint_health", time(endpoint_health)),
+            ("egress_fragments", egress_fragments.to_string()),
+            ("conntrack_max", conntrack_max.to_string()),
+            ("syn_retries", syn_retries.to_string()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_are_not_as_in_aws_are_told_beside_it() {
+        assert!(Limits::default().beside_aws().is_empty());
+        let short = Limits { nat_idle: Duration::from_millis(1_500), nat_ports: 64, ..Limits::default() };
+        let told = |name, here: &str, there: &str| (name, here.to_owned(), there.to_owned());
+        assert_eq!(short.beside_aws(), [told("nat_idle", "1.5s", "350 s"), told("nat_ports", "64", "55000")]);
     }
 }

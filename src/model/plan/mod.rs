@@ -79,6 +79,8 @@ pub struct Plan {
     /// The door of AWS's public side, where every public service address ends.
     pub public_side: Option<EniIx>,
     pub faults: Vec<FaultPlan>,
+    /// Written routes that are blackholes because a change took their target, as `load::route_key` has them.
+    pub gone_routes: std::collections::BTreeSet<String>,
     pub latency: Latency,
 }
 

@@ -282,11 +282,11 @@ impl<'a> Fields<'a> {
 
     pub fn duration(&self, key: &str) -> Option<At<Duration>> {
         let t = self.text(key)?;
-        match parse_duration(t.value) {
-            Some(value) if !value.is_zero() => Some(At { value, place: t.place }),
-            _ => {
+        match some_time(t.value) {
+            Some(value) => Some(At { value, place: t.place }),
+            None => {
                 let message = format!("`{key}` is a time, not `{}`", t.value);
-                self.cx.error(self.error(t.place, message).help("350s, 5m, 1h30m or 500ms; a bare number is seconds"));
+                self.cx.error(self.error(t.place, message).help(TIME_FORMS));
                 None
             }
         }
@@ -459,8 +459,16 @@ pub fn prefix_list_meant(word: &str) -> Option<String> {
     (word == name && name.starts_with("com.amazonaws.")).then(|| format!("write `pl:{name}`"))
 }
 
+/// What [`some_time`] takes, for messages.
+pub const TIME_FORMS: &str = "500ms, 30s, 5m, 1h30m or 2d; a bare number is seconds";
+
+/// A time above zero, as files and the command line take it: one rule for both, and [`TIME_FORMS`] names it.
+pub fn some_time(text: &str) -> Option<Duration> {
+    parse_duration(text).filter(|time| !time.is_zero())
+}
+
 /// `350s`, `5m`, `1h30m`, `2d`, `500ms`, `1.5s`; a bare number is seconds.
-pub fn parse_duration(text: &str) -> Option<Duration> {
+fn parse_duration(text: &str) -> Option<Duration> {
     if !text.is_ascii() || text.len() > 32 {
         return None;
     }
@@ -508,5 +516,12 @@ mod tests {
         for bad in ["", "s", "-1s", "1x", "1 s", "1e9s", "99999d", "1m2", "NaN", "1..2s", "µs"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
+        // What the message promises is taken.
+        for form in
+            TIME_FORMS.split(';').next().unwrap_or_default().split([',', ' ']).filter(|w| !["", "or"].contains(w))
+        {
+            assert!(some_time(form).is_some(), "{form}");
+        }
+        assert_eq!((some_time("0"), some_time("0ms")), (None, None));
     }
 }

@@ -42,6 +42,8 @@ use eni::EniDraft;
 /// A plan in the making: at each index what the names table has there, or nothing where it was refused.
 #[derive(Default)]
 pub struct Draft {
+    /// See `Plan::gone_routes`.
+    pub gone_routes: std::collections::BTreeSet<String>,
     pub vpcs: Vec<Option<VpcPlan>>,
     pub subnets: Vec<Option<SubnetPlan>>,
     pub route_tables: Vec<Option<RouteTablePlan>>,
@@ -133,6 +135,7 @@ pub fn topology(cx: &Cx<'_>, root: &Node, lab: &str) -> Option<Plan> {
         vpcs: all(draft.vpcs)?,
         subnets: all(draft.subnets)?,
         route_tables: all(draft.route_tables)?,
+        gone_routes: draft.gone_routes,
         network_acls: all(draft.network_acls)?,
         security_groups: all(draft.security_groups)?,
         enis: draft.enis,
@@ -187,6 +190,7 @@ impl Draft {
             vpcs: empty(n(Kind::Vpc)),
             subnets: empty(n(Kind::Subnet)),
             route_tables: empty(n(Kind::RouteTable)),
+            gone_routes: std::collections::BTreeSet::new(),
             network_acls: empty(n(Kind::Nacl)),
             security_groups: empty(n(Kind::SecurityGroup)),
             instances: empty(n(Kind::Instance)),

@@ -2,9 +2,11 @@
 //! propagate.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use super::{Draft, common, implied, implied_of, prefix_list};
 use crate::base::{Cidr, EniIx};
+use crate::model::load::route_key;
 use crate::model::plan::{
     AttachmentTo, EndpointKind, EndpointPlan, EniOwner, LinkKind, RouteDest, RouteOrigin, RoutePlan, RouteTablePlan,
     RouteTarget,
@@ -94,7 +96,7 @@ pub fn read<'a>(cx: &'a Cx<'a>, tables: Vec<TableRead<'a>>, draft: &mut Draft) {
         let made = gateway_endpoint_routes(draft, &common.id, made);
         if let Some(f) = table.fields {
             associations(&f, table.index, table.vpc, draft);
-            written(&f, table.vpc, &common.id, &enis, &made, &mut routes, draft);
+            written(&f, (table.index, table.vpc), &common.id, &enis, &made, &mut routes, draft);
             f.done();
         }
         routes.extend(made);
@@ -137,7 +139,7 @@ fn associations(f: &Fields<'_>, table: usize, vpc: usize, draft: &mut Draft) {
 /// The written routes; `made` are those that gateway endpoints will add.
 fn written(
     f: &Fields<'_>,
-    vpc: usize,
+    (table, vpc): (usize, usize),
     id: &str,
     enis: &HashMap<String, usize>,
     made: &[RoutePlan],
@@ -156,7 +158,9 @@ fn written(
             At { value, place: t.place }
         });
         let read = Read { vpc, draft, enis, edge: f.has("edge") };
-        if let Some((to, target)) = read.route(&r, list) {
+        let gone = read.gone(&r, &f.cx.names.get(Kind::RouteTable, table).path, list);
+        if let Some((to, target)) = read.route(&r, list, gone.is_some()) {
+            draft.gone_routes.extend(gone);
             count += weight(to.value, draft);
             let text = dest_text(to.value, draft);
             let by_endpoint = made.iter().find(|route| route.to == to.value);
@@ -279,10 +283,16 @@ struct Read<'r> {
 
 impl Read<'_> {
     /// `list`: the prefix list that stands in place of a block, if it was found.
-    fn route(&self, r: &Fields<'_>, list: Option<At<Option<usize>>>) -> Option<(At<RouteDest>, RouteTarget)> {
+    /// `gone`: its target has gone from a running lab.
+    fn route(
+        &self,
+        r: &Fields<'_>,
+        list: Option<At<Option<usize>>>,
+        gone: bool,
+    ) -> Option<(At<RouteDest>, RouteTarget)> {
         // For people who read the file.
         let _ = r.text("description");
-        let target = self.target(r);
+        let target = if gone { Some(RouteTarget::Blackhole) } else { self.target(r) };
         if let Some(list) = list {
             if self.edge {
                 let message = "a gateway's route table has blocks of the VPC as destinations, no prefix lists";
@@ -298,7 +308,7 @@ impl Read<'_> {
         let refuse = |message: String, help: &str| {
             r.cx.error(r.error(to.place, message).code("InvalidParameterValue").help(help));
         };
-        if let Some(local) = inside {
+        if let Some(local) = inside.filter(|_| !gone) {
             let whole_subnet = self.draft.subnets.iter().flatten().any(|s| s.vpc == self.vpc && s.cidr == to.value);
             if target == RouteTarget::Blackhole {
                 refuse(
@@ -325,7 +335,7 @@ impl Read<'_> {
                 return None;
             }
         }
-        if self.edge && (inside.is_none() || !matches!(target, RouteTarget::Eni(_))) {
+        if self.edge && !gone && (inside.is_none() || !matches!(target, RouteTarget::Eni(_))) {
             refuse(
                 format!(
                     "a gateway's route table leads from blocks of the VPC to network interfaces; {} does not",
@@ -336,6 +346,58 @@ impl Read<'_> {
             return None;
         }
         Some((At { value: RouteDest::Cidr(to.value), place: to.place }, target))
+    }
+
+    /// A route that stood in a running lab, and whose target is not there any more: its key. AWS keeps it, in state
+    /// `blackhole`; one to what never was is refused.
+    fn gone(&self, r: &Fields<'_>, table: &str, list: Option<At<Option<usize>>>) -> Option<String> {
+        if r.cx.standing.routes.is_empty() {
+            return None;
+        }
+        let t = r.text("via")?;
+        let target = self.missing(r, t)?;
+        let to = match list {
+            Some(list) => format!("pl:{}", self.draft.prefix_lists[list.value?].as_ref()?.common.name),
+            None => Cidr::from_str(r.text("to")?.value).ok()?.to_string(),
+        };
+        let key = route_key(table, &to, &target);
+        if !r.cx.standing.routes.contains(&key) {
+            return None;
+        }
+        let message = format!("{} has gone: the route to {to} stays, in state `blackhole`", t.value);
+        r.cx.warning(r.error(t.place, message).help("take the route out, or write `via: blackhole`"));
+        Some(key)
+    }
+
+    /// A target in the words of [`route_key`], if there is none such.
+    fn missing(&self, r: &Fields<'_>, t: At<&str>) -> Option<String> {
+        let (kind, path) = t.value.split_once(':').unwrap_or((t.value, ""));
+        let name = path.rsplit('.').next().unwrap_or(path);
+        let unknown = |kind: Kind, scope: Option<usize>| r.cx.names.resolve(kind, scope, t.value).is_err();
+        let own = |kind: Kind| r.cx.names.index(kind, self.vpc, name).is_none() && unknown(kind, Some(self.vpc));
+        let attached = |tgw: usize| {
+            let mut all = self.draft.tgw_attachments.iter().flatten();
+            all.any(|a| a.tgw == tgw && matches!(&a.to, AttachmentTo::Vpc(to) if to.vpc == self.vpc))
+        };
+        let missing = match kind {
+            "igw" => self.draft.igw_of(self.vpc).is_none(),
+            "vgw" => self.draft.vgw_of(self.vpc).is_none(),
+            "nat" => own(Kind::Nat),
+            "instance" => own(Kind::Instance),
+            "peering" => unknown(Kind::Peering, None),
+            "tgw" => r.cx.names.resolve(Kind::Tgw, None, t.value).map_or(true, |tgw| !attached(tgw)),
+            "eni" => {
+                let vpc = &r.cx.names.get(Kind::Vpc, self.vpc).name;
+                !self.enis.contains_key(&format!("{vpc}.{path}")) && !self.enis.contains_key(path)
+            }
+            _ => false,
+        };
+        let target = match kind {
+            "igw" | "vgw" => kind.to_owned(),
+            "instance" | "eni" => format!("eni:{}", name.strip_suffix("/eth0").unwrap_or(name)),
+            _ => format!("{kind}:{name}"),
+        };
+        missing.then_some(target)
     }
 
     fn destination(&self, r: &Fields<'_>) -> Option<At<Cidr>> {
@@ -501,5 +563,75 @@ impl Read<'_> {
             r.cx.warning(found.help("write `source_dest_check: false` at the instance"));
         }
         RouteTarget::Eni(eni)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::plan::RouteTarget;
+    use crate::model::spec::source::Source;
+    use crate::model::{Around, Loaded, Plan, Report, Standing, load, load_over};
+
+    const LAB: &str = "version: 1
+name: t
+region: us-east-1
+vpcs:
+  app:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets: { a: { cidr: 10.0.1.0/24, az: a }, b: { cidr: 10.0.2.0/24, az: a } }
+    nat_gateways: { nat: { subnet: a } }
+    instances: { box: { subnet: a, ip: 10.0.1.10, source_dest_check: false, forward: true } }
+    route_tables:
+      out: { routes: [ { to: 0.0.0.0/0, via: nat:nat }, { to: 10.9.0.0/16, via: peering:p }, { to: 172.16.0.0/12, via: instance:box }, { to: 10.0.2.0/24, via: eni:app.box/eth0 } ] }
+  far: { cidr: 10.9.0.0/16, subnets: { x: { cidr: 10.9.1.0/24, az: a } } }
+peerings: { p: { requester: app, accepter: far } }
+";
+
+    fn over(standing: &Standing, patch: &str) -> Result<Loaded, Report> {
+        let sources = [Source::new("lab.yaml", LAB), Source::new("patch.yaml", patch)];
+        load_over(&sources, &Around::default(), standing, &|_| Vec::new())
+    }
+
+    fn blackholes(plan: &Plan) -> Vec<String> {
+        let routes = plan.route_tables.iter().flat_map(|t| &t.routes);
+        routes.filter(|r| r.target == RouteTarget::Blackhole).map(|r| plan.dest_text(r.to)).collect()
+    }
+
+    #[test]
+    fn a_route_whose_target_goes_is_a_blackhole_and_one_to_nothing_is_refused() {
+        let whole =
+            load(&[Source::new("lab.yaml", LAB)], &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false)));
+        let standing = Standing::of(&whole.plan);
+        for (patch, gone) in [
+            ("vpcs: { app: { nat_gateways: null } }", &["0.0.0.0/0"][..]),
+            ("peerings: null", &["10.9.0.0/16"]),
+            ("vpcs: { app: { instances: null } }", &["172.16.0.0/12", "10.0.2.0/24"]),
+        ] {
+            // To a lab that has not stood, it is a route to nothing.
+            let refused = over(&Standing::default(), patch).expect_err(patch);
+            assert_eq!(refused.problems.len(), gone.len(), "{}", refused.render(false));
+            let loaded = over(&standing, patch).unwrap_or_else(|r| panic!("{}", r.render(false)));
+            assert_eq!(blackholes(&loaded.plan), gone, "{patch}");
+            let told = loaded.warnings.render(false);
+            for to in gone {
+                assert!(told.contains(&format!("has gone: the route to {to} stays, in state `blackhole`")), "{told}");
+            }
+            // It stays so through further changes, and is whole again with its target.
+            let after = Standing::of(&loaded.plan);
+            assert_eq!(blackholes(&over(&after, patch).unwrap_or_else(|r| panic!("{}", r.render(false))).plan), gone);
+            assert_eq!(blackholes(&over(&after, "{}").unwrap_or_else(|r| panic!("{}", r.render(false))).plan), [""; 0]);
+        }
+        let with = "transit_gateways: { t: { attachments: { one: { vpc: app, subnets: [a] }, two: { vpc: far, subnets: [x] } },
+          route_tables: { r: { associate: [one], routes: [ { to: 192.168.0.0/16, via: two } ] } } } }";
+        let without = "transit_gateways: { t: { attachments: { one: { vpc: app, subnets: [a] } },
+          route_tables: { r: { associate: [one], routes: [ { to: 192.168.0.0/16, via: two } ] } } } }";
+        let joined = over(&standing, with).unwrap_or_else(|r| panic!("{}", r.render(false)));
+        assert!(over(&standing, without).is_err());
+        let left = over(&Standing::of(&joined.plan), without).unwrap_or_else(|r| panic!("{}", r.render(false)));
+        assert_eq!(left.plan.tgw_route_text(&left.plan.tgw_route_tables[0].routes[0]), "192.168.0.0/16 blackhole");
+        assert!(left.warnings.render(false).contains("two has gone: the route to 192.168.0.0/16 stays"));
+        let new = "vpcs: { app: { route_tables: { out: { routes: [ { to: 0.0.0.0/0, via: nat:other } ] } } } }";
+        assert!(over(&standing, new).is_err());
     }
 }

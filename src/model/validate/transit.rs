@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::eni::EniDraft;
 use super::{Draft, common, link, site};
 use crate::base::ids::aws_id;
+use crate::model::load::route_key;
 use crate::model::plan::{
     AttachmentTo, Common, EniOwner, LinkEnd, LinkKind, TgwAttachmentPlan, TgwRoutePlan, TgwRouteTablePlan, TgwTarget,
     TransitGatewayPlan, VpcAttachment,
@@ -259,8 +260,23 @@ pub fn routes<'a>(cx: &'a Cx<'a>, top: &Fields<'a>, draft: &mut Draft) {
                 let Some(r) = Fields::open_node(cx, &keys::TGW_ROUTE, f.title.clone(), node, place) else { continue };
                 let _ = r.text("description");
                 if let (Some(to), Some(via)) = (r.cidr("to", true), r.text("via")) {
+                    let key = route_key(&path, &to.value.to_string(), &format!("attachment:{}", via.value));
                     let target = match via.value {
                         "blackhole" => Some(TgwTarget::Blackhole),
+                        // As in a VPC's tables: what AWS keeps of a route whose attachment is deleted.
+                        _ if cx.standing.routes.contains(&key)
+                            && attachment_quiet(draft, &plan, via.value).is_none() =>
+                        {
+                            let message = format!(
+                                "{} has gone: the route to {} stays, in state `blackhole`",
+                                via.value, to.value
+                            );
+                            cx.warning(
+                                r.error(via.place, message).help("take the route out, or write `via: blackhole`"),
+                            );
+                            draft.gone_routes.insert(key);
+                            Some(TgwTarget::Blackhole)
+                        }
                         _ => attachment_of(&r, draft, &plan, via).map(TgwTarget::Attachment),
                     };
                     if let Some(first) = seen.insert(to.value, to.place) {

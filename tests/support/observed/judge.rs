@@ -101,6 +101,9 @@ fn told(plan: &Plan, from: EniIx, probe: &Probe, reaction: Reaction) -> Option<O
         Reaction::FragNeeded { from, .. } => ("icmp 3/4", from),
         Reaction::TimeExceeded { from } => ("icmp 11/0", from),
         Reaction::Reset => ("refused", probe.to),
+        // Of its own kernel, after three seconds without an answer to ARP.
+        Reaction::HostUnreachable { .. } if probe.proto == Proto::TCP => return Some(Some("own kernel: EHOSTUNREACH")),
+        Reaction::HostUnreachable { .. } => return Some(Some("icmp 3/1")),
     };
     let icmp: (u8, u8) = if said == "icmp 3/4" { (3, 4) } else { (11, 0) };
     let untracked = |group: &usize| {

@@ -83,6 +83,7 @@ impl Seen {
             Reaction::FragNeeded { .. } => "frag-needed",
             Reaction::TimeExceeded { .. } => "time-exceeded",
             Reaction::Reset => "reset",
+            Reaction::HostUnreachable { .. } => "host-unreachable",
         };
         let end = verdict.dropped().map_or("told", DropCode::as_str);
         *self.told.entry(format!("{what} {end}")).or_default() += 1;
@@ -269,6 +270,8 @@ impl Pair {
             Reaction::FragNeeded { from, mtu, .. } => make::icmp_error(from, 3, 4, mtu.into(), &bytes),
             Reaction::TimeExceeded { from } => make::icmp_error(from, 11, 0, 0, &bytes),
             Reaction::Reset => make::rst_for(&bytes),
+            // Of its own kernel: nothing is asked.
+            Reaction::HostUnreachable { .. } => None,
         };
         let Some(made) = made else { return Ok(None) };
         let (plan, now) = (&self.lab.plan, self.now);
