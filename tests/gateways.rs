@@ -488,3 +488,82 @@ fn predicted_is_observed_across_peerings() {
 fn predicted_is_observed_across_a_vpn() {
     predicted_is_observed("t-hyb.yaml");
 }
+
+/// Instances with several ENIs, and a way through one of them.
+const ARMS: &str = "
+version: 1
+name: arms
+region: us-east-1
+vpcs:
+  v:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets:
+      a: { cidr: 10.0.1.0/24, az: a, route_table: a }
+      b: { cidr: 10.0.2.0/24, az: a }
+    route_tables:
+      a: { routes: [{ to: 192.0.2.0/24, via: \"instance:nat\" }, { to: 198.51.100.0/24, via: \"instance:host\" }] }
+    security_groups:
+      open: { ingress: [all from 10.0.0.0/16] }
+    instances:
+      a1: { subnet: a, ip: 10.0.1.10, security_groups: [open] }
+      b1: { subnet: b, ip: 10.0.2.10, security_groups: [open] }
+      two:
+        enis:
+          - { subnet: a, ip: 10.0.1.20, security_groups: [open] }
+          - { subnet: b, ip: 10.0.2.20, security_groups: [open] }
+        listen: [{ tcp: 80, reply: source }, { udp: 53, reply: echo }]
+      nat: { subnet: a, public_ip: true, source_dest_check: false, forward: true, security_groups: [open] }
+      host: { subnet: a, source_dest_check: false, security_groups: [open] }
+internet:
+  ex: { ip: 192.0.2.10, listen: [{ tcp: 80, reply: source }] }
+  other: { ip: 198.51.100.10, listen: [{ tcp: 80, reply: source }] }
+";
+
+/// Sends a datagram from a socket that takes answers of the asked only, and says whether one came.
+const ASK_UDP: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.connect((sys.argv[1], 53))
+s.send(b'who')
+try: print(s.recv(9).decode())
+except TimeoutError: print('nobody')
+";
+
+/// Each ENI has a routing table of its own for what leaves from its address, as on Amazon Linux; `explain` knows it.
+#[test]
+fn an_instance_answers_by_the_interface_that_was_asked() {
+    let lab = Lab::up(ARMS);
+    for src in ["a1", "b1"] {
+        for dst in ["10.0.1.20", "10.0.2.20"] {
+            let asked = json(&lab, "explain", &[src, &format!("{dst}:80")]);
+            assert_eq!(asked["verdict"], "YES", "{src} {dst}: {asked}");
+            let own = if src == "a1" { "10.0.1.10" } else { "10.0.2.10" };
+            let said = lab.exec(src, &["curl", "-sS", "-m", "5", &format!("http://{dst}/")]).ok();
+            assert!(said.starts_with(own), "{src} {dst}: {said}");
+            lab.exec(src, &["ping", "-c", "1", "-W", "5", dst]).ok();
+            assert_eq!(lab.exec(src, &["python3", "-c", ASK_UDP, dst]).ok().trim(), "who", "{src} {dst}");
+        }
+    }
+    assert_eq!(rows(&json(&lab, "drops", &[])).len(), 0);
+}
+
+/// What an instance forwards to itself, and what one does not forward, is gone without a record; `explain` says so.
+#[test]
+fn a_way_that_ends_in_an_instance_is_none() {
+    let lab = Lab::up(ARMS);
+    // Where the TTL ends, the kernel tells the sender, which takes that for no route to the host.
+    for (dst, code, kind, object, seen) in [
+        ("192.0.2.10", Value::from("ROUTE_LOOP"), "route-table", "v.a", 7),
+        ("198.51.100.10", Value::Null, "instance", "v.host", 28),
+    ] {
+        let said = lab.vpclab("explain", &["-f", "json", "a1", &format!("{dst}:80")]);
+        assert_eq!(said.code, 1, "{dst}: {}", said.out);
+        let said: Value = serde_json::from_str(&said.out).expect("JSON");
+        assert_eq!((&said["reachable"], &said["code"]), (&Value::from(false), &code), "{dst}: {said}");
+        assert_eq!((&said["kind"], &said["object"]), (&Value::from(kind), &Value::from(object)), "{dst}: {said}");
+        lab.exec("a1", &["curl", "-sS", "--connect-timeout", "1", &format!("http://{dst}/")]).fails_with(seen);
+    }
+    assert_eq!(rows(&json(&lab, "drops", &["--from", "a1"])).len(), 0);
+}

@@ -20,7 +20,7 @@ use super::cmd::EniHost;
 
 /// The loopback device's index in every namespace.
 const LOOPBACK: u32 = 1;
-/// Tables and rule priorities of the second and later ENIs start here.
+/// Tables and rule priorities of instances with several ENIs start here.
 const ENI_TABLES: u32 = 10_000;
 
 /// A link as clean-up sees it.
@@ -168,8 +168,10 @@ fn address(index: u32, eni: &EniHost) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewAddress(address)
 }
 
-/// The subnet and the default route of each ENI. Those of `eth0` serve what is not bound to an address; a later ENI has
-/// a table of its own for what leaves from its address, as EC2's images set it up.
+/// The subnet and the default route of each ENI. What is bound to no address takes the ENI of the destination's subnet,
+/// else `eth0`. Of several, each has a table of its own for what leaves from its address, so that an answer leaves by
+/// the ENI that was asked, as Amazon Linux 2023 sets it up (amazon-ec2-net-utils: policy routes for all but the first,
+/// whose table the routes of the others are not in).
 fn routes(enis: &[(u32, EniHost)], congestion: Option<&str>) -> Vec<Step> {
     let mut steps = Vec::new();
     for (n, (index, eni)) in (0u32..).zip(enis) {
@@ -207,7 +209,7 @@ fn routes(enis: &[(u32, EniHost)], congestion: Option<&str>) -> Vec<Step> {
         };
         let network = network_of(eni);
         let mut tables = vec![u32::from(RouteHeader::RT_TABLE_MAIN)];
-        if n > 0 {
+        if enis.len() > 1 {
             tables.push(ENI_TABLES + n);
         }
         for table in tables {
@@ -215,7 +217,7 @@ fn routes(enis: &[(u32, EniHost)], congestion: Option<&str>) -> Vec<Step> {
             steps.push(Step::replacing(to, route(Some(network), table)));
             steps.push(Step::replacing(format!("default route by {}", eni.name), route(None, table)));
         }
-        if n > 0 {
+        if enis.len() > 1 {
             steps.push(Step::replacing(format!("rule for {}", eni.ip), source_rule(eni.ip, ENI_TABLES + n)));
         }
     }

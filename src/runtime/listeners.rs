@@ -38,6 +38,8 @@ pub struct Identity {
     /// `app.web`.
     pub path: String,
     pub address: std::net::Ipv4Addr,
+    /// Of its second and later ENIs.
+    pub others: Vec<std::net::Ipv4Addr>,
 }
 
 /// Serves `listener` on `socket` (bound in the instance's namespace; for TCP also listening) until the task is dropped.
@@ -371,7 +373,7 @@ mod tests {
     }
 
     fn who() -> Identity {
-        Identity { path: "app.web".into(), address: [10, 0, 1, 10].into() }
+        Identity { path: "app.web".into(), address: [10, 0, 1, 10].into(), others: Vec::new() }
     }
 
     fn started(reply: ListenReply) -> (SocketAddr, tokio::task::JoinHandle<()>) {

@@ -53,7 +53,8 @@ pub fn listens(plan: &Plan) -> Listens {
     for instance in &plan.instances {
         let Some(&first) = instance.enis.first() else { continue };
         let path = &instance.common.path;
-        let who = Identity { path: path.clone(), address: plan.eni(first).ip };
+        let others = instance.enis.iter().skip(1).map(|eni| plan.eni(*eni).ip).collect();
+        let who = Identity { path: path.clone(), address: plan.eni(first).ip, others };
         for listener in &instance.listen {
             wanted.insert((path.clone(), listener.proto.0, listener.port), (who.clone(), listener.clone()));
         }
@@ -182,24 +183,37 @@ impl Work {
     }
 }
 
+/// What a listener binds. A datagram's answer has to leave from the address that was asked, and where there are several
+/// only a socket of that address does so: else the kernel takes that of the ENI which is nearest.
+fn addresses(who: &Identity, proto: Proto) -> Vec<Ipv4Addr> {
+    if proto != Proto::UDP || who.others.is_empty() {
+        return vec![Ipv4Addr::UNSPECIFIED];
+    }
+    [Ipv4Addr::LOCALHOST, who.address].into_iter().chain(who.others.iter().copied()).collect()
+}
+
 /// Binds a listener in its instance's namespace.
 ///
 /// Errors: the port is taken, the folder is not there, or nobody may vouch for the name.
 pub fn bind(hands: &Hands, authorities: &Authorities, who: &Identity, listener: &Listener) -> anyhow::Result<Bound> {
     let _inside = hands.tokio.enter();
     let what = || format!("instance {}, listen {} {}", who.path, listener.proto, listener.port);
-    let addr = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, listener.port);
     let tls = match &listener.tls {
         Some(name) => Some(authorities.acceptor(name).with_context(what)?),
         None => None,
     };
-    let socket = if listener.proto == Proto::UDP {
-        BindSocket::Udp { addr }
-    } else {
-        BindSocket::TcpListener { addr, backlog: BACKLOG }
-    };
-    let socket = hands.keeper.bind(&who.path, socket).with_context(what)?;
-    let serve = listeners::serve(socket, listener, tls, who).with_context(what)?;
+    let serves = addresses(who, listener.proto).into_iter().map(|ip| {
+        let addr = SocketAddrV4::new(ip, listener.port);
+        let socket = if listener.proto == Proto::UDP {
+            BindSocket::Udp { addr }
+        } else {
+            BindSocket::TcpListener { addr, backlog: BACKLOG }
+        };
+        let socket = hands.keeper.bind(&who.path, socket).with_context(what)?;
+        listeners::serve(socket, listener, tls.clone(), who).with_context(what)
+    });
+    let serves = serves.collect::<anyhow::Result<Vec<_>>>()?;
+    let serve = async { drop(futures::future::join_all(serves).await) };
     let key = (who.path.clone(), listener.proto.0, listener.port);
     Ok(Bound { key, serve: Box::pin(serve) })
 }

@@ -135,6 +135,12 @@ fn client_sees(told: &mut Explanation) {
         (_, Some("IPV6")) => {
             "\"Network is unreachable\" unless it has an IPv6 address and route, then a timeout (curl 7; 28)"
         }
+        (_, Some("ROUTE_LOOP")) if told.dropped.is_none() && ping => {
+            "\"Time to live exceeded\" where the instance's message gets back, else nothing (ping: 100% packet loss)"
+        }
+        (_, Some("ROUTE_LOOP")) if told.dropped.is_none() => {
+            "\"No route to host\" where the instance's ICMP message gets back (curl 7), else nothing, then a timeout (curl 28)"
+        }
         _ if ping => "nothing (ping: 100% packet loss)",
         _ if udp => "nothing: no answer and no ICMP message",
         _ => "nothing, then a timeout (curl 28; aws-cli \"Connect timeout on endpoint URL\")",

@@ -7,6 +7,7 @@ mod gateways;
 mod path;
 mod ports;
 mod render;
+mod rounds;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,8 @@ pub struct Explanation {
     /// `YES` or `NO`.
     pub verdict: &'static str,
     pub reachable: bool,
-    /// Drop code of the first stage that failed: `SG_INGRESS`, `DNS_NXDOMAIN`, `TLS_NAME`, `VPCE_POLICY`.
+    /// Drop code of the first stage that failed: `SG_INGRESS`, `DNS_NXDOMAIN`, `TLS_NAME`, `VPCE_POLICY`. None where an
+    /// instance's kernel drops what it is not to forward.
     pub code: Option<String>,
     /// Where it ends: `endpoint`, `instance`, `nacl`, `route-table`, `resolver`, `role`, ...
     pub kind: Option<String>,
@@ -239,13 +241,14 @@ impl Explanation {
     }
 
     /// Records the first failure; a later one changes nothing.
-    fn fail(&mut self, stage: &'static str, code: &str, kind: &str, object: String) {
+    /// Without a code: a kernel of the lab's drops it, and no record tells of it.
+    fn fail(&mut self, stage: &'static str, code: Option<&str>, kind: &str, object: String) {
         if self.reachable {
             self.reachable = false;
             self.verdict = "NO";
             self.way = None;
             self.stage = Some(stage);
-            self.code = Some(code.to_owned());
+            self.code = code.map(str::to_owned);
             self.kind = Some(kind.to_owned());
             self.object = Some(object);
         }
@@ -322,7 +325,7 @@ fn name_stage(facts: &Facts<'_>, src: usize, told: &mut Explanation) -> Option<(
     let host = match &told.destination.target {
         Target::Address(addr) => return Some((*addr, None)),
         Target::Address6(_) => {
-            told.fail("there", "IPV6", "instance", plan.instances[src].common.path.clone());
+            told.fail("there", Some("IPV6"), "instance", plan.instances[src].common.path.clone());
             told.direction = Some("egress");
             told.step("there", &told.source.label.clone(), "IP version", "DROP", "only IPv4 is carried");
             return None;
@@ -354,12 +357,12 @@ fn name_stage(facts: &Facts<'_>, src: usize, told: &mut Explanation) -> Option<(
         let code = if lookup.rcode.is_none() { "DNS_DISABLED" } else { lookup.code().unwrap_or("DNS_NODATA") };
         match endpoint {
             Some(at) => {
-                told.fail("name", code, "endpoint", plan.endpoints[at].common.path.clone());
+                told.fail("name", Some(code), "endpoint", plan.endpoints[at].common.path.clone());
                 told.detail = Some(format!("zone {}", lookup.zone));
             }
             None => {
                 let resolver = eni.vpc().map_or("public", |vpc| &plan.vpcs[vpc].common.path);
-                told.fail("name", code, "resolver", resolver.to_owned());
+                told.fail("name", Some(code), "resolver", resolver.to_owned());
             }
         }
     }
@@ -393,7 +396,7 @@ fn tls_stage(facts: &Facts<'_>, endpoint: Option<usize>, told: &mut Explanation)
         return;
     }
     told.step("tls", &label, "certificate", "NO NAME", format!("{asked} is none of {}", names.join(", ")));
-    told.fail("tls", "TLS_NAME", "endpoint", path);
+    told.fail("tls", Some("TLS_NAME"), "endpoint", path);
     told.rule = Some(names.join(", "));
 }
 
@@ -432,7 +435,7 @@ fn policy_stage(plan: &Plan, src: usize, endpoint: Option<usize>, request: Optio
         let label = told.source.label.clone();
         if signed_only {
             told.step("policy", &label, "signature", "DENY", format!("{why}: anonymous callers may do nothing"));
-            told.fail("policy", "ROLE_POLICY", "instance", plan.instances[src].common.path.clone());
+            told.fail("policy", Some("ROLE_POLICY"), "instance", plan.instances[src].common.path.clone());
             told.detail = Some(why.to_owned());
             told.rule.get_or_insert_with(|| why.to_owned());
         } else {
@@ -450,7 +453,7 @@ fn policy_stage(plan: &Plan, src: usize, endpoint: Option<usize>, request: Optio
             told.step("policy", &common.name, &what, "allow", text);
         } else {
             told.step("policy", &common.name, &what, "DENY", text.as_str());
-            told.fail("policy", code, kind, common.path.clone());
+            told.fail("policy", Some(code), kind, common.path.clone());
             told.rule.get_or_insert(text);
         }
     }

@@ -6,16 +6,16 @@ use super::ports::Seen;
 use super::steps::{self, Teller};
 use super::{Explanation, Source, Target};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
-use crate::engine::{Crumb, Decider, Direction, DropRecord, Engine, Outcome, Rule, Verdict, Way};
+use crate::engine::{Crumb, Decider, Direction, DropCode, DropRecord, Engine, Outcome, Rule, Stage, Verdict, Way};
 use crate::model::Plan;
-use crate::model::plan::{EniOwner, EniPlan};
+use crate::model::plan::{EniOwner, EniPlan, RouteTarget, TgwTarget};
 use crate::wire::make::{self, Echo, TcpSpec};
 use crate::wire::packet::{Packet, tcp_flags};
 
 /// The client's port in explained packets, where none is asked for: in the middle of Linux's range.
 pub(super) const CLIENT_PORT: u16 = 40_000;
 /// Middle instances that a packet may pass before it is said to go round.
-const MIDDLE_MAX: usize = 8;
+const MIDDLE_MAX: usize = 16;
 
 /// Arrived, but elsewhere: a code of this page, since no packet is dropped.
 const WRONG_RECEIVER: &str = "WRONG_RECEIVER";
@@ -37,8 +37,10 @@ pub(super) struct Walked {
 pub(super) fn walk(plan: &Plan, engine: Engine, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) -> Walked {
     let seen = Seen::default();
     let (dst_port, proto) = (told.destination.port, told.destination.proto);
-    let mut walker = Walker { plan, engine, dst: dst_port, proto, told, seen, dropped: None };
-    let Some((last, middle)) = walker.there(from, dst) else {
+    let mut walker = Walker { plan, engine, dst: dst_port, proto, told, seen, dropped: None, crumbs: Vec::new() };
+    let arrived = walker.there(from, dst);
+    super::rounds::once(&mut walker.told.steps, "there");
+    let Some((last, middle)) = arrived else {
         return Walked { seen: walker.seen, ..Walked::default() };
     };
     let Some((target, frame)) = last else {
@@ -49,6 +51,7 @@ pub(super) fn walk(plan: &Plan, engine: Engine, from: EniIx, dst: Ipv4Addr, told
         return Walked { target: Some(target), seen: walker.seen, ..Walked::default() };
     }
     let (reached, asymmetric) = walker.back(from, target, &frame, &middle);
+    super::rounds::once(&mut walker.told.steps, "back");
     walker.way();
     Walked { reached, target: Some(target), asymmetric, seen: walker.seen }
 }
@@ -81,6 +84,55 @@ pub(super) fn eni_at(plan: &Plan, beside: EniIx, addr: Ipv4Addr) -> Option<EniIx
     at.or_else(|| plan.public_addresses.iter().find(|public| public.addr == addr).map(|public| public.eni))
 }
 
+/// Where a packet is going.
+fn to_of(frame: &[u8]) -> Option<SocketAddrV4> {
+    let tuple = Packet::parse(frame).ok()?.tuple();
+    Some(SocketAddrV4::new(tuple.dst, tuple.dst_port))
+}
+
+/// An address of the ENI's owner: its kernel takes what is for any of them, whichever way it came.
+fn is_own(plan: &Plan, eni: EniIx, addr: Ipv4Addr) -> bool {
+    match plan.eni(eni).owner {
+        EniOwner::Instance(at, _) => plan.instances[at].enis.iter().any(|own| plan.eni(*own).ip == addr),
+        _ => plan.eni(eni).ip == addr,
+    }
+}
+
+/// The ENI that an answer leaves by: the one whose address was asked, as each has rules of its own for what leaves from
+/// its address (see `host::netlink`).
+fn answering(plan: &Plan, reached: EniIx, addr: Ipv4Addr) -> EniIx {
+    let EniOwner::Instance(at, _) = plan.eni(reached).owner else { return reached };
+    plan.instances[at].enis.iter().copied().find(|own| plan.eni(*own).ip == addr).unwrap_or(reached)
+}
+
+/// The row that sends a packet back to the forwarding instance it came from: that of a transit gateway's table which
+/// leads out of the attachment it came in by, else the last row of a route table.
+fn sent_back(plan: &Plan, crumbs: &[Crumb]) -> Option<(&'static str, String, String)> {
+    let mut entered = None;
+    let mut last = None;
+    for crumb in crumbs {
+        match (&crumb.stage, &crumb.outcome) {
+            (Stage::TgwAttachment { attachment }, _) => entered = Some(*attachment),
+            (Stage::TgwRoute { table }, Outcome::Pass(Rule::Route(at))) => {
+                let table = &plan.tgw_route_tables[*table];
+                let route = &table.routes[*at];
+                if entered.is_some_and(|came| route.target == TgwTarget::Attachment(came)) {
+                    return Some(("tgw-route-table", table.common.path.clone(), plan.tgw_route_text(route)));
+                }
+            }
+            (Stage::Route { table }, Outcome::Pass(Rule::Route(at))) => {
+                let table = &plan.route_tables[*table];
+                let route = &table.routes[*at];
+                if route.target != RouteTarget::Local || last.is_none() {
+                    last = Some(("route-table", table.common.path.clone(), plan.route_text(route)));
+                }
+            }
+            _ => {}
+        }
+    }
+    last
+}
+
 struct Walker<'a> {
     plan: &'a Plan,
     engine: Engine,
@@ -90,6 +142,8 @@ struct Walker<'a> {
     seen: Seen,
     /// What dropped a packet.
     dropped: Option<Decider>,
+    /// Of the last packet.
+    crumbs: Vec<Crumb>,
 }
 
 impl Walker<'_> {
@@ -99,6 +153,7 @@ impl Walker<'_> {
     fn there(&mut self, from: EniIx, dst: Ipv4Addr) -> Option<(Option<(EniIx, Vec<u8>)>, Vec<EniIx>)> {
         let mut frame = self.packet(self.plan.eni(from).ip, dst);
         let mut middle = Vec::new();
+        let mut passed = vec![(from, to_of(&frame)?)];
         let mut at = from;
         loop {
             let to = match self.send("there", at, &mut frame)? {
@@ -107,30 +162,77 @@ impl Walker<'_> {
                 Verdict::Deliver { to } | Verdict::Endpoint { eni: to } | Verdict::Shaped { to, .. } => to,
                 Verdict::Drop { .. } | Verdict::Reject { .. } => return None,
             };
-            let eni = self.plan.eni(to);
-            let now = Packet::parse(&frame).ok()?.tuple().dst;
-            if eni.ip == now || eni.owner.is_door() {
+            let now = to_of(&frame)?;
+            if self.plan.eni(to).owner.is_door() || is_own(self.plan, to, *now.ip()) {
                 return Some((Some((to, frame)), middle));
             }
-            let label = self.plan.eni_label(to);
-            if !self.forwards(to) {
-                self.told.notes.push(format!("{now} is no address of {label}: it is to forward it"));
-                if eni_at(self.plan, from, now).is_none() {
-                    return Some((None, middle));
-                }
-            }
-            if middle.contains(&to) || middle.len() == MIDDLE_MAX {
-                self.told.notes.push(format!("goes round: {label} gets it again and again"));
-                return Some((None, middle));
-            }
+            at = self.forwarded("there", to, &frame, &mut passed)?;
             middle.push(to);
             self.told.passed.push(format!("instance:{}", super::owner(self.plan, to).1));
-            at = to;
         }
+    }
+
+    /// The ENI by which an instance that got what is not for it sends it on. `None` if it does not, or if it sent the
+    /// same before.
+    fn forwarded(
+        &mut self,
+        stage: &'static str,
+        to: EniIx,
+        frame: &[u8],
+        passed: &mut Vec<(EniIx, SocketAddrV4)>,
+    ) -> Option<EniIx> {
+        let (now, src) = (to_of(frame)?, Packet::parse(frame).ok()?.tuple().src);
+        let EniOwner::Instance(instance, _) = self.plan.eni(to).owner else { return None };
+        if !self.forwards(to) {
+            self.not_forwarded(stage, to, *now.ip());
+            return None;
+        }
+        let out = eni_towards(self.plan, instance, *now.ip());
+        // What an instance sent itself, its kernel takes for forged ("martian source").
+        if is_own(self.plan, to, src) || passed.contains(&(out, now)) || passed.len() > MIDDLE_MAX {
+            self.goes_round(stage, to);
+            return None;
+        }
+        passed.push((out, now));
+        Some(out)
     }
 
     fn forwards(&self, eni: EniIx) -> bool {
         matches!(self.plan.eni(eni).owner, EniOwner::Instance(at, _) if self.plan.instances[at].forward.is_some())
+    }
+
+    /// Decided by the instance's kernel, so that there is no drop code.
+    fn not_forwarded(&mut self, stage: &'static str, eni: EniIx, dst: Ipv4Addr) {
+        let label = self.plan.eni_label(eni);
+        let detail = format!("{dst} is no address of its own, and it does not forward");
+        self.told.step(stage, &label, "instance's kernel", "DROP", detail.as_str());
+        self.told.fail(stage, None, "instance", super::owner(self.plan, eni).1);
+        self.told.direction = Some("ingress");
+        self.told.detail = Some("does not forward".to_owned());
+        self.told.rule = Some(detail);
+        self.told.notes.push(format!(
+            "{dst} is no address of {label}: its kernel drops the packet without a record, unless ip_forward was turned \
+             on in it by hand"
+        ));
+    }
+
+    /// An instance that forwards gets what it sent again, until the TTL ends in its kernel.
+    fn goes_round(&mut self, stage: &'static str, eni: EniIx) {
+        let plan = self.plan;
+        let code = DropCode::RouteLoop;
+        let (kind, object, rule) = sent_back(plan, &self.crumbs).map_or_else(
+            || (super::owner(plan, eni).0, super::owner(plan, eni).1, None),
+            |(kind, object, rule)| (kind, object, Some(rule)),
+        );
+        let label = plan.eni_label(eni);
+        self.told.step(stage, &label, "goes round", "DROP", "it sent this before");
+        self.told.fail(stage, Some(code.as_str()), kind, object.clone());
+        self.told.direction = Some("egress");
+        self.told.detail = rule.clone();
+        self.told.reachability_analyzer = code.reachability_analyzer();
+        let by = rule.as_ref().map_or_else(String::new, |rule| format!(", by {object}: {rule}"));
+        self.told.notes.push(format!("goes round: {label} gets back what it forwards{by}"));
+        self.told.rule = rule;
     }
 
     #[allow(clippy::type_complexity, reason = "as `there`")]
@@ -145,28 +247,29 @@ impl Walker<'_> {
         self.seen.at_target = packet.tuple().src_port;
         let mut frame = self.answer(packet.tuple());
         let mut middle = Vec::new();
-        let mut at = target;
+        let mut at = answering(self.plan, target, packet.tuple().dst);
+        let Some(first) = to_of(&frame) else { return (false, None) };
+        let mut passed = vec![(at, first)];
         loop {
             let to = match self.send("back", at, &mut frame) {
                 Some(Verdict::Deliver { to } | Verdict::Endpoint { eni: to } | Verdict::Shaped { to, .. }) => to,
                 _ => return (false, self.split(middle_there, &middle)),
             };
-            if to == from {
-                break;
-            }
-            let now = Packet::parse(&frame).map_or(Ipv4Addr::UNSPECIFIED, |packet| packet.tuple().dst);
-            if self.plan.eni(to).ip == now {
-                self.wrong_receiver("back", to, &self.plan.eni_label(at), now);
+            let Some(now) = to_of(&frame) else { return (false, None) };
+            if is_own(self.plan, to, *now.ip()) {
+                if super::owner(self.plan, to) == super::owner(self.plan, from) {
+                    break;
+                }
+                self.wrong_receiver("back", to, &self.plan.eni_label(at), *now.ip());
                 return (false, None);
             }
-            if middle.contains(&to) || middle.len() == MIDDLE_MAX {
-                self.told.notes.push(format!("goes round on the way back: {}", self.plan.eni_label(to)));
-                return (true, None);
+            match self.forwarded("back", to, &frame, &mut passed) {
+                Some(out) => at = out,
+                None => return (false, self.unlike(middle_there, &middle, to)),
             }
             middle.push(to);
-            at = to;
         }
-        let same = middle.iter().rev().eq(middle_there);
+        let same = middle.len() == middle_there.len() && self.go_back(middle_there, &middle);
         (true, (!same).then(|| self.asymmetric(middle_there, &middle)))
     }
 
@@ -177,8 +280,20 @@ impl Walker<'_> {
         if back.last() != Some(&eni) && self.forwards(eni) {
             back.push(eni);
         }
-        let expected = there.iter().rev().take(back.len());
-        (!back.is_empty() && !expected.eq(back.iter())).then(|| self.asymmetric(there, &back))
+        (!back.is_empty() && !self.go_back(there, &back)).then(|| self.asymmetric(there, &back))
+    }
+
+    /// Are these the instances of the way there, as far as they go, in the other order?
+    fn go_back(&self, there: &[EniIx], back: &[EniIx]) -> bool {
+        let owner = |eni: &EniIx| super::owner(self.plan, *eni);
+        there.iter().rev().map(owner).take(back.len()).eq(back.iter().map(owner))
+    }
+
+    /// It ended at a middle instance that the first packet did not pass, or not yet.
+    fn unlike(&self, there: &[EniIx], back: &[EniIx], last: EniIx) -> Option<String> {
+        let mut back = back.to_vec();
+        back.push(last);
+        (!self.go_back(there, &back)).then(|| self.asymmetric(there, &back))
     }
 
     fn asymmetric(&self, there: &[EniIx], back: &[EniIx]) -> String {
@@ -218,7 +333,7 @@ impl Walker<'_> {
             "WRONG",
             format!("{what} is delivered to {object}, not to {meant}"),
         );
-        self.told.fail(stage, WRONG_RECEIVER, kind, object.clone());
+        self.told.fail(stage, Some(WRONG_RECEIVER), kind, object.clone());
         self.told.detail = Some(format!("{addr} is its address too"));
         self.told.direction = Some("ingress");
         self.told.notes.push(format!("{what} is delivered to {object}, not to {meant}: {rule}"));
@@ -259,11 +374,12 @@ impl Walker<'_> {
                 self.told.passed.push(way);
             }
         }
+        self.crumbs = crumbs;
         match record {
             None => Some(verdict),
             Some(record) => {
                 self.refused(stage, &record);
-                self.told.dropped = Some(at_its_end(record, &crumbs, &self.told.source));
+                self.told.dropped = Some(at_its_end(record, &self.crumbs, &self.told.source));
                 None
             }
         }
@@ -272,7 +388,7 @@ impl Walker<'_> {
     /// Line 2 of a drop: where, by what rule.
     fn refused(&mut self, stage: &'static str, record: &DropRecord) {
         let steps::Refused { kind, object, detail, rule } = steps::refused(self.plan, record);
-        self.told.fail(stage, record.code.as_str(), kind, object);
+        self.told.fail(stage, Some(record.code.as_str()), kind, object);
         self.told.detail = detail;
         self.told.rule = rule;
         self.told.direction = Some(if record.direction == Direction::Egress { "egress" } else { "ingress" });

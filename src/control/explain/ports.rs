@@ -87,7 +87,8 @@ fn asked<'a>(plan: &'a Plan, from: EniIx, crumb: &Crumb) -> Box<dyn Iterator<Ite
 /// Which ports get through and which do not. In words: `from ports 40001-60999`, those that do not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ports {
-    /// `client`: those that clients' kernels choose from. `nat`: those that a NAT gateway gives them.
+    /// `client`: those that clients' kernels choose from. `nat`: those that a NAT gateway gives them. `ping`: no ports but
+    /// identifiers.
     pub whose: &'static str,
     /// `40001-60999`.
     pub refused: Vec<String>,
@@ -101,7 +102,8 @@ impl fmt::Display for Ports {
         match (self.sampled, self.whose) {
             (true, _) => {
                 let all = self.refused.len() + self.reached.len();
-                write!(f, "from {} of {all} ports", self.refused.len())
+                let what = if self.whose == "ping" { "identifiers" } else { "ports" };
+                write!(f, "from {} of {all} {what}", self.refused.len())
             }
             (_, "nat") => write!(f, "to {} of the NAT gateway", ports(&self.refused)),
             _ => write!(f, "from {}", ports(&self.refused)),
@@ -121,11 +123,13 @@ struct Asked {
 pub(super) fn walk(plan: &Plan, engine: &Engine, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) -> Walked {
     let before = told.clone();
     let first = path::walk(plan, engine.probe(), from, dst, told);
-    if told.source.port_given || ![Proto::TCP, Proto::UDP].contains(&told.destination.proto) {
+    if told.source.port_given {
         return first;
     }
+    // A ping has no ports, but an identifier that hashes take for one.
+    let ping = told.destination.proto == Proto::ICMP;
     let mut all = vec![Asked { client: told.source.port, walked: first, told: told.clone() }];
-    while let Some(client) = next(&all) {
+    while let Some(client) = if ping { sample(&all) } else { next(&all) } {
         let mut told = before.clone();
         told.source.port = client;
         let walked = path::walk(plan, engine.probe(), from, dst, &mut told);
@@ -137,7 +141,7 @@ pub(super) fn walk(plan: &Plan, engine: &Engine, from: EniIx, dst: Ipv4Addr, tol
     }
     let lowest = (0..all.len()).filter(|at| refused(&all[*at])).min_by_key(|at| all[*at].client);
     let chosen = if refused(&all[0]) { 0 } else { lowest.unwrap_or(0) };
-    let ports = outcome(&all, all[chosen].walked.seen.given);
+    let ports = if ping { sampled(&all, "ping") } else { outcome(&all, all[chosen].walked.seen.given) };
     let Asked { walked, told: about, .. } = all.swap_remove(chosen);
     *told = Explanation { ports: Some(ports), ..about };
     walked
@@ -152,14 +156,23 @@ fn next(all: &[Asked]) -> Option<u16> {
     if let Some(range) = own {
         return Some(range.first);
     }
-    let by_hash = || all.iter().any(|asked| asked.told.steps.iter().any(|step| step.detail.ends_with(BY_HASH)));
     let given = |range: &PortRange| all.iter().any(|asked| range.contains(asked.walked.seen.at_target));
     let changed = all.iter().any(|asked| asked.walked.seen.changed[0] > 0);
-    let more = all.len() < SAMPLES && by_hash() || changed && !ranges(all, true).iter().all(given);
+    if changed && !ranges(all, true).iter().all(given) { spread(all) } else { sample(all) }
+}
+
+/// One more where a hash chooses the way.
+fn sample(all: &[Asked]) -> Option<u16> {
+    let by_hash = || all.iter().any(|asked| asked.told.steps.iter().any(|step| step.detail.ends_with(BY_HASH)));
+    if all.len() < SAMPLES && by_hash() { spread(all) } else { None }
+}
+
+/// One that was not asked yet.
+fn spread(all: &[Asked]) -> Option<u16> {
     // All over the range: a step that has no divisor with its length.
     let ports = EPHEMERAL.last - EPHEMERAL.first + 1;
-    let spread = (0..ports).map(|n| EPHEMERAL.first + (u32::from(n) * 17_393 % u32::from(ports)) as u16);
-    more.then(|| spread.into_iter().find(|port| !all.iter().any(|asked| asked.client == *port))).flatten()
+    let mut spread = (0..ports).map(|n| EPHEMERAL.first + (u32::from(n) * 17_393 % u32::from(ports)) as u16);
+    spread.find(|port| !all.iter().any(|asked| asked.client == *port))
 }
 
 /// Ranges of ports that no rule tells apart, in order.
@@ -181,7 +194,7 @@ fn outcome(all: &[Asked], given: bool) -> Ports {
         let mut inside = all.iter().filter(|asked| range.contains(port(asked))).map(|asked| asked.walked.reached);
         let Some(reached) = inside.next() else { continue };
         if inside.any(|other| other != reached) {
-            return sampled(all);
+            return sampled(all, "client");
         }
         match ends[usize::from(reached)].last_mut() {
             Some(before) if before.last.checked_add(1) == Some(range.first) => before.last = range.last,
@@ -192,13 +205,13 @@ fn outcome(all: &[Asked], given: bool) -> Ports {
     Ports { whose, refused, reached, sampled: false }
 }
 
-fn sampled(all: &[Asked]) -> Ports {
+fn sampled(all: &[Asked], whose: &'static str) -> Ports {
     let that = |reached: bool| {
         let ports: BTreeSet<u16> =
             all.iter().filter(|asked| asked.walked.reached == reached).map(|asked| asked.client).collect();
         ports.iter().map(u16::to_string).collect()
     };
-    Ports { whose: "client", refused: that(false), reached: that(true), sampled: true }
+    Ports { whose, refused: that(false), reached: that(true), sampled: true }
 }
 
 /// What it means that some ports get through, and some do not.
@@ -206,6 +219,11 @@ pub(super) fn note(told: &mut Explanation) {
     let Some(found) = &told.ports else { return };
     let (refused, reached) = (ports(&found.refused), ports(&found.reached));
     let note = match (found.sampled, found.whose) {
+        (true, "ping") => {
+            let of = |list: &[String]| ports(list).replacen("port", "identifier", 1);
+            let (refused, reached) = (of(&found.refused), of(&found.reached));
+            format!("each ping has an identifier of its own: with {refused} it does not work, with {reached} it does")
+        }
         (true, _) => {
             format!("a client's kernel chooses its port: from {refused} it does not work, from {reached} it does")
         }

@@ -61,7 +61,8 @@ fn verdict(told: &Explanation) -> String {
         let words: Vec<&str> = ["YES  via", way, kind, object].into_iter().filter(|word| !word.is_empty()).collect();
         return words.join(" ") + "\n";
     }
-    let mut head = format!("NO   {} at {kind} {object}", told.code.as_deref().unwrap_or(""));
+    let code = told.code.as_ref().map_or_else(String::new, |code| format!("{code} "));
+    let mut head = format!("NO   {code}at {kind} {object}");
     if let Some(detail) = &told.detail {
         let _ = write!(head, ", {detail}");
     }

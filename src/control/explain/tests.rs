@@ -244,6 +244,7 @@ fn a_middle_instance_on_one_way_only_is_noted() {
     let middle = lab.instance("fw", subnets[1], "10.0.2.10", &[open]);
     lab.instance("y", subnets[2], "10.0.3.10", &[open]);
     lab.plan.enis[middle.at()].source_dest_check = false;
+    lab.plan.instances[1].forward = Some(crate::model::plan::Forward::Plain);
     let table = lab.table(vpc, "inspected");
     lab.route(table, "10.0.3.0/24", RouteTarget::Eni(middle));
     lab.plan.subnets[subnets[0]].route_table = table;

@@ -9,8 +9,8 @@ use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Decider, Direction, DropCode, DropRecord, NACL_STAR};
 use crate::model::Plan;
 use crate::model::plan::{
-    AttachmentTo, EniOwner, Fault, FaultPlan, LinkKind, NaclRule, Policy, PrefixListPlan, RolePlan, SgPeer, SgRule,
-    TrafficMatch,
+    AttachmentTo, EniOwner, Fault, FaultPlan, Forward, LinkKind, NaclRule, Policy, PrefixListPlan, RolePlan, SgPeer,
+    SgRule, TrafficMatch,
 };
 use crate::policy::{self, Decision, Document, Kind};
 
@@ -19,6 +19,7 @@ pub(super) fn changes(world: &World, told: &Explanation) -> Vec<Change> {
     let one = match (told.code.as_deref(), told.dropped.as_ref()) {
         (Some("DNS_DISABLED"), _) => dns_support(world),
         (Some("VPCE_POLICY" | "ROLE_POLICY"), _) => return policies(world, told),
+        (None, None) => forward(world, told),
         (Some(_), Some(record)) => match record.code {
             DropCode::SgEgress | DropCode::SgIngress => allow_group(world, told, record),
             DropCode::NaclOut | DropCode::NaclIn => allow_acl(world, told, record),
@@ -46,6 +47,14 @@ pub(super) fn of_state(plan: &Plan, told: &Explanation) -> Vec<String> {
         Some("NAT_NO_PORT") => limit("nat_ports", plan.limits.nat_ports),
         _ => Vec::new(),
     }
+}
+
+/// For an instance whose kernel drops what is not for it: it has no code.
+fn forward(world: &World, told: &Explanation) -> Option<Change> {
+    let plan = &world.plan;
+    let at = plan.instances.iter().position(|i| Some(&i.common.path) == told.object.as_ref())?;
+    let line = format!("{}.forward: true", instance_key(plan, at));
+    Some(Change::new(line, move |world| world.plan.instances[at].forward = Some(Forward::Plain)))
 }
 
 fn dns_support(world: &World) -> Option<Change> {

@@ -302,3 +302,244 @@ fn hosts_outside_have_no_zone_and_no_source_check() {
     assert!(page.starts_with("dc1 192.168.0.10 (site dc)  ->  instance:app-a:80\n"), "{page}");
     assert!(page.contains("there   -          router of dc"), "{page}");
 }
+
+/// A ping has no port, but the hash takes its identifier for one.
+#[test]
+fn of_zones_chosen_by_hash_pings_take_all_too() {
+    use crate::model::plan::{Fault, FaultPlan};
+    let mut lab = shipped(include_str!("../../../../topologies/t-insp.yaml"));
+    let whole = ask(&lab, "app1-a", "instance:app2-a/icmp");
+    assert_eq!((whole.verdict, &whole.ports), ("YES", &None), "{}", whole.text());
+    let subnet = lab.plan.subnets.iter().find(|s| s.common.path == "insp.tgw-b").expect("the subnet");
+    let what = Fault::Zone { az_id: subnet.az_id.clone() };
+    lab.plan.faults = vec![FaultPlan { id: 3, title: "az".into(), what, after: None, lasts: None }];
+    let told = ask(&lab, "app1-a", "instance:app2-a/icmp");
+    assert_eq!((told.verdict, told.code.as_deref()), ("NO", Some("AZ_DOWN")), "{}", told.text());
+    let found = told.ports.as_ref().expect("the other zone stands");
+    assert_eq!((found.whose, found.sampled), ("ping", true));
+    assert!(found.refused.len() > 5 && found.reached.len() > 5, "{found:?}");
+    let page = told.text();
+    assert!(page.contains("of 24 identifiers"), "{page}");
+    assert!(page.contains("note  each ping has an identifier of its own: with identifiers "), "{page}");
+}
+
+/// `nat` in the subnet whose own table leads to it, the mistake of who builds the first NAT instance.
+fn behind_itself(forward: &str) -> Lab {
+    shipped(&format!(
+        r#"
+version: 1
+name: behind-itself
+region: us-east-1
+vpcs:
+  v:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets: {{ prv: {{ cidr: 10.0.1.0/24, az: a }} }}
+    route_tables: {{ main: {{ routes: [{{ to: 0.0.0.0/0, via: "instance:nat" }}] }} }}
+    security_groups: {{ s: {{ ingress: [all from 10.0.0.0/16] }} }}
+    instances:
+      nat: {{ subnet: prv, public_ip: true, source_dest_check: false, {forward} security_groups: [s] }}
+      app: {{ subnet: prv, security_groups: [s] }}
+internet:
+  ex: {{ ip: 192.0.2.10, names: [ex.com], listen: [{{ tcp: 80, reply: source }}] }}
+"#
+    ))
+}
+
+/// Its kernel forwards to the route that leads to itself, until the TTL ends there without a record.
+#[test]
+fn an_instance_that_its_own_subnet_leads_to_is_a_loop() {
+    for forward in ["forward: true,", "forward: masquerade,", "forward: stateful,"] {
+        let lab = behind_itself(forward);
+        for (src, dst) in [
+            ("app", "http://ex.com"),
+            ("app", "192.0.2.10/icmp"),
+            ("app", "192.0.2.10:53/udp"),
+            ("nat", "192.0.2.10:80"),
+        ] {
+            let told = ask(&lab, src, dst);
+            assert_eq!((told.reachable, told.verdict, told.stage), (false, "NO", Some("there")), "{}", told.text());
+            assert_eq!(told.code.as_deref(), Some("ROUTE_LOOP"), "{forward} {src} {dst}: {}", told.text());
+            assert_eq!((told.kind.as_deref(), told.object.as_deref()), (Some("route-table"), Some("v.main")));
+            assert_eq!(told.rule.as_deref(), Some("0.0.0.0/0 via nat"));
+            let page = told.text();
+            assert!(page.contains("NO   ROUTE_LOOP at route-table v.main, 0.0.0.0/0 via nat "), "{page}");
+            assert!(page.contains("note  goes round: nat gets back what it forwards, by v.main"), "{page}");
+        }
+    }
+}
+
+/// What inspects gets everything back that it let pass: the row of the transit gateway's table is the wrong one.
+#[test]
+fn an_inspection_whose_own_table_leads_to_it_is_a_loop() {
+    let right = include_str!("../../../../topologies/t-insp.yaml");
+    let row = "inspection: { associate: [insp], propagate: [spoke1, spoke2] }";
+    assert!(right.contains(row), "{right}");
+    let lab = shipped(&right.replace(row, "inspection: { associate: [insp], routes: [{ to: 0.0.0.0/0, via: insp }] }"));
+    for (src, dst) in [("app1-a", "instance:app2-a:80"), ("app2-b", "instance:app1-a/icmp")] {
+        let told = ask(&lab, src, dst);
+        assert_eq!((told.verdict, told.code.as_deref()), ("NO", Some("ROUTE_LOOP")), "{}", told.text());
+        assert_eq!(told.kind.as_deref(), Some("tgw-route-table"), "{}", told.text());
+        assert_eq!(told.rule.as_deref(), Some("0.0.0.0/0 via insp"), "{}", told.text());
+    }
+}
+
+/// A firewall may see a packet twice on its way, to the public address and to the private one.
+#[test]
+fn twice_through_one_instance_is_no_loop_where_the_destination_is_another() {
+    let lab = shipped(
+        r#"
+version: 1
+name: hairpin
+region: us-east-1
+vpcs:
+  v:
+    cidr: 10.0.0.0/16
+    internet_gateway: true
+    subnets:
+      app: { cidr: 10.0.1.0/24, az: a, route_table: app }
+      web: { cidr: 10.0.2.0/24, az: a, route_table: app }
+      fw:  { cidr: 10.0.3.0/24, az: a, route_table: fw }
+    route_tables:
+      edge: { edge: igw, routes: [{ to: 10.0.2.0/24, via: "instance:fw" }, { to: 10.0.1.0/24, via: "instance:fw" }] }
+      app:  { routes: [{ to: 0.0.0.0/0, via: "instance:fw" }] }
+      fw:   { routes: [{ to: 0.0.0.0/0, via: igw }] }
+    security_groups: { s: { ingress: [all from 0.0.0.0/0] } }
+    instances:
+      fw:  { subnet: fw, public_ip: true, source_dest_check: false, forward: true, security_groups: [s] }
+      app: { subnet: app, public_ip: true, security_groups: [s] }
+      web: { subnet: web, public_ip: true, security_groups: [s], listen: [{ tcp: 80, reply: source }] }
+"#,
+    );
+    let web = lab.plan.instances.iter().find(|i| i.common.name == "web").expect("web").enis[0];
+    let public = lab.plan.public_addresses.iter().find(|public| public.eni == web).expect("it has one").addr;
+    let told = ask(&lab, "app", &format!("{public}:80"));
+    assert_eq!((told.verdict, told.object.as_deref()), ("YES", Some("v.web")), "{}", told.text());
+}
+
+/// The kernel of an instance drops what is not for it, and no record tells of that.
+#[test]
+fn an_instance_that_does_not_forward_ends_the_way() {
+    let right = include_str!("../../../../topologies/t-insp.yaml");
+    let lab = shipped(&right.replace(", forward: stateful", ""));
+    for dst in ["10.2.1.10:80", "10.2.1.10/icmp"] {
+        let told = ask(&lab, "app1-a", dst);
+        assert_eq!((told.verdict, told.reachable, &told.code), ("NO", false, &None), "{}", told.text());
+        assert_eq!((told.kind.as_deref(), told.stage), (Some("instance"), Some("there")));
+        assert_eq!(told.json()["code"], serde_json::Value::Null);
+        let page = told.text();
+        let firewall = told.object.clone().expect("one of the two");
+        assert!(page.contains(&format!("NO   at instance {firewall}, does not forward\n")), "{page}");
+        assert!(page.contains("10.2.1.10 is no address of its own, and it does not forward"), "{page}");
+    }
+    let told = ask_from(&lab, "app1-a", Some(40_000), "10.2.1.10:80");
+    assert_eq!(told.smallest_change, ["insp.instances.fw-a.forward: true"], "{}", told.text());
+    // And on the way back, where nobody has the client's address either.
+    let lab = behind_itself("");
+    let told = ask(&lab, "app", "http://ex.com");
+    assert_eq!((told.verdict, &told.code, told.object.as_deref()), ("NO", &None, Some("v.nat")), "{}", told.text());
+    assert!(told.smallest_change.is_empty(), "it would go round: {}", told.text());
+}
+
+/// From gateway to gateway: told once.
+#[test]
+fn a_loop_of_gateways_is_told_once() {
+    let lab = shipped(
+        r#"
+version: 1
+name: round
+region: us-east-1
+vpcs:
+  v:
+    cidr: 10.0.0.0/16
+    subnets: { a: { cidr: 10.0.1.0/24, az: a }, t: { cidr: 10.0.250.0/28, az: a } }
+    route_tables: { main: { routes: [{ to: 0.0.0.0/0, via: "tgw:t" }] } }
+    instances: { x: { subnet: a } }
+  w:
+    cidr: 10.1.0.0/16
+    subnets: { t: { cidr: 10.1.250.0/28, az: a } }
+    route_tables: { main: { routes: [{ to: 0.0.0.0/0, via: "tgw:t" }] } }
+transit_gateways:
+  t:
+    attachments: { v: { vpc: v, subnets: [t] }, w: { vpc: w, subnets: [t] } }
+    route_tables: { m: { associate: [v, w], propagate: [v, w], routes: [{ to: 0.0.0.0/0, via: w }] } }
+"#,
+    );
+    let told = ask(&lab, "x", "192.0.2.10:80");
+    assert_eq!((told.verdict, told.code.as_deref()), ("NO", Some("ROUTE_LOOP")), "{}", told.text());
+    let page = told.text();
+    assert!(page.lines().count() < 28, "{page}");
+    assert_eq!(page.matches("goes round").count(), 1, "{page}");
+    assert!(told.steps.iter().any(|step| (step.what.as_str(), step.outcome) == ("goes round", "DROP")), "{page}");
+}
+
+/// Each ENI has rules of its own for what leaves from its address.
+#[test]
+fn an_instance_answers_by_the_eni_that_was_asked() {
+    let lab = two_armed("");
+    for dst in ["10.0.1.20", "10.0.2.20"] {
+        for src in ["a1", "b1"] {
+            let told = ask(&lab, src, &format!("{dst}:80"));
+            assert_eq!((told.verdict, told.object.as_deref()), ("YES", Some("v.two")), "{src}: {}", told.text());
+            let eni = if dst == "10.0.1.20" { "two" } else { "two/eth1" };
+            let back = told.steps.iter().find(|step| step.stage == "back").expect("a way back");
+            assert_eq!(back.at, eni, "{}", told.text());
+        }
+    }
+}
+
+/// What it forwards leaves by the ENI of the destination's subnet, whichever it came by.
+#[test]
+fn an_instance_forwards_by_the_eni_that_is_near() {
+    let mut lab = two_armed("forward: true, ");
+    let told = ask(&lab, "a1", "10.0.2.10:80");
+    assert_eq!((told.verdict, told.object.as_deref()), ("YES", Some("v.b1")), "{}", told.text());
+    assert_eq!(told.notes, ["asymmetric: two there, straight back"]);
+    let places: Vec<&str> = told.steps.iter().map(|step| step.at.as_str()).collect();
+    assert!(places.contains(&"two") && places.contains(&"two/eth1"), "{}", told.text());
+    // In by one and out by the other, and back so: one instance, both ways.
+    lab.plan.subnets[1].route_table = lab.table(0, "b");
+    let eth1 = lab.plan.instances.iter().find(|i| i.common.name == "two").expect("two").enis[1];
+    lab.route(lab.plan.subnets[1].route_table, "10.0.1.0/24", RouteTarget::Eni(eth1));
+    let told = ask(&lab, "a1", "10.0.2.10:80");
+    assert_eq!((told.verdict, told.object.as_deref()), ("YES", Some("v.b1")), "{}", told.text());
+    assert!(told.notes.is_empty(), "{}", told.text());
+    assert!(told.steps.iter().any(|step| step.stage == "back" && step.at == "two/eth1"), "{}", told.text());
+    // Its own answer comes back to it: a kernel takes nothing from itself by a device.
+    let told = ask(&lab, "a1", "10.0.2.20:80");
+    assert_eq!((told.code.as_deref(), told.stage), (Some("ROUTE_LOOP"), Some("back")), "{}", told.text());
+    assert_eq!(told.rule.as_deref(), Some("10.0.1.0/24 via two/eth1"), "{}", told.text());
+}
+
+/// `two` stands in both subnets; what `a1` sends to the other goes through it.
+fn two_armed(forward: &str) -> Lab {
+    shipped(&format!(
+        r#"
+version: 1
+name: two-armed
+region: us-east-1
+vpcs:
+  v:
+    cidr: 10.0.0.0/16
+    subnets:
+      a: {{ cidr: 10.0.1.0/24, az: a, {} }}
+      b: {{ cidr: 10.0.2.0/24, az: a }}
+    route_tables: {{ a: {{ routes: [{{ to: 10.0.2.0/24, via: "eni:two/eth0" }}] }} }}
+    security_groups: {{ s: {{ ingress: [all from 10.0.0.0/16] }} }}
+    instances:
+      a1: {{ subnet: a, ip: 10.0.1.10, security_groups: [s] }}
+      b1: {{ subnet: b, ip: 10.0.2.10, security_groups: [s], listen: [{{ tcp: 80, reply: source }}] }}
+      two:
+        {forward}enis:
+          - {{ subnet: a, ip: 10.0.1.20, security_groups: [s], source_dest_check: false }}
+          - {{ subnet: b, ip: 10.0.2.20, security_groups: [s], source_dest_check: false }}
+        listen: [{{ tcp: 80, reply: source }}]
+"#,
+        if forward.is_empty() { "" } else { "route_table: a" },
+        forward = forward.replace(
+            ", ",
+            "
+        "
+        ),
+    ))
+}
