@@ -1,5 +1,7 @@
 //! Changes of rules and of what a thing is allowed: security groups, network ACLs, policies, limits, faults.
 
+use std::net::Ipv4Addr;
+
 use super::super::path::eni_at;
 use super::super::ports::{EPHEMERAL, GIVEN};
 use super::super::{Destination, Explanation};
@@ -64,7 +66,7 @@ fn dns_support(world: &World) -> Option<Change> {
 }
 
 /// `app.security_groups.doors.ingress += "tcp 443 from sg:guest"`: the peer's first group where the peer is an ENI of
-/// the same VPC, else its address.
+/// the same VPC; the prefix list of a service that a gateway endpoint of the VPC serves; else its address.
 fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option<Change> {
     let plan = &world.plan;
     let Decider::SecurityGroups(at) = record.decider else { return None };
@@ -73,9 +75,11 @@ fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option
     let at_group = *plan.eni(at).security_groups.first()?;
     let peer = eni_at(plan, at, addr).filter(|p| plan.eni(*p).vpc() == plan.eni(at).vpc() && plan.eni(*p).ip == addr);
     let peer_group = peer.and_then(|p| plan.eni(p).security_groups.first().copied());
-    let (peer, peer_text) = match peer_group {
-        Some(group) => (SgPeer::Group(group), format!("sg:{}", plan.security_groups[group].common.name)),
-        None => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
+    let list = plan.eni(at).vpc().filter(|_| egress).and_then(|vpc| list_with(plan, vpc, addr));
+    let (peer, peer_text) = match (peer_group, list) {
+        (Some(group), _) => (SgPeer::Group(group), format!("sg:{}", plan.security_groups[group].common.name)),
+        (None, Some((list, service))) => (SgPeer::PrefixList(list), format!("pl:{service}")),
+        (None, None) => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
     };
     let answer = told.stage == Some("back");
     let (list, word) = if egress { ("egress", "to") } else { ("ingress", "from") };
@@ -96,6 +100,16 @@ fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option
         let group = &mut world.plan.security_groups[at_group];
         if egress { group.egress.push(rule) } else { group.ingress.push(rule) }
     }))
+}
+
+/// The prefix list with this address of a service that a gateway endpoint of the VPC serves, and the service's name.
+fn list_with(plan: &Plan, vpc: usize, addr: Ipv4Addr) -> Option<(usize, String)> {
+    let gateways = plan.endpoints.iter().filter(|endpoint| endpoint.vpc == vpc && endpoint.is_gateway());
+    gateways.map(|endpoint| &plan.services[endpoint.service]).find_map(|service| {
+        let at = plan.prefix_lists.iter().position(|list| list.aws && list.list_name == service.full_name)?;
+        let holds = plan.prefix_lists[at].entries.iter().any(|block| block.contains(addr));
+        holds.then(|| (at, service.name.clone()))
+    })
 }
 
 /// `app.network_acls.inner.ingress += { 90: allow tcp 443 from 10.0.1.0/24 }`, before the rule that denies. Answers go

@@ -266,7 +266,7 @@ fn a_nat_gateway_without_ports_is_seen_and_not_touched() {
         assert!(told.text().contains("all ports to this destination are in use"), "{}", told.text());
         assert!(
             told.notes.contains(
-                &"nat_idle is 3s here, 350s in AWS; nat_ports is 2 here, 55000 in AWS; \
+                &"nat_idle is 3 s here, 350 s in AWS; nat_ports is 2 here, 55000 in AWS; \
               conntrack_max is 100000 here, 262144 in AWS"
                     .to_owned()
             ),
