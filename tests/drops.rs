@@ -7,7 +7,7 @@ mod common;
 
 use std::process::Stdio;
 
-use changed::{LAB, get, patch};
+use changed::{LAB, get, patch, patch_with};
 use common::{Lab, await_that, vpclab};
 
 /// Sends one datagram from port 4000 to `to` for each of the ports.

@@ -1,5 +1,7 @@
 //! Changes of rules and of what a thing is allowed: security groups, network ACLs, policies, limits, faults.
 
+use std::net::Ipv4Addr;
+
 use super::super::path::eni_at;
 use super::super::ports::{EPHEMERAL, GIVEN};
 use super::super::{Destination, Explanation};
@@ -9,8 +11,8 @@ use crate::base::{Cidr, EniIx, PortRange, Proto};
 use crate::engine::{Decider, Direction, DropCode, DropRecord, NACL_STAR};
 use crate::model::Plan;
 use crate::model::plan::{
-    AttachmentTo, EniOwner, Fault, FaultPlan, Forward, LinkKind, NaclRule, Policy, PrefixListPlan, RolePlan, SgPeer,
-    SgRule, TrafficMatch,
+    AttachmentTo, EniOwner, Fault, FaultPlan, Forward, LinkKind, NaclRule, Policy, RolePlan, SgPeer, SgRule,
+    TrafficMatch,
 };
 use crate::policy::{self, Decision, Document, Kind};
 
@@ -73,7 +75,8 @@ fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option
     let at_group = *plan.eni(at).security_groups.first()?;
     let peer = eni_at(plan, at, addr).filter(|p| plan.eni(*p).vpc() == plan.eni(at).vpc() && plan.eni(*p).ip == addr);
     let peer_group = peer.and_then(|p| plan.eni(p).security_groups.first().copied());
-    let (peer, peer_text) = match (peer_group, prefix_list(plan, at, addr).filter(|_| egress)) {
+    let list = plan.eni(at).vpc().filter(|_| egress).and_then(|vpc| list_with(plan, vpc, addr));
+    let (peer, peer_text) = match (peer_group, list) {
         (Some(group), _) => (SgPeer::Group(group), format!("sg:{}", plan.security_groups[group].common.name)),
         (None, Some((list, service))) => (SgPeer::PrefixList(list), format!("pl:{service}")),
         (None, None) => (SgPeer::Cidr(Cidr::host(addr)), Cidr::host(addr).to_string()),
@@ -99,15 +102,13 @@ fn allow_group(world: &World, told: &Explanation, record: &DropRecord) -> Option
     }))
 }
 
-/// AWS's list with this address, and the service's name in files.
-fn prefix_list(plan: &Plan, at: EniIx, addr: std::net::Ipv4Addr) -> Option<(usize, String)> {
-    let vpc = plan.eni(at).vpc()?;
-    let gateways = plan.endpoints.iter().filter(|e| e.vpc == vpc && e.is_gateway());
-    gateways.map(|e| &plan.services[e.service]).find_map(|service| {
-        let of_service = |l: &PrefixListPlan| l.aws && l.list_name == service.full_name;
-        let list = plan.prefix_lists.iter().position(of_service)?;
-        let holds = plan.prefix_lists[list].entries.iter().any(|block| block.contains(addr));
-        holds.then(|| (list, service.name.clone()))
+/// The prefix list with this address of a service that a gateway endpoint of the VPC serves, and the service's name.
+fn list_with(plan: &Plan, vpc: usize, addr: Ipv4Addr) -> Option<(usize, String)> {
+    let gateways = plan.endpoints.iter().filter(|endpoint| endpoint.vpc == vpc && endpoint.is_gateway());
+    gateways.map(|endpoint| &plan.services[endpoint.service]).find_map(|service| {
+        let at = plan.prefix_lists.iter().position(|list| list.aws && list.list_name == service.full_name)?;
+        let holds = plan.prefix_lists[at].entries.iter().any(|block| block.contains(addr));
+        holds.then(|| (at, service.name.clone()))
     })
 }
 
