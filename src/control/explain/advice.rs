@@ -135,6 +135,10 @@ fn client_sees(told: &mut Explanation) {
         (_, Some("IPV6")) => {
             "\"Network is unreachable\" unless it has an IPv6 address and route, then a timeout (curl 7; 28)"
         }
+        // In the sender's own subnet: nobody answers ARP.
+        (Some("there"), Some("NO_ENI")) if told.kind.as_deref() == Some("instance") => {
+            "\"No route to host\" after 3 s without an answer to ARP (curl 7; ping: Destination Host Unreachable)"
+        }
         (_, Some("ROUTE_LOOP")) if told.dropped.is_none() && ping => {
             "\"Time to live exceeded\" where the instance's message gets back, else nothing (ping: 100% packet loss)"
         }
