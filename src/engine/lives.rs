@@ -25,6 +25,12 @@ impl Lives<'_> {
         if flow.is_apart() { bound } else { bound.min(self.side(flow, INITIATOR)).min(self.side(flow, TARGET)) }
     }
 
+    /// Do all who know of the flow forget it at once?
+    #[inline]
+    pub(super) fn are_alike(self, flow: &Flow) -> bool {
+        flow.is_apart() || self.program.timeouts.len() == 1 && !flow.is_bound() && !flow.is_endpoint()
+    }
+
     /// When a side is forgotten by its ENI.
     pub(super) fn side_ends(self, flow: &Flow, side: Side) -> Instant {
         flow.ends_after(self.side(flow, side))

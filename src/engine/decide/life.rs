@@ -147,21 +147,21 @@ struct ByTime<'a> {
 impl Ends for ByTime<'_> {
     fn due(&mut self, flow: &mut Flow) -> Due {
         let lives = Lives { program: self.program, enis: self.enis };
-        if flow.is_apart() {
+        if lives.are_alike(flow) {
             return Due::Over;
         }
-        let mut binding = None;
-        if flow.is_bound() {
-            binding = Some(lives.binding_ends(flow)).filter(|at| *at > self.now);
-            if binding.is_none() {
-                self.unbind(flow);
-                flow.set_life(lives.soonest(flow));
-            }
-        }
+        let binding = Some(lives.binding_ends(flow)).filter(|at| flow.is_bound() && *at > self.now);
         let sides = [INITIATOR, TARGET].into_iter().filter(|side| flow.is_present(*side));
         let side = sides.map(|side| lives.side_ends(flow, side)).filter(|at| *at > self.now).min();
         match (side, binding) {
-            (Some(side), binding) => Due::Later(binding.map_or(side, |at| at.min(side))),
+            (Some(side), Some(at)) => Due::Later(at.min(side)),
+            (Some(side), None) => {
+                if flow.is_bound() {
+                    self.unbind(flow);
+                    flow.set_life(lives.soonest(flow));
+                }
+                Due::Later(side)
+            }
             (None, Some(at)) => {
                 self.report(flow);
                 Due::Rests(at)
