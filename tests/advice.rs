@@ -262,7 +262,7 @@ fn an_instance_without_a_public_address_gets_a_route_and_one() {
     );
     let (_, advice) = mended(&iso, "app-a", "192.0.2.10:80", None);
     let route = "vpc.route_tables.main.routes += { to: 0.0.0.0/0, via: igw }";
-    assert_eq!(advice, ["vpcs.vpc.internet_gateway: true", route, "vpc.instances.app-a.public_ip: true"]);
+    assert_eq!(advice, ["vpc.internet_gateway: true", route, "vpc.instances.app-a.public_ip: true"]);
 }
 
 #[test]

@@ -211,14 +211,18 @@ fn private_dns(plan: &Plan, at: usize, told: &Explanation) -> Option<Change> {
     // It asks for both.
     let of = endpoint.vpc;
     if !vpc.dns_hostnames {
-        change = change.and(Change::new(format!("vpcs.{}.dns_hostnames: true", vpc.common.name), move |world| {
-            world.plan.vpcs[of].dns_hostnames = true;
-        }));
+        change = change.and(Change::new(
+            format!("{}.dns_hostnames: true", super::vpc_key(&vpc.common.name)),
+            move |world| {
+                world.plan.vpcs[of].dns_hostnames = true;
+            },
+        ));
     }
     if !vpc.dns_support {
-        change = change.and(Change::new(format!("vpcs.{}.dns_support: true", vpc.common.name), move |world| {
-            world.plan.vpcs[of].dns_support = true;
-        }));
+        change =
+            change.and(Change::new(format!("{}.dns_support: true", super::vpc_key(&vpc.common.name)), move |world| {
+                world.plan.vpcs[of].dns_support = true;
+            }));
     }
     Some(change)
 }

@@ -160,7 +160,7 @@ fn give_public(plan: &mut Plan, eni: EniIx) {
 
 fn new_igw(plan: &Plan, vpc: usize) -> Change {
     let name = plan.vpcs[vpc].common.name.clone();
-    Change::new(format!("vpcs.{name}.internet_gateway: true"), move |world| {
+    Change::new(format!("{}.internet_gateway: true", super::vpc_key(&name)), move |world| {
         let common = Common { name: "igw".into(), path: format!("{name}.igw"), ..Common::default() };
         world.plan.internet_gateways.push(InternetGatewayPlan { common, vpc, edge_table: None });
     })

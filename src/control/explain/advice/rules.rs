@@ -61,7 +61,7 @@ fn forward(world: &World, told: &Explanation) -> Option<Change> {
 
 fn dns_support(world: &World) -> Option<Change> {
     let vpc = world.plan.instances[world.src].vpc()?;
-    let line = format!("vpcs.{}.dns_support: true", world.plan.vpcs[vpc].common.name);
+    let line = format!("{}.dns_support: true", super::vpc_key(&world.plan.vpcs[vpc].common.name));
     Some(Change::new(line, move |world| world.plan.vpcs[vpc].dns_support = true))
 }
 
