@@ -351,3 +351,65 @@ fn what_a_middle_instance_cannot_send_on_belongs_to_who_began_it() {
     assert_eq!(on_the_way_back.sent(T0, x, &syn("10.0.1.10:4000", "10.7.0.1:80")), drop_of(DropCode::RtNoRoute));
     assert_eq!(on_the_way_back.drops().last().expect("a record").whose.began(), None);
 }
+
+/// Spokes of one range behind a private NAT gateway, and the way out in another VPC behind a transit gateway.
+const TWO_GATEWAYS: &str = "version: 1
+name: x
+region: eu-west-1
+vpcs:
+  spoke:
+    cidr: 10.20.0.0/16
+    nat_gateways: { inner: { subnet: nat, public: false } }
+    subnets:
+      app: { cidr: 10.20.1.0/24, az: a, route_table: app }
+      nat: { cidr: 10.20.2.0/24, az: a, route_table: nat }
+      tgw: { cidr: 10.20.3.0/28, az: a }
+    route_tables:
+      app: { routes: [{ to: 0.0.0.0/0, via: 'nat:inner' }] }
+      nat: { routes: [{ to: 0.0.0.0/0, via: 'tgw:core' }] }
+    instances: { web: { subnet: app, ip: 10.20.1.10 } }
+  exit:
+    cidr: 10.90.0.0/16
+    internet_gateway: true
+    nat_gateways: { outer: { subnet: nat } }
+    subnets:
+      nat: { cidr: 10.90.0.0/24, az: a, route_table: nat }
+      tgw: { cidr: 10.90.3.0/28, az: a, route_table: tgw }
+    route_tables:
+      nat: { routes: [{ to: 0.0.0.0/0, via: igw }, { to: 10.20.0.0/16, via: 'tgw:core' }] }
+      tgw: { routes: [{ to: 0.0.0.0/0, via: 'nat:outer' }] }
+transit_gateways:
+  core:
+    attachments: { spoke: { vpc: spoke, subnets: [tgw] }, exit: { vpc: exit, subnets: [tgw] } }
+    route_tables: { main: { associate: [spoke, exit], propagate: [spoke, exit], routes: [{ to: 0.0.0.0/0, via: exit }] } }
+internet:
+  host: { ip: 198.51.100.7, listen: [{ tcp: 80, reply: http }] }
+";
+
+#[test]
+fn a_private_and_a_public_nat_gateway_on_one_way_know_what_comes_back() {
+    let plan = crate::model::testing::plan_of(&[TWO_GATEWAYS]);
+    let eni = |name: &str| plan.instances.iter().find(|i| i.common.name == name).expect("an instance").enis[0];
+    let (web, host) = (eni("web"), eni("host"));
+    let secs = |secs| T0 + std::time::Duration::from_secs(secs);
+    for (begins, answer) in [
+        (syn("10.20.1.10:4000", "198.51.100.7:80"), tcp as fn(&str, &str, u8) -> Vec<u8>),
+        (udp("10.20.1.10:4000", "198.51.100.7:53"), |from, to, _| udp(from, to)),
+    ] {
+        let mut engine = Engine::new(Arc::new(compile(&plan, 1)), EngineLimits::default());
+        let (verdict, out) = arrives(&mut engine, T0, web, &begins);
+        assert_eq!(verdict, to(host));
+        let from = format!("{}:{}", out.dst, out.dst_port);
+        let back = answer(&from, &format!("{}:{}", out.src, out.src_port), SYN_ACK);
+        for now in [0, 1, 29] {
+            let (verdict, home) = arrives(&mut engine, secs(now), host, &back);
+            assert_eq!((verdict, home.dst, home.dst_port), (to(web), ip("10.20.1.10"), 4_000));
+            assert_eq!(arrives(&mut engine, secs(now), web, &begins), (to(host), out), "by the same ports");
+        }
+        assert_eq!(engine.ports_held(), 2);
+        // The groups of the client forget sooner than the gateways, which know the same client again.
+        assert_eq!(arrives(&mut engine, secs(29 + 349), web, &begins), (to(host), out));
+        engine.expire(secs(29 + 349 + 351));
+        assert_eq!(engine.ports_held(), 0);
+    }
+}
