@@ -585,9 +585,10 @@ impl Router {
         let Ok(packet) = Packet::parse(frame) else { return };
         let len = write_rst_into(self.reply.space(), &packet, frame);
         if len > 0 {
-            self.net.engine.count_reply(to, len - VnetHdr::LEN);
             self.reply.set_len(len);
-            self.tell(now, to);
+            if let Verdict::Deliver { to } = self.net.engine.handle_reaction(now, to, self.reply.bytes()) {
+                self.tell(now, to);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::verdict::{Decider, DropCode, Outcome, Rule, Stage, Verdict};
 use super::{State, Traffic, Trail, crumb, outcome, sg_rule, traffic_of};
 use crate::base::{EniIx, FiveTuple, Instant, Proto};
 use crate::wire::nat as translate;
-use crate::wire::packet::Packet;
+use crate::wire::packet::{Packet, tcp_flags};
 
 impl State {
     /// What a drop was answered with, on its way to the sender: as from its subnet's router, past the network ACL and,
@@ -26,6 +26,9 @@ impl State {
         }
         match self.reaction(program, now, to, &packet, frame, trail) {
             Ok(()) => {
+                if packet.tcp_flags() & tcp_flags::RST != 0 {
+                    self.reset(program, now, to, &packet);
+                }
                 let counters = &self.counters.enis[to.at()];
                 counters.packets_in.add(1);
                 counters.bytes_in.add(packet.wire_bytes());
@@ -33,6 +36,19 @@ impl State {
                 if terminates { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }
             }
             Err(refusal) => self.refuse(now, to, packet.tuple(), 1, translate::quoted(frame, &packet), refusal),
+        }
+    }
+
+    /// A reset closes what its receiver knows of the connection.
+    fn reset(&mut self, program: &Program, now: Instant, to: EniIx, packet: &Packet) {
+        let port = self.ports[to.at()];
+        let received = FlowKey::of(port, packet).mirrored(port);
+        if let Some((id, side)) = self.remembered(program, now, self.flows.find(&received)) {
+            // Its gateways hear nothing of it.
+            if self.flows.get(id).is_bound() {
+                self.part(program, id);
+            }
+            self.pass(program, now, packet, id, side ^ 1, None);
         }
     }
 

@@ -202,7 +202,7 @@ impl Oracle {
     /// into its subnet, and of ICMP also past its groups, who know of what they have let out (EC2 User Guide, "path MTU
     /// discovery").
     pub(super) fn react(
-        &self,
+        &mut self,
         plan: &Plan,
         now: Instant,
         to: EniIx,
@@ -226,13 +226,18 @@ impl Oracle {
             walk.groups(to, Direction::Ingress).map(|_| ())
         };
         let result: Result<(), Stop> = into();
+        let crumbs = std::mem::take(&mut walk.crumbs);
         let ends = !matches!(plan.eni(to).owner, EniOwner::Instance(..));
         match result {
-            Ok(()) if ends => (Verdict::Endpoint { eni: to }, None, walk.crumbs),
-            Ok(()) => (Verdict::Deliver { to }, None, walk.crumbs),
+            Ok(()) => {
+                if told.flags & tcp_flags::RST != 0 {
+                    self.reset(plan, now, &Key::of(to, told, true));
+                }
+                (if ends { Verdict::Endpoint { eni: to } } else { Verdict::Deliver { to } }, None, crumbs)
+            }
             Err(stop) => {
                 let why = (stop.code, stop.decider, stop.direction);
-                (Verdict::Drop { code: stop.code }, Some(why), walk.crumbs)
+                (Verdict::Drop { code: stop.code }, Some(why), crumbs)
             }
         }
     }

@@ -247,6 +247,14 @@ impl Oracle {
         sender.note(now, usize::from(sender.initiator != mine), sent.flags);
     }
 
+    /// An ENI gets a reset for what it knows by this key.
+    pub(super) fn reset(&mut self, plan: &Plan, now: Instant, key: &Key) {
+        if let Some((record, flow)) = self.record(plan, now, key) {
+            let side = usize::from(flow.initiator == *key);
+            self.flows.get_mut(&record.flow).expect("it is there").note(now, side, tcp_flags::RST);
+        }
+    }
+
     fn begin(&mut self, flow: Flow) -> u32 {
         self.next_flow += 1;
         self.flows.insert(self.next_flow, flow);
