@@ -278,7 +278,7 @@ fn requests(shared: &Shared, filter: &Filter) -> Vec<RequestRow> {
 fn explain(shared: &Shared, ask: &ExplainAsk) -> Result<Reply, Refused> {
     let (plan, zones, engine) = shared
         .router
-        .call(|inside| (inside.tables.plan.clone(), inside.tables.zones.clone(), inside.engine.probe()))?;
+        .call(|inside| (inside.tables.plan.clone(), inside.tables.zones.clone(), inside.engine.probe(0)))?;
     let facts = Facts { plan: &plan, zones: &zones, leaf_names: &crate::services::ca::leaf_names };
     let told = explain::answer(&facts, engine, ask).map_err(input)?;
     Ok(Reply::Explained { text: told.text(), json: told.json(), reachable: told.reachable })

@@ -207,6 +207,13 @@ fn stages(
         let label = told.source.label.clone();
         told.step("there", &label, "loopback", "ok", "its own address: no packet leaves the instance");
         let own = plan.instances[src].enis[0];
+        if let Target::Instance(asked) = told.destination.target
+            && asked != src
+        {
+            path::taken_for_itself(plan, src, asked, addr, &mut told);
+            later_stages_not_reached(&mut told);
+            return told;
+        }
         let at = path::eni_at(plan, own, if addr.is_loopback() { plan.eni(own).ip } else { addr });
         advice::reached(plan, at, addr, &mut told);
         return told;
@@ -214,6 +221,7 @@ fn stages(
     let from = path::eni_towards(plan, src, addr);
     told.source = source_of(plan, (src, port), from);
     told.ends = Some((from, addr));
+    path::note_twin(plan, from, addr, &mut told);
     let walked = ports::walk(plan, &engine, from, addr, &mut told);
     told.notes.extend(walked.asymmetric);
     if !walked.reached {

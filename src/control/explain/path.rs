@@ -63,6 +63,24 @@ pub(super) fn eni_towards(plan: &Plan, instance: usize, dst: Ipv4Addr) -> EniIx 
     *near.unwrap_or(&enis[0])
 }
 
+/// The asker has the address of who is asked for, and keeps what it sends there.
+pub(super) fn taken_for_itself(plan: &Plan, src: usize, asked: usize, addr: Ipv4Addr, told: &mut Explanation) {
+    let (here, there) = (&plan.instances[src].common.path, &plan.instances[asked].common.path);
+    told.fail("there", Some(WRONG_RECEIVER), "instance", here.clone());
+    told.detail = Some(format!("{addr} is its own address too"));
+    told.notes.push(format!("both {here} and {there} have {addr}: what {here} sends there stays in it"));
+}
+
+/// Where an instance was asked for by name, and its address leads to another from here.
+pub(super) fn note_twin(plan: &Plan, from: EniIx, addr: Ipv4Addr, told: &mut Explanation) {
+    let Target::Instance(asked) = told.destination.target else { return };
+    let Some(EniOwner::Instance(here, _)) = eni_at(plan, from, addr).map(|eni| plan.eni(eni).owner) else { return };
+    if here != asked {
+        let (here, asked) = (&plan.instances[here].common.path, &plan.instances[asked].common.path);
+        told.notes.push(format!("from here {addr} is the address of {here}, not of {asked}"));
+    }
+}
+
 /// True for the instance's own addresses: its kernel sends to them through the loopback device.
 pub(super) fn stays_inside(plan: &Plan, instance: usize, dst: Ipv4Addr) -> bool {
     dst.is_loopback() || plan.instances[instance].enis.iter().any(|eni| plan.eni(*eni).ip == dst)

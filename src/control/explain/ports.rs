@@ -118,21 +118,27 @@ struct Asked {
     told: Explanation,
 }
 
-/// [`path::walk`] from the port that was asked for. If none was, from one port of every range that fares alike: `told`
+/// [`path::walk`] from the port that was asked for, and by whatever ports gateways may give it. If none was, from one port of every range that fares alike: `told`
 /// is then about one that does not get through, if there is one.
 pub(super) fn walk(plan: &Plan, engine: &Engine, from: EniIx, dst: Ipv4Addr, told: &mut Explanation) -> Walked {
     let before = told.clone();
-    let first = path::walk(plan, engine.probe(), from, dst, told);
-    if told.source.port_given {
-        return first;
-    }
+    let first = path::walk(plan, engine.probe(0), from, dst, told);
     // A ping has no ports, but an identifier that hashes take for one.
     let ping = told.destination.proto == Proto::ICMP;
+    let fixed = told.source.port_given;
     let mut all = vec![Asked { client: told.source.port, walked: first, told: told.clone() }];
-    while let Some(client) = if ping { sample(&all) } else { next(&all) } {
+    loop {
+        let client = match fixed {
+            // What a gateway gives it is another each time.
+            true => Some(all[0].client).filter(|_| !ping && all.len() < ASKED_MAX && !all_given(&all)),
+            false if ping => sample(&all),
+            false => next(&all),
+        };
+        let Some(client) = client else { break };
         let mut told = before.clone();
         told.source.port = client;
-        let walked = path::walk(plan, engine.probe(), from, dst, &mut told);
+        let probe = engine.probe(if fixed { all.len() as u64 } else { 0 });
+        let walked = path::walk(plan, probe, from, dst, &mut told);
         all.push(Asked { client, walked, told });
     }
     let refused = |asked: &Asked| !asked.walked.reached;
@@ -141,7 +147,7 @@ pub(super) fn walk(plan: &Plan, engine: &Engine, from: EniIx, dst: Ipv4Addr, tol
     }
     let lowest = (0..all.len()).filter(|at| refused(&all[*at])).min_by_key(|at| all[*at].client);
     let chosen = if refused(&all[0]) { 0 } else { lowest.unwrap_or(0) };
-    let ports = if ping { sampled(&all, "ping") } else { outcome(&all, all[chosen].walked.seen.given) };
+    let ports = if ping { sampled(&all, "ping") } else { outcome(&all, fixed || all[chosen].walked.seen.given) };
     let Asked { walked, told: about, .. } = all.swap_remove(chosen);
     *told = Explanation { ports: Some(ports), ..about };
     walked
@@ -156,9 +162,14 @@ fn next(all: &[Asked]) -> Option<u16> {
     if let Some(range) = own {
         return Some(range.first);
     }
+    if all_given(all) { sample(all) } else { spread(all) }
+}
+
+/// Were those asked that a gateway on the way may give, as far as rules tell them apart?
+fn all_given(all: &[Asked]) -> bool {
     let given = |range: &PortRange| all.iter().any(|asked| range.contains(asked.walked.seen.at_target));
     let changed = all.iter().any(|asked| asked.walked.seen.changed[0] > 0);
-    if changed && !ranges(all, true).iter().all(given) { spread(all) } else { sample(all) }
+    !changed || ranges(all, true).iter().all(given)
 }
 
 /// One more where a hash chooses the way.

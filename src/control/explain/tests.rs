@@ -306,7 +306,7 @@ fn a_full_table_of_a_running_lab_is_seen_and_not_touched() {
     let zones = dns::compile(&lab.plan);
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let dst = Destination::parse(&lab.plan, "https://s3.eu-west-1.amazonaws.com").expect("destination");
-    let told = explain(&facts, live.probe(), (0, None), dst, None);
+    let told = explain(&facts, live.probe(0), (0, None), dst, None);
     assert_eq!(told.code.as_deref(), Some("CT_FULL"));
     assert_eq!(told.smallest_change, ["limits.conntrack_max: 2"]);
     assert_eq!(told.notes, ["conntrack_max is 1 here, 262144 in AWS"]);

@@ -309,7 +309,7 @@ fn an_instance_that_tracks_all_it_may_begins_nothing_new_and_forgets_nothing() {
     }
     drops(&mut engine, c, &frame(100), DropCode::CtFull, Decider::Eni(c));
     assert_eq!(engine.sent(T0, c, &frame(0)), to(s));
-    assert_eq!(engine.probe().sent(T0, c, &frame(100)), drop_of(DropCode::CtFull));
+    assert_eq!(engine.probe(0).sent(T0, c, &frame(100)), drop_of(DropCode::CtFull));
     engine.expire(after(61.0));
     assert_eq!(engine.sent(after(61.0), c, &frame(100)), to(s));
 }

@@ -143,6 +143,13 @@ internet:
     assert!(page.contains("rule *, to ports 1024-32767, 61000-65535 of the NAT gateway"), "{page}");
     let [change] = &told.smallest_change[..] else { panic!("{page}") };
     assert!(change.contains("allow tcp 1024-65535 from 192.0.2."), "{change}");
+    // From one port of the client's too: the gateway's choice is another each time.
+    let one = ask_from(&lab("allow tcp 32768-60999 from 0.0.0.0/0"), "app", Some(40_000), "http://www.example.com");
+    let found = one.ports.as_ref().expect("not all ports fare alike");
+    assert_eq!((one.verdict, found.whose), ("NO", "nat"), "{}", one.text());
+    assert_eq!(lists(found), ("1024-32767, 61000-65535".into(), "32768-60999".into()));
+    let one = ask_from(&lab("allow tcp 1024-65535 from 0.0.0.0/0"), "app", Some(40_000), "http://www.example.com");
+    assert_eq!((one.verdict, &one.ports), ("YES", &None), "{}", one.text());
     let told = ask(&lab("allow tcp 1024-65535 from 0.0.0.0/0"), "app", "http://www.example.com");
     assert_eq!((told.verdict, &told.ports), ("YES", &None), "{}", told.text());
 }
@@ -220,6 +227,12 @@ transit_gateways:
     assert_eq!((told.code.as_deref(), told.stage), (Some("WRONG_RECEIVER"), Some("there")), "{}", told.text());
     assert!(told.text().contains("the packet is delivered to red.r1, not to blue.b1"), "{}", told.text());
 
+    // From who has the address itself, nothing leaves; and the twin's address is its neighbour's.
+    let own = ask(&lab, "red.r1", "instance:blue.b1:80");
+    assert_eq!((own.verdict, own.code.as_deref()), ("NO", Some("WRONG_RECEIVER")), "{}", own.text());
+    assert!(own.text().contains("what red.r1 sends there stays in it"), "{}", own.text());
+    assert_eq!(short(&lab, "red.r1", "instance:red.r1:80"), "YES instance red.r1");
+
     // The attachment stands in the instance's subnet, so nobody asks its network ACL: that is no refusal.
     let page = ask(&lab, "red.r1", "instance:s1:80").text();
     assert!(page.contains("NACL default in          not asked: same subnet") && !page.contains("DENY"), "{page}");
@@ -258,7 +271,7 @@ fn a_nat_gateway_without_ports_is_seen_and_not_touched() {
     let facts = Facts { plan: &lab.plan, zones: &zones, leaf_names: &names_of };
     let asked = |live: &Engine, src: &str, dst: &str| {
         let ask = ExplainAsk { src: src.into(), dst: dst.into(), request: None, unsigned: false, from_port: None };
-        answer(&facts, live.probe(), &ask).expect("an answer")
+        answer(&facts, live.probe(0), &ask).expect("an answer")
     };
     for src in ["app-a", "app-b"] {
         let told = asked(&live, src, "192.0.2.10:9000");
