@@ -165,8 +165,12 @@ impl Engine {
     /// have as few ports left: what `explain` asks, so that asking changes nothing. In probes of other numbers a
     /// connection gets other ports of NAT gateways.
     pub fn probe(&self, number: u64) -> Engine {
-        let small =
-            EngineLimits { drop_records: 16, closed_flows: 0, seed: self.limits.seed ^ number, ..self.limits.clone() };
+        let small = EngineLimits {
+            drop_records: 16,
+            closed_flows: 0,
+            seed: self.limits.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            ..self.limits.clone()
+        };
         let mut probe = Engine::new(self.program.clone(), small);
         probe.state.refuse_new = self.state.refuse_new || !self.state.flows.has_room();
         for (port, live) in probe.state.ports.iter().zip(&self.state.ports) {
