@@ -232,7 +232,7 @@ mod tests {
     use super::*;
     use crate::base::{FiveTuple, Proto};
     use crate::engine::{Decider, Direction, DropCode, NACL_STAR};
-    use crate::model::{Around, Source, load};
+    use crate::model::testing::plan_of;
 
     const LAB: &str = "version: 1
 name: t
@@ -253,8 +253,7 @@ vpcs:
 ";
 
     fn plan(patch: &str) -> Plan {
-        let sources = [Source::new("lab.yaml", LAB), Source::new("patch.yaml", patch)];
-        load(&sources, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan
+        plan_of(&[LAB, patch])
     }
 
     fn eni(plan: &Plan, label: &str) -> EniIx {

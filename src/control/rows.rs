@@ -520,7 +520,7 @@ internet: { www: { ip: 192.0.2.10 } }
     #[test]
     fn a_door_is_named_as_the_gateway_it_is_of() {
         use crate::engine::{Engine, EngineLimits, compile};
-        use crate::model::{Around, Source, load};
+        use crate::model::testing::plan_of;
         use crate::wire::make::{self, TcpSpec};
         use crate::wire::packet::tcp_flags;
         use std::net::SocketAddrV4;
@@ -538,9 +538,7 @@ vpcs:
     instances: { web: { subnet: a, ip: 10.0.1.10, public_ip: true } }
     endpoints: { s3gw: { service: s3, type: gateway, route_tables: [r] } }
 ";
-        let plan = load(&[Source::new("t.yaml", text)], &Around::default())
-            .unwrap_or_else(|r| panic!("{}", r.render(false)))
-            .plan;
+        let plan = plan_of(&[text]);
         let mut engine = Engine::new(std::sync::Arc::new(compile(&plan, 1)), EngineLimits::default());
         let public = |name: &str| plan.public_blocks.addr(name).expect("a service");
         let client = SocketAddrV4::new("10.0.1.10".parse().expect("an address"), 40_000);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::plan::{EniOwner, Limits, ListenReply, Listener, Plan, Policy, RunCommand};
+use super::plan::{EniOwner, ListenReply, Listener, Plan, Policy, RunCommand};
 
 mod gateways;
 mod joined;
@@ -97,7 +97,7 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
         (
             "lab",
             BTreeMap::from([
-                ("limits".to_owned(), limits(&p.limits)),
+                ("limits".to_owned(), p.limits.named(time).into()),
                 ("latency".to_owned(), vec![("latency", joined::latency(p))]),
             ]),
         ),
@@ -275,39 +275,6 @@ fn objects(p: &Plan) -> Vec<(&'static str, BTreeMap<String, Attributes>)> {
     all.extend(gateways::objects(p, &of));
     all.extend(joined::objects(p, &of));
     all
-}
-
-/// Each limit by itself, as a file has it.
-fn limits(l: &Limits) -> Attributes {
-    // Named one by one, so that a new one is not forgotten here.
-    let Limits {
-        endpoint_idle,
-        sg_tcp_idle,
-        sg_udp_idle,
-        sg_udp_stream,
-        dns_ttl,
-        dns_pps,
-        nat_idle,
-        nat_ports,
-        endpoint_health,
-        egress_fragments,
-        conntrack_max,
-        syn_retries,
-    } = l;
-    vec![
-        ("endpoint_idle", time(*endpoint_idle)),
-        ("sg_tcp_idle", time(*sg_tcp_idle)),
-        ("sg_udp_idle", time(*sg_udp_idle)),
-        ("sg_udp_stream", time(*sg_udp_stream)),
-        ("dns_ttl", format!("{dns_ttl}s")),
-        ("dns_pps", dns_pps.to_string()),
-        ("nat_idle", time(*nat_idle)),
-        ("nat_ports", nat_ports.to_string()),
-        ("endpoint_health", time(*endpoint_health)),
-        ("egress_fragments", egress_fragments.to_string()),
-        ("conntrack_max", conntrack_max.to_string()),
-        ("syn_retries", syn_retries.to_string()),
-    ]
 }
 
 /// `350s`, `500ms`.

@@ -1,7 +1,7 @@
 //! What the gateways on a packet's way note of it.
 
 use super::super::bindings::{Bound, binding_keys, ghost_place};
-use super::super::flow::{Flow, FlowEnd, FlowState, INITIATOR, Side, TARGET};
+use super::super::flow::{Flow, FlowEnd, FlowKey, FlowState, INITIATOR, Side, TARGET};
 use super::super::program::Program;
 use super::State;
 use crate::base::{Instant, Proto};
@@ -153,11 +153,16 @@ impl State {
     pub(super) fn set_apart(&mut self, program: &Program, mut apart: Flow) -> u32 {
         apart.set_life(self.lives(program).soonest(&apart));
         // One with the same client and remote end has ended, or it would have been found.
-        if let Some((old, _)) = self.flows.find(&apart.key(INITIATOR)) {
+        self.end_apart(program, &apart.key(INITIATOR));
+        self.flows.insert(apart)
+    }
+
+    /// No entry apart has this client and remote end any more.
+    fn end_apart(&mut self, program: &Program, key: &FlowKey) {
+        if let Some((old, _)) = self.flows.find(key).filter(|(id, _)| self.flows.get(*id).is_apart()) {
             self.unbind(program, old, FlowEnd::Replaced);
             self.flows.remove(old);
         }
-        self.flows.insert(apart)
     }
 
     /// The packet in hand finds the binding elsewhere.
@@ -175,10 +180,7 @@ impl State {
         if !bound.gateway {
             return;
         }
-        if let Some((old, _)) = self.flows.find(&bound.key).filter(|(id, _)| self.flows.get(*id).is_apart()) {
-            self.unbind(program, old, FlowEnd::Replaced);
-            self.flows.remove(old);
-        }
+        self.end_apart(program, &bound.key);
         for eni in program.senders(bound.key.src) {
             let key = bound.key.at(self.ports[eni.at()]);
             let Some((id, INITIATOR)) = self.flows.find(&key) else { continue };

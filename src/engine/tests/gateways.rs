@@ -134,14 +134,7 @@ fn a_flow_that_a_change_of_routes_sends_by_a_nat_gateway_holds_one_port() {
 
 #[test]
 fn behind_a_nat_instance_and_a_nat_gateway_no_port_is_left_behind() {
-    let (mut lab, [x, host]) = outside();
-    let vpc = lab.plan.subnets[0].vpc;
-    let public = lab.subnet(vpc, "public", "10.0.0.0/24", 'a');
-    let gateway = lab.nat("nat", public, "10.0.0.5", Some("203.0.113.30"));
-    let table = lab.table(vpc, "public");
-    lab.plan.subnets[public].route_table = table;
-    lab.route(table, "0.0.0.0/0", RouteTarget::Igw(0));
-    lab.plan.route_tables[0].routes.last_mut().expect("the default route").target = RouteTarget::Nat(gateway);
+    let (mut lab, x, [host, _]) = behind_nat();
     lab.plan.enis[x.at()].source_dest_check = false;
     lab.plan.instances[0].forward = Some(Forward::Masquerade);
     let mut engine = engine(&lab);

@@ -89,8 +89,7 @@ fn is_fixed(kind: &str, name: &str, before: &str, after: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::spec::source::Source;
-    use crate::model::{Around, load};
+    use crate::model::testing::plan_of;
 
     const LAB: &str = "version: 1
 name: t
@@ -113,11 +112,7 @@ peerings: { p: { requester: app, accepter: far } }
 ";
 
     fn plan(patch: &str) -> Plan {
-        let mut sources = vec![Source::new("lab.yaml", LAB)];
-        if !patch.is_empty() {
-            sources.push(Source::new("patch.yaml", patch));
-        }
-        load(&sources, &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan
+        plan_of(&[LAB, patch])
     }
 
     #[test]
@@ -164,8 +159,7 @@ peerings: { p: { requester: app, accepter: far } }
     fn every_fixed_attribute_is_one_that_objects_have() {
         let mut plans = vec![plan("")];
         for text in [include_str!("../../../topologies/t-hub.yaml"), include_str!("../../../topologies/t-solo.yaml")] {
-            let source = Source::new("lab.yaml", text);
-            plans.push(load(&[source], &Around::default()).unwrap_or_else(|r| panic!("{}", r.render(false))).plan);
+            plans.push(plan_of(&[text]));
         }
         let all: Vec<_> = plans.iter().flat_map(super::super::objects).collect();
         for (kind, attribute, _) in FIXED {

@@ -96,13 +96,18 @@ impl Default for Limits {
 impl Limits {
     /// What is not as in AWS: name, value here, value there. Reports print both.
     pub fn beside_aws(&self) -> Vec<(&'static str, String, String)> {
-        let (here, there) = (self.in_words(), Limits::default().in_words());
+        let time = |d: Duration| match d.subsec_nanos() {
+            0 => format!("{} s", d.as_secs()),
+            _ => format!("{d:?}"),
+        };
+        let (here, there) = (self.named(time), Limits::default().named(time));
         let pairs = here.into_iter().zip(there);
         pairs.filter(|((_, here), (_, there))| here != there).map(|((name, h), (_, t))| (name, h, t)).collect()
     }
 
-    /// Every limit by its name in files.
-    fn in_words(&self) -> [(&'static str, String); 12] {
+    /// Every limit by its name in files; `time` writes a duration.
+    pub(in crate::model) fn named(&self, time: impl Fn(Duration) -> String) -> [(&'static str, String); 12] {
+        // Taken apart by fields, so that a new one is not forgotten here.
         let Limits {
             endpoint_idle,
             sg_tcp_idle,
@@ -116,17 +121,13 @@ impl Limits {
             egress_fragments,
             conntrack_max,
             syn_retries,
-        } = self;
-        let time = |d: &Duration| match d.subsec_nanos() {
-            0 => format!("{} s", d.as_secs()),
-            _ => format!("{d:?}"),
-        };
+        } = *self;
         [
             ("endpoint_idle", time(endpoint_idle)),
             ("sg_tcp_idle", time(sg_tcp_idle)),
             ("sg_udp_idle", time(sg_udp_idle)),
             ("sg_udp_stream", time(sg_udp_stream)),
-            ("dns_ttl", format!("{dns_ttl} s")),
+            ("dns_ttl", time(Duration::from_secs(dns_ttl.into()))),
             ("dns_pps", dns_pps.to_string()),
             ("nat_idle", time(nat_idle)),
             ("nat_ports", nat_ports.to_string()),
